@@ -1,0 +1,38 @@
+"""Kusari's engine: the training loop, its parts, and what a plug-in needs of it."""
+
+from trainer.classifier import Classifier, accuracy
+from trainer.convert import concat_examples
+from trainer.extension import PRIORITY_EDITOR, PRIORITY_READER, PRIORITY_WRITER, Extension, make_extension
+from trainer.reporter import (
+    DictSummary,
+    Observation,
+    Ratio,
+    Reporter,
+    Summary,
+    Weighted,
+    report,
+    report_scope,
+)
+from trainer.trainer import Trainer
+from trainer.updaters import StandardUpdater
+
+__all__ = [
+    "PRIORITY_EDITOR",
+    "PRIORITY_READER",
+    "PRIORITY_WRITER",
+    "Classifier",
+    "DictSummary",
+    "Extension",
+    "Observation",
+    "Ratio",
+    "Reporter",
+    "StandardUpdater",
+    "Summary",
+    "Trainer",
+    "Weighted",
+    "accuracy",
+    "concat_examples",
+    "make_extension",
+    "report",
+    "report_scope",
+]

@@ -1,0 +1,178 @@
+"""Durable files: written whole or not at all, checksummed, safe to load.
+
+A snapshot is torch's own file format with a tail of 64 bytes: a magic word, the run's id, the iteration, the length
+of what comes before, and the SHA-256 of everything before the digest. ``torch.load(path, weights_only=True)`` reads
+it as it is, for the tail lies behind the archive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+MAGIC = b"KUSARI01"
+_HEAD = struct.Struct("<8s8sQQ")  # magic, run id, iteration, length
+_TAIL = _HEAD.size + hashlib.sha256().digest_size
+
+
+class SnapshotError(ValueError):
+    """A file that is not a whole snapshot; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class SnapshotFile:
+    """A snapshot file as its tail describes it; not verified. See :func:`find`."""
+
+    path: Path
+    run_id: str
+    iteration: int
+    mtime: float
+
+
+def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Writes a file so that a reader, or whoever comes after a crash, sees all of it or what was there before.
+
+    Args:
+        path: Where it will stand.
+        fill: Writes the content to the binary file that it is given.
+
+    Example:
+        >>> from trainer import checkpoint
+        >>> checkpoint.write(tmp / "greeting", lambda file: file.write(b"hello"))
+        >>> (tmp / "greeting").read_bytes()
+        b'hello'
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # else the new name may be lost with the power
+    finally:
+        os.close(folder)
+
+
+def save(state: dict[str, Any], path: str | Path, *, run_id: str = "0" * 16, iteration: int = 0) -> None:
+    """Writes a snapshot.
+
+    Args:
+        state: None, bool, int, float, str, bytes, tensors, and lists, tuples and dicts of these.
+        path: The file.
+        run_id: 16 hexadecimal digits.
+        iteration: Updates done.
+
+    Raises:
+        TypeError: If the state holds something that could not be loaded back; its path is named.
+
+    Example:
+        >>> from trainer import checkpoint
+        >>> checkpoint.save({"iteration": 3}, tmp / "snapshot", iteration=3)
+        >>> checkpoint.load(tmp / "snapshot")
+        {'iteration': 3}
+    """
+    check(state)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    body = buffer.getbuffer()
+    head = _HEAD.pack(MAGIC, bytes.fromhex(run_id), iteration, len(body))
+    digest = hashlib.sha256(body)
+    digest.update(head)
+
+    def fill(file: BinaryIO) -> None:
+        file.write(body)
+        file.write(head + digest.digest())
+
+    write(path, fill)
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Reads a snapshot, verified, onto the CPU. No code in it can run: it is read with ``weights_only=True``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        SnapshotError: If it is damaged, cut short, or no snapshot.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise SnapshotError(f"{path} is a folder, not a snapshot; name a file in it.")
+    data = path.read_bytes()
+    head, digest = data[-_TAIL : -hashlib.sha256().digest_size], data[-hashlib.sha256().digest_size :]
+    if len(data) < _TAIL or not head.startswith(MAGIC):
+        raise SnapshotError(
+            f"{path} is not a snapshot, or is cut short ({len(data)} bytes without a snapshot's tail);"
+            " take another, or start afresh."
+        )
+    if hashlib.sha256(data[: -len(digest)]).digest() != digest:
+        raise SnapshotError(f"{path} is damaged: its checksum does not match; take another, or start afresh.")
+    state: dict[str, Any] = torch.load(io.BytesIO(data[:-_TAIL]), map_location="cpu", weights_only=True)
+    return state
+
+
+def find(folder: str | Path) -> list[SnapshotFile]:
+    """Returns the snapshots directly in a folder, those of the last writing run first, newest iteration first.
+
+    Only their tails are read: :func:`load` verifies.
+    """
+    found = []
+    for path in Path(folder).iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            with open(path, "rb") as file:
+                if file.seek(0, os.SEEK_END) >= _TAIL:
+                    file.seek(-_TAIL, os.SEEK_END)
+                    magic, run_id, iteration, _ = _HEAD.unpack(file.read(_HEAD.size))
+                    if magic == MAGIC:
+                        found.append(SnapshotFile(path, run_id.hex(), iteration, path.stat().st_mtime))
+    last_write: dict[str, float] = {}
+    for file_ in found:
+        last_write[file_.run_id] = max(file_.mtime, last_write.get(file_.run_id, 0.0))
+    return sorted(found, key=lambda f: (last_write[f.run_id], f.run_id, f.iteration, f.mtime), reverse=True)
+
+
+def check(state: Any, path: str = "") -> None:
+    """Refuses a state that ``weights_only`` could not load back, when it is saved and not when it is needed.
+
+    Raises:
+        TypeError: With the path of what cannot be saved.
+
+    Example:
+        >>> import numpy, trainer.checkpoint
+        >>> trainer.checkpoint.check({"extensions": {"BestValue": {"best": numpy.float64(0.5)}}})
+        Traceback (most recent call last):
+        TypeError: extensions/BestValue/best is numpy.float64: return float(...) from state_dict().
+    """
+    kind = type(state)
+    if state is None or kind in (bool, int, float, str, bytes) or isinstance(state, torch.Tensor):
+        return
+    if kind in (list, tuple):
+        for index, value in enumerate(state):
+            check(value, f"{path}/{index}" if path else str(index))
+    elif isinstance(state, dict) and kind.__module__ in ("builtins", "collections"):
+        for key, value in state.items():
+            if type(key) not in (str, int, float, bool, tuple, type(None)):
+                raise TypeError(f"{path or 'the state'} has the key {key!r} of {_name(type(key))}: make it a str.")
+            check(value, f"{path}/{key}" if path else str(key))
+    else:
+        simple = next((t.__name__ for t in (bool, int, float, str, bytes, dict, list) if issubclass(kind, t)), None)
+        if simple is None and getattr(state, "ndim", None) == 0:
+            simple = "float"
+        remedy = f"return {simple}(...)" if simple else "return numbers, strings, tensors, lists and dicts"
+        raise TypeError(f"{path or 'the state'} is {_name(kind)}: {remedy} from state_dict().")
+
+
+def _name(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,103 @@
+"""A predictor with its loss and accuracy, both reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainer.reporter import Ratio, Weighted, report
+
+IGNORED = -100  # the label that torch's cross_entropy leaves out
+
+
+def accuracy(y: Tensor, t: Tensor) -> Ratio:
+    """Returns correct and counted predictions as a :class:`Ratio`. Chainer: ``functions.accuracy``.
+
+    Args:
+        y: Scores of shape (N, C, ...).
+        t: Class numbers of shape (N, ...), -100 where a label does not count; or probabilities of the shape of
+            ``y``, whose largest is the label.
+
+    Example:
+        >>> import torch
+        >>> from trainer import accuracy
+        >>> ratio = accuracy(torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.7, 0.3]]), torch.tensor([1, 1, -100]))
+        >>> int(ratio.total), int(ratio.count)
+        (1, 2)
+    """
+    if t.is_floating_point():
+        t = t.argmax(dim=1)
+    return Ratio(torch.count_nonzero(y.argmax(dim=1) == t), torch.count_nonzero(t != IGNORED))
+
+
+class Classifier(nn.Module):
+    """Calls a predictor, returns the loss, and reports ``loss`` and ``accuracy``. Chainer: ``links.Classifier``.
+
+    Trained as ``main``, its values are observed as ``main/loss`` and ``main/accuracy``. Both are weighed by the
+    labels that counted, so over an epoch accuracy is exactly correct / total. No tensor stays on the module.
+
+    Args:
+        predictor: The network: what it returns for the inputs goes to ``lossfun`` and ``accfun``.
+        lossfun: Called as ``lossfun(y, t)``; returns a 0-d loss.
+        accfun: Called as ``accfun(y, t)``; returns a :class:`Ratio` or a number.
+        label_key: Which argument is the label: a position (int) or a keyword (str).
+
+    Attributes:
+        compute_accuracy: Set it to False to report the loss only.
+
+    Example:
+        >>> import torch
+        >>> from trainer import Classifier
+        >>> model = Classifier(torch.nn.Linear(2, 3))
+        >>> loss = model(torch.rand(4, 2), torch.tensor([0, 1, 2, 0]))
+        >>> loss.shape
+        torch.Size([])
+    """
+
+    compute_accuracy = True
+
+    def __init__(
+        self,
+        predictor: nn.Module,
+        lossfun: Callable[[Any, Any], Tensor] = F.cross_entropy,
+        accfun: Callable[[Any, Any], Any] = accuracy,
+        label_key: int | str = -1,
+    ) -> None:
+        if not isinstance(label_key, (int, str)):
+            raise TypeError(f"label_key must be int or str, got {type(label_key).__name__}; e.g. -1 or 't'.")
+        super().__init__()
+        self.predictor = predictor
+        self.lossfun = lossfun
+        self.accfun = accfun
+        self.label_key = label_key
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Returns the loss of a batch: the inputs and the label, as the data set gives them.
+
+        Raises:
+            ValueError: If the label is not among the arguments.
+        """
+        key = self.label_key
+        if isinstance(key, int):
+            if not -len(args) <= key < len(args):
+                raise ValueError(f"label_key {key} is out of range: the batch has {len(args)} positional parts.")
+            position = key % len(args)
+            t = args[position]
+            args = args[:position] + args[position + 1 :]
+        else:
+            if key not in kwargs:
+                raise ValueError(f"label_key {key!r} is not found: the batch has the keys {sorted(kwargs)}.")
+            t = kwargs.pop(key)
+        y = self.predictor(*args, **kwargs)
+        loss = self.lossfun(y, t)
+        if self.compute_accuracy:
+            correct = self.accfun(y, t)
+            weight = correct.count if isinstance(correct, Ratio) else len(t)
+            report({"loss": Weighted(loss, weight), "accuracy": correct}, self)
+        else:
+            report({"loss": loss}, self)
+        return loss

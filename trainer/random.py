@@ -1,0 +1,173 @@
+"""The randomness of a run: one seed, three streams.
+
+* *order*: which sample comes when, a function of (seed, epoch);
+* *sample*: what a data set draws while it makes one sample (crops, flips), a function of
+  (seed, epoch, position in that epoch's order);
+* *model*: initial weights and dropout, the global generators of Python, NumPy and torch.
+
+The first two are computed, never stored, so a snapshot in mid-epoch is tiny and the number of data-loader workers
+changes nothing. Only the third has a state, which :func:`capture` takes and :func:`restore` puts back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+ORDER, SAMPLE, SAMPLER, LOADER = range(4)  # streams: the second word that is given to derive()
+
+_seed = 0
+
+
+def set_seed(seed: int) -> None:
+    """Sets the run's seed: what iterators built with ``seed=None`` use, and the start of the model's stream.
+
+    Call it first in a script, before the model is built. Without it the run's seed is 0.
+
+    Args:
+        seed: Any integer of 0 to 2**63 - 1.
+
+    Raises:
+        ValueError: If the seed lies outside that range.
+
+    Example:
+        >>> import torch, trainer.random
+        >>> trainer.random.set_seed(7)
+        >>> first = torch.rand(2)
+        >>> trainer.random.set_seed(7)
+        >>> bool((torch.rand(2) == first).all())
+        True
+    """
+    global _seed
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be an integer of 0 to 2**63 - 1, got {seed}.")
+    _seed = seed
+    random.seed(seed)
+    np.random.seed(derive(seed) % 2**32)
+    torch.manual_seed(seed)  # every device's generator
+
+
+def get_seed() -> int:
+    """Returns the run's seed, 0 unless :func:`set_seed` was called.
+
+    Example:
+        >>> import trainer.random
+        >>> trainer.random.set_seed(7)
+        >>> trainer.random.get_seed()
+        7
+    """
+    return _seed
+
+
+def derive(*words: int) -> int:
+    """Returns 64 bits that depend on every word (signed 64-bit integers), the same on every machine.
+
+    Example:
+        >>> import trainer.random
+        >>> trainer.random.derive(0, 1, 2) == trainer.random.derive(0, 1, 2) != trainer.random.derive(0, 2, 1)
+        True
+    """
+    digest = hashlib.blake2b(struct.pack(f"<{len(words)}q", *words), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def seed_generators(bits: int) -> None:
+    """Starts Python's, NumPy's and torch's global CPU generators from 64 bits, in about 7 microseconds.
+
+    ``torch.manual_seed`` alone would take 100: it visits every device.
+
+    Example:
+        >>> import random, trainer.random
+        >>> trainer.random.seed_generators(5)
+        >>> first = random.random()
+        >>> trainer.random.seed_generators(5)
+        >>> random.random() == first
+        True
+    """
+    random.seed(bits)
+    np.random.seed(bits & 0xFFFFFFFF)
+    torch.default_generator.manual_seed(bits)
+
+
+@contextmanager
+def preserved(cuda: bool = False) -> Iterator[None]:
+    """Puts the global generators back, at the end of the block, as they were at its start.
+
+    Args:
+        cuda: Also those of the CUDA devices, if CUDA is in use.
+
+    Example:
+        >>> import random, trainer.random
+        >>> trainer.random.seed_generators(5)
+        >>> with trainer.random.preserved():
+        ...     first = random.random()
+        >>> random.random() == first
+        True
+    """
+    state = _raw(cuda)
+    try:
+        yield
+    finally:
+        _put(state)
+
+
+def capture(cuda: bool = True) -> dict[str, Any]:
+    """Returns the state of every global generator, Python's, NumPy's, torch's CPU's and CUDA's, as plain values.
+
+    Args:
+        cuda: Also those of the CUDA devices, if CUDA is in use.
+
+    Example:
+        >>> import torch, trainer.random
+        >>> state = trainer.random.capture()
+        >>> first = torch.rand(2)
+        >>> trainer.random.restore(state)
+        >>> bool((torch.rand(2) == first).all())
+        True
+    """
+    python, (name, key, *rest), cpu, devices = _raw(cuda)
+    numpy = (name, torch.from_numpy(key.astype(np.int64)), *rest)
+    return {"python": python, "numpy": numpy, "cpu": cpu, "cuda": devices}
+
+
+def restore(state: dict[str, Any]) -> None:
+    """Puts back what :func:`capture` returned."""
+    name, key, *rest = state["numpy"]
+    cuda = state["cuda"]
+    if cuda and len(cuda) != torch.cuda.device_count():
+        warnings.warn(
+            f"the snapshot holds the random states of {len(cuda)} CUDA devices and this machine has"
+            f" {torch.cuda.device_count()}: what is drawn on a device from here on differs.",
+            stacklevel=2,
+        )
+        cuda = []
+    _put((state["python"], (name, key.numpy().astype(np.uint32), *rest), state["cpu"], cuda))
+
+
+def _raw(cuda: bool) -> tuple[Any, Any, torch.Tensor, list[torch.Tensor]]:
+    devices = torch.cuda.get_rng_state_all() if cuda and torch.cuda.is_initialized() else []
+    return random.getstate(), np.random.get_state(), torch.default_generator.get_state(), devices
+
+
+def _put(state: tuple[Any, Any, torch.Tensor, list[torch.Tensor]]) -> None:
+    python, numpy, cpu, cuda = state
+    random.setstate(python)
+    np.random.set_state(numpy)
+    torch.default_generator.set_state(cpu)
+    if cuda:
+        torch.cuda.set_rng_state_all(cuda)
+
+
+def warn_of_seed(saved: int, asked: int) -> None:
+    """Warns that a snapshot's seed is used and not the one that the script asks for."""
+    warnings.warn(
+        f"the snapshot was made with seed {saved} and goes on with it; the script asks for {asked}.", stacklevel=4
+    )

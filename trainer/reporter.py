@@ -1,0 +1,384 @@
+"""Observed values: how a model reports them, and how they are averaged.
+
+A value is kept where it was made, on its device, until somebody reads it: reporting never waits for the device.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+CHUNK = 1024  # waiting values are stacked, on their device, whenever there are so many of them
+
+
+class Ratio(NamedTuple):
+    """A total and what it was counted over; the mean of several is sum(total) / sum(count).
+
+    Report one where a mean of means would be wrong: accuracy over a short last batch, say.
+
+    Args:
+        total: A number or 0-d tensor.
+        count: A number or 0-d tensor.
+
+    Example:
+        >>> from trainer import DictSummary, Ratio
+        >>> summary = DictSummary()
+        >>> summary.add({"accuracy": Ratio(3, 4)})
+        >>> summary.add({"accuracy": Ratio(0, 1)})
+        >>> summary.compute_mean()
+        {'accuracy': 0.6}
+        >>> float(Ratio(3, 4))
+        0.75
+    """
+
+    total: Any
+    count: Any
+
+    def __float__(self) -> float:
+        return float(self.total) / float(self.count) if self.count else float("nan")
+
+
+class Weighted(NamedTuple):
+    """A value with its weight in the mean: what a plain ``(value, weight)`` in a report means. Reads as the value.
+
+    Args:
+        value: A number or 0-d tensor.
+        weight: A number or 0-d tensor.
+
+    Example:
+        >>> from trainer import DictSummary, Weighted
+        >>> summary = DictSummary()
+        >>> summary.add({"loss": Weighted(1.0, 3)})
+        >>> summary.add({"loss": (5.0, 1)})
+        >>> summary.compute_mean()
+        {'loss': 2.0}
+    """
+
+    value: Any
+    weight: Any
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+
+class Observation(dict[str, Any]):
+    """The values observed in one iteration, by name.
+
+    ``weight`` is what a plain value weighs in a mean: the number of samples in the batch, where it is known.
+
+    Example:
+        >>> from trainer import DictSummary, Observation
+        >>> summary = DictSummary()
+        >>> for loss, samples in [(1.0, 3), (5.0, 1)]:
+        ...     observation = Observation(loss=loss)
+        ...     observation.weight = samples
+        ...     summary.add(observation)
+        >>> summary.compute_mean()
+        {'loss': 2.0}
+    """
+
+    weight: float = 1
+
+
+class Reporter:
+    """Collects reported values under the names of the objects that report them. Chainer: ``chainer.Reporter``.
+
+    Example:
+        >>> import torch, trainer
+        >>> model = torch.nn.Linear(1, 1)
+        >>> reporter = trainer.Reporter()
+        >>> reporter.add_observer("main", model)
+        >>> with reporter.scope({}) as observation:
+        ...     trainer.report({"loss": 0.5}, model)
+        >>> observation
+        {'main/loss': 0.5}
+    """
+
+    def __init__(self) -> None:
+        self.observation: dict[str, Any] = {}
+        self._names: dict[int, str] = {}
+        self._observers: list[object] = []  # held, so that no id is used a second time
+
+    def add_observer(self, name: str, observer: object) -> None:
+        """Registers an object: what it reports is called ``name/key``."""
+        self._names[id(observer)] = name
+        self._observers.append(observer)
+
+    def add_observers(self, prefix: str, observers: Iterable[tuple[str, object]]) -> None:
+        """Registers several objects, each as ``prefix + name``, nothing put between."""
+        for name, observer in observers:
+            self.add_observer(prefix + name, observer)
+
+    def add_model(self, name: str, model: torch.nn.Module) -> None:
+        """Registers a model as ``name`` and every module in it as ``name/path/to/it``."""
+        for path, module in model.named_modules():
+            self.add_observer(f"{name}/{path.replace('.', '/')}" if path else name, module)
+
+    @contextmanager
+    def scope(self, observation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Makes this the current reporter and ``observation`` its target, until the block ends."""
+        previous, self.observation = self.observation, observation
+        stack = _stack()
+        stack.append(self)
+        try:
+            yield observation
+        finally:
+            stack.pop()
+            self.observation = previous
+
+    def report(self, values: Mapping[str, Any], observer: object | None = None) -> None:
+        """Stores values in the observation; see :func:`report`."""
+        if observer is None:
+            prefix = ""
+        else:
+            try:
+                prefix = self._names[id(observer)] + "/"
+            except KeyError:
+                raise _UnknownObserverError(observer, sorted(set(self._names.values()))) from None
+        observation = self.observation
+        for key, value in values.items():
+            observation[prefix + key] = _kept(value)
+
+
+class _UnknownObserverError(KeyError):
+    def __init__(self, observer: object, names: list[str]) -> None:
+        super().__init__(observer, names)
+        self.observer, self.names = observer, names
+
+    def __str__(self) -> str:  # KeyError would print the message in quotes
+        return (
+            f"Given observer is not registered to the reporter: a {type(self.observer).__name__}, and only"
+            f" {self.names} are; report from a model that the updater or the Evaluator was given, or call"
+            " report(values) without an observer."
+        )
+
+
+_local = threading.local()
+
+
+def _stack() -> list[Reporter]:
+    try:
+        stack: list[Reporter] = _local.stack
+    except AttributeError:
+        stack = _local.stack = []
+    return stack
+
+
+def report(values: Mapping[str, Any], observer: object | None = None) -> None:
+    """Reports values to the current reporter; without one (a model called outside training) it does nothing.
+
+    Args:
+        values: Numbers, 0-d arrays, 0-d tensors, ``(value, weight)`` or :class:`Ratio`, by name. A tensor is kept
+            detached and where it is; a leaf (a parameter, a buffer, a counter) is copied, for it will change.
+        observer: The reporting object, whose registered name is put before each key: ``main/loss``. Without it
+            keys are stored as they are.
+
+    Raises:
+        KeyError: If the observer is not registered.
+
+    Example:
+        >>> import trainer
+        >>> with trainer.report_scope({}) as observation:
+        ...     trainer.report({"temperature": 20.5})
+        >>> observation
+        {'temperature': 20.5}
+    """
+    stack = _stack()
+    if stack:
+        stack[-1].report(values, observer)
+
+
+@contextmanager
+def report_scope(observation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Collects what is reported inside the block into ``observation``, under the current reporter's names.
+
+    Example:
+        >>> import trainer
+        >>> with trainer.report_scope({}) as observation:
+        ...     trainer.report({"x": 1})
+        >>> observation
+        {'x': 1}
+    """
+    stack = _stack()
+    with (stack[-1] if stack else Reporter()).scope(observation):
+        yield observation
+
+
+def _kept(value: Any) -> Any:
+    """Returns what may be kept of a reported value: detached, and not about to change under our hands."""
+    if isinstance(value, Tensor):
+        return value.detach().clone() if value.grad_fn is None else value.detach()
+    if type(value) is Ratio:
+        return Ratio(_kept(value.total), _kept(value.count))
+    if isinstance(value, tuple) and len(value) == 2:
+        return Weighted(_kept(value[0]), _kept(value[1]))
+    return value
+
+
+class Summary:
+    """Mean and deviation of a sequence of values, added on the host in float64, strictly left to right.
+
+    Tensors wait on their device until the sums are asked for; then they are fetched in one go. So when they are
+    fetched changes no bit. Chainer: ``chainer.reporter.Summary``.
+
+    Example:
+        >>> from trainer import Summary
+        >>> summary = Summary()
+        >>> for x in (1, 2, 3):
+        ...     summary.add(x)
+        >>> mean, deviation = summary.make_statistics()
+        >>> mean, round(deviation, 5)
+        (2.0, 0.8165)
+    """
+
+    def __init__(self) -> None:
+        self._x = self._x2 = self._n = 0.0
+        self._is_empty = True
+        self._columns: list[tuple[Any, Any, tuple[bool, ...]]] = []
+        self._waiting: list[tuple[Any, Any, bool]] = []  # (value, weight, False) or (total, count, True)
+
+    def add(self, value: Any, weight: Any = 1) -> None:
+        """Adds a number or 0-d tensor with a weight, or a :class:`Ratio`, which is its own weight.
+
+        What weighs 0 (a batch whose labels are all ignored) counts for nothing, be it NaN.
+        """
+        self._waiting.append((*value, True) if type(value) is Ratio else (value, weight, False))
+        if len(self._waiting) >= CHUNK:
+            self._stack()
+
+    def _stack(self) -> None:
+        if self._waiting:
+            values, weights, is_ratio = zip(*self._waiting, strict=True)
+            self._columns.append((_column(values), _column(weights), is_ratio))
+            self._waiting = []
+            self._is_empty = False
+
+    def _fetch(self) -> None:
+        self._stack()
+        columns, self._columns = self._columns, []
+        x, x2, n = self._x, self._x2, self._n
+        for values, weights, is_ratio in columns:
+            for value, weight, ratio in zip(_numbers(values), _numbers(weights), is_ratio, strict=True):
+                if weight:
+                    total = value if ratio else value * weight
+                    x += total
+                    x2 += total * total / weight
+                    n += weight
+        self._x, self._x2, self._n = x, x2, n
+
+    def compute_mean(self) -> float:
+        """Returns the weighted mean; NaN if every weight was 0.
+
+        Raises:
+            ZeroDivisionError: If nothing was added.
+        """
+        self._fetch()
+        if self._is_empty:
+            raise ZeroDivisionError("the mean of no values: nothing was added to this Summary.")
+        return self._x / self._n if self._n else float("nan")
+
+    def make_statistics(self) -> tuple[float, float]:
+        """Returns the weighted mean and population standard deviation."""
+        mean = self.compute_mean()
+        return mean, max(self._x2 / self._n - mean * mean, 0.0) ** 0.5 if self._n else mean
+
+    def state_dict(self) -> dict[str, float]:
+        """Returns the three sums: of values, of squares, of weights."""
+        self._fetch()
+        return {"x": self._x, "x2": self._x2, "n": self._n}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Puts back what :meth:`state_dict` returned."""
+        self.__init__()  # type: ignore[misc]
+        self._x, self._x2, self._n = state["x"], state["x2"], state["n"]
+        self._is_empty = False
+
+
+def _column(values: tuple[Any, ...]) -> Any:
+    """Stacks tensors of one device and dtype; gives anything else back as it is."""
+    first = values[0]
+    if isinstance(first, Tensor) and all(
+        isinstance(v, Tensor) and v.device == first.device and v.dtype == first.dtype and v.ndim == 0 for v in values
+    ):
+        return torch.stack(values)
+    return values
+
+
+def _numbers(column: Any) -> list[float]:
+    if isinstance(column, Tensor):
+        return column.tolist()  # type: ignore[no-any-return]
+    return [float(value) for value in column]
+
+
+class DictSummary:
+    """A :class:`Summary` for each key of a sequence of observations. Chainer: ``chainer.DictSummary``.
+
+    Numbers, 0-d arrays and tensors, ``(value, weight)`` and :class:`Ratio` are averaged; anything else is left out.
+
+    Example:
+        >>> from trainer import DictSummary
+        >>> summary = DictSummary()
+        >>> summary.add({"loss": 2.0, "note": "text is left out"})
+        >>> summary.add({"loss": 4.0})
+        >>> summary.compute_mean()
+        {'loss': 3.0}
+    """
+
+    def __init__(self) -> None:
+        self._summaries: dict[str, Summary] = {}
+
+    def add(self, observation: Mapping[str, Any]) -> None:
+        """Adds one observation. A plain value weighs ``observation.weight`` if there is one, else 1.
+
+        Raises:
+            ValueError: If the weight in a ``(value, weight)`` is not a number.
+        """
+        plain_weight = getattr(observation, "weight", 1)
+        for key, value in observation.items():
+            weight = plain_weight
+            if isinstance(value, tuple) and type(value) is not Ratio:
+                if len(value) != 2 or not _is_scalar(value[0]):
+                    continue
+                value, weight = value
+                if not _is_scalar(weight):
+                    raise ValueError(f"the weight of {key!r} must be a number or 0-d tensor, got {weight!r}.")
+            elif type(value) is not Ratio and not _is_scalar(value):
+                continue
+            try:
+                summary = self._summaries[key]
+            except KeyError:
+                summary = self._summaries[key] = Summary()
+            summary.add(value, weight)
+
+    def compute_mean(self) -> dict[str, float]:
+        """Returns the mean of each key, in the order in which the keys came."""
+        return {key: summary.compute_mean() for key, summary in self._summaries.items()}
+
+    def make_statistics(self) -> dict[str, float]:
+        """Returns the mean of each key and its standard deviation as ``key.std``."""
+        statistics = {}
+        for key, summary in self._summaries.items():
+            statistics[key], statistics[key + ".std"] = summary.make_statistics()
+        return statistics
+
+    def state_dict(self) -> dict[str, dict[str, float]]:
+        """Returns the sums of each key."""
+        return {key: summary.state_dict() for key, summary in self._summaries.items()}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        """Puts back what :meth:`state_dict` returned."""
+        self._summaries = {}
+        for key, sums in state.items():
+            self._summaries[key] = summary = Summary()
+            summary.load_state_dict(sums)
+
+
+def _is_scalar(value: Any) -> bool:
+    if isinstance(value, (float, int)):
+        return True
+    return not isinstance(value, str) and getattr(value, "ndim", None) == 0

@@ -1,0 +1,425 @@
+"""The training loop, and nothing but the loop."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer import checkpoint, random
+from trainer.extension import PRIORITY_READER
+from trainer.reporter import Observation, Reporter
+from trainer.triggers import IntervalTrigger, get_trigger
+
+
+@dataclass
+class _Entry:
+    """An extension as it was registered."""
+
+    name: str
+    extension: Any
+    trigger: Callable[[Trainer], bool]
+    priority: int
+    call_before_training: bool
+
+    @property
+    def runs_last(self) -> bool:
+        return bool(getattr(self.extension, "runs_last", False))
+
+    def hook(self, name: str) -> Callable[..., Any] | None:
+        return getattr(self.extension, name, None) or None
+
+
+class Trainer:
+    """Repeats updates until a trigger says stop, and calls the extensions after each. Chainer: ``training.Trainer``.
+
+    The order of one iteration: a fresh ``observation`` and one update; the extensions, highest priority first, each
+    trigger asked right before its extension; the stop trigger; the snapshots.
+
+    Args:
+        updater: Does one update, as :class:`~trainer.StandardUpdater`.
+        stop_trigger: ``(10, "epoch")`` stops when ten epochs are reached; a function of the trainer stops when it
+            says so; None never.
+        out: Folder of whatever the extensions write; made at the start.
+        extensions: Extensions to register.
+
+    Attributes:
+        updater: As given.
+        stop_trigger: The trigger made of what was given.
+        out: As given.
+        observation: The values observed in this iteration, by name.
+        reporter: What ``report`` reports to during an iteration.
+        run_id: Names the run in its snapshots: drawn at a fresh start, kept by a resumed run.
+        resumed_from: The snapshot file that was loaded, or None.
+
+    Example:
+        >>> import torch
+        >>> from trainer import Classifier, StandardUpdater, Trainer
+        >>> from trainer.iterators import SerialIterator
+        >>> model = Classifier(torch.nn.Linear(2, 3))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> data = [(torch.rand(2), i % 3) for i in range(10)]
+        >>> updater = StandardUpdater(SerialIterator(data, 5), optimizer, model=model)
+        >>> run = Trainer(updater, (3, "epoch"), out=tmp)
+        >>> run.extend(lambda trainer: print("epoch", trainer.updater.epoch), trigger=(1, "epoch"))
+        >>> run.run()
+        epoch 1
+        epoch 2
+        epoch 3
+    """
+
+    def __init__(self, updater: Any, stop_trigger: Any = None, out: str | Path = "result", extensions: Any = ()) -> None:
+        self.updater = updater
+        self.stop_trigger = get_trigger(stop_trigger)
+        self.out = out
+        self.observation: dict[str, Any] = {}
+        self.reporter = Reporter()
+        for name, model in updater.get_all_models().items():
+            self.reporter.add_model(name, model)
+        self.run_id = secrets.token_hex(8)
+        self.resumed_from: Path | None = None
+
+        self._entries: dict[str, _Entry] = {}
+        self._loop: list[tuple[Callable[[Trainer], bool], Callable[[Trainer], Any]]] = []
+        self._last: list[tuple[Callable[[Trainer], bool], Callable[[Trainer], Any]]] = []
+        self._closers: list[Callable[[], None]] = []  # of what is running, in the order of its start
+        self._is_running = False
+        self._has_finished = False
+        self._show_error = True
+        self._stop_fired = False
+        self._start_time = 0.0
+        self._elapsed = 0.0  # before this start; after the end, all of it
+        self._random: dict[str, Any] | None = None  # loaded, to be put back when everything is initialized
+
+        for extension in extensions or ():
+            self.extend(extension)
+
+    # -- extensions
+
+    def extend(
+        self,
+        extension: Callable[[Trainer], Any],
+        name: str | None = None,
+        trigger: Any = None,
+        priority: int | None = None,
+        *,
+        call_before_training: bool = False,
+    ) -> None:
+        """Registers an extension: an :class:`~trainer.Extension` or any function of the trainer.
+
+        Args:
+            extension: Called as ``extension(trainer)`` in iterations in which the trigger fires.
+            name: For ``get_extension`` and the snapshot; by default the extension's own. A second one of a name
+                becomes ``name_1``.
+            trigger: By default the extension's own, or every iteration.
+            priority: By default the extension's own, or ``PRIORITY_READER``. Among equals the first registered
+                is called first.
+            call_before_training: Call it also once before the first iteration of a fresh run.
+
+        Raises:
+            TypeError: If no name is given and the extension has none.
+            ValueError: If the name is ``training``, or the trigger object is in use by another extension: a trigger
+                remembers when it was last asked, and would fire for the first one only.
+        """
+        name = name or next(
+            (n for n in (getattr(extension, a, None) for a in ("name", "default_name", "__name__")) if n), None
+        )
+        if name is None:
+            raise TypeError(f"{extension!r} has no name; give one: extend(extension, name='...').")
+        if name == "training":
+            raise ValueError("an extension cannot be called 'training'; give another: extend(extension, name='...').")
+        base, ordinal = name, 0
+        while name in self._entries:
+            ordinal += 1
+            name = f"{base}_{ordinal}"
+
+        if trigger is None:
+            trigger = getattr(extension, "trigger", (1, "iteration"))
+        trigger = get_trigger(trigger)
+        if hasattr(trigger, "state_dict"):
+            users = {entry.name: entry.trigger for entry in self._entries.values()} | {"stop": self.stop_trigger}
+            for user, other in users.items():
+                if other is trigger:
+                    raise ValueError(
+                        f"the trigger {trigger!r} of {name!r} is already that of {user!r}: it would fire for the first"
+                        " one only; make a trigger for each."
+                    )
+        if priority is None:
+            priority = getattr(extension, "priority", PRIORITY_READER)
+        if not hasattr(extension, "__self__"):  # a bound method takes no attributes
+            extension.name = name  # type: ignore[attr-defined]
+        self._entries[name] = _Entry(name, extension, trigger, priority, call_before_training)
+
+    def get_extension(self, name: str) -> Any:
+        """Returns the extension registered under a name.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if name not in self._entries:
+            raise ValueError(f"extension {name} not found; there are {sorted(self._entries)}.")
+        return self._entries[name].extension
+
+    # -- the loop
+
+    def run(self, show_loop_exception_msg: bool = True) -> None:
+        """Trains until the stop trigger fires.
+
+        Args:
+            show_loop_exception_msg: Whether an error in the loop is printed to stderr before extensions are
+                finalized, as well as raised afterwards.
+
+        Raises:
+            RuntimeError: If it has already run to its end.
+        """
+        if self._has_finished:
+            raise RuntimeError("cannot run training loop multiple times; make a new Trainer.")
+        self._show_error = show_loop_exception_msg
+        try:
+            while not self.finished:
+                with self.iteration():
+                    self.updater.update()
+        finally:
+            self.finalize()  # nothing is left to close, unless the loop was interrupted between two iterations
+
+    @property
+    def finished(self) -> bool:
+        """Whether training is over. The first question starts the run, if :meth:`iteration` has not.
+
+        A run resumed at or past its end is.
+        """
+        if self._start_time == 0.0:
+            self._start()
+        return self._has_finished
+
+    @contextmanager
+    def iteration(self) -> Iterator[None]:
+        """One iteration: the block is the update, then come the extensions. ``run`` is made of these.
+
+        Example:
+            Your own loop, with the same extensions, log and resume as ``run``::
+
+                while not trainer.finished:
+                    with trainer.iteration():
+                        trainer.updater.update()
+
+        Raises:
+            RuntimeError: If training is over.
+        """
+        if not self._is_running and not self._has_finished:
+            self._start()
+        if self._has_finished:
+            raise RuntimeError("training is over; end the loop with: while not trainer.finished.")
+        try:
+            self.observation = observation = Observation()
+            with self.reporter.scope(observation):
+                yield
+                observation.weight = getattr(self.updater, "batch_size", 1)
+                for trigger, extension in self._loop:
+                    if trigger(self):
+                        extension(self)
+                stop = self._should_stop()
+                for extension in [extension for trigger, extension in self._last if trigger(self)]:
+                    extension(self)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        self._conclude(stop)
+
+    def _should_stop(self) -> bool:
+        if isinstance(self.stop_trigger, IntervalTrigger):
+            return self.stop_trigger.reached(self)
+        self._stop_fired = self._stop_fired or bool(self.stop_trigger(self))
+        return self._stop_fired
+
+    # -- the life of the extensions
+
+    def _start(self) -> None:
+        """Opens what the run needs: state first, then every extension, highest priority first."""
+        Path(self.out).mkdir(parents=True, exist_ok=True)
+        entries = self._ordered()
+        self._loop = [(entry.trigger, entry.extension) for entry in entries if not entry.runs_last]
+        self._last = [(entry.trigger, entry.extension) for entry in entries if entry.runs_last]
+        self._start_time = time.perf_counter()
+        self._is_running = True
+        self._closers = [self.updater.finalize]
+        try:
+            for entry in entries:
+                if restore := entry.hook("restore"):
+                    restore(self)
+            for entry in entries:
+                if initialize := entry.hook("initialize"):
+                    initialize(self)
+                if finalize := entry.hook("finalize"):
+                    self._closers.append(finalize)
+            if self.is_before_training:
+                self.observation = Observation()
+                with self.reporter.scope(self.observation):
+                    for entry in entries:
+                        if entry.call_before_training:
+                            entry.extension(self)
+            if self._random is not None:  # only now: what was initialized may have drawn
+                random.restore(self._random)
+                self._random = None
+        except BaseException as error:
+            self._close_after(error)
+            raise
+        self._conclude(self._should_stop())
+
+    def _ordered(self) -> list[_Entry]:
+        return sorted(self._entries.values(), key=lambda entry: (entry.runs_last, -entry.priority))
+
+    def _conclude(self, stop: bool) -> None:
+        """Ends the run if it is time to: closes everything and stops the clock."""
+        if stop:
+            self.finalize()
+            self._has_finished = True
+
+    def finalize(self) -> None:
+        """Closes the extensions and the updater of a hand-written loop that ends before the stop trigger fires."""
+        if error := self._close():
+            raise error
+
+    def _fail(self, error: BaseException) -> None:
+        """Tells every extension of the error, then closes all."""
+        if isinstance(error, Exception):
+            if self._show_error:
+                print(f"Exception in main training loop: {error}", file=sys.stderr)
+                traceback.print_tb(error.__traceback__)
+                print("The extensions are finalized before it is raised again.", file=sys.stderr, flush=True)
+            for entry in self._ordered():
+                if on_error := entry.hook("on_error"):
+                    try:
+                        on_error(self, error, error.__traceback__)
+                    except Exception as other:
+                        _attach(error, other, f"on_error of {entry.name!r}")
+        self._close_after(error)
+
+    def _close_after(self, error: BaseException) -> None:
+        if other := self._close():
+            _attach(error, other, "finalize")
+
+    def _close(self) -> Exception | None:
+        """Finalizes everything in the reverse order of its start; returns the first error, with the others on it."""
+        if self._is_running:
+            self._elapsed, self._is_running = self.elapsed_time, False
+        first: Exception | None = None
+        while self._closers:
+            try:
+                self._closers.pop()()
+            except Exception as error:
+                if first is None:
+                    first = error
+                else:
+                    _attach(first, error, "finalize")
+        return first
+
+    # -- what the extensions ask
+
+    @property
+    def is_before_training(self) -> bool:
+        """Whether no update was done yet, in this process or before a resume."""
+        return bool(self.updater.iteration == 0)
+
+    @property
+    def elapsed_time(self) -> float:
+        """Seconds of training, those before a resume included.
+
+        Raises:
+            RuntimeError: If training has not been started yet.
+        """
+        if self._is_running:
+            return time.perf_counter() - self._start_time + self._elapsed
+        if self._start_time == 0.0:
+            raise RuntimeError("training has not been started yet")
+        return self._elapsed
+
+    # -- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state of the whole run: model, optimizer, data order, extensions, triggers, random state."""
+        return {
+            "run_id": self.run_id,
+            "updater": self.updater.state_dict(),
+            "extensions": {name: _state(entry.extension) for name, entry in self._entries.items()},
+            "triggers": {name: _state(entry.trigger) for name, entry in self._entries.items()},
+            "stop_trigger": _state(self.stop_trigger),
+            "stop_fired": self._stop_fired,
+            "elapsed_time": self.elapsed_time if self._start_time else self._elapsed,
+            "random": random.capture(),
+            "threads": torch.get_num_threads(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`state_dict` returned; call it when every extension is registered.
+
+        An extension that the state does not know starts fresh, and one that is gone is dropped, with a warning.
+
+        Raises:
+            ValueError: If a part does not fit: it is named.
+        """
+        _load(self.updater, state["updater"], "the updater")
+        _load(self.stop_trigger, state["stop_trigger"], "the stop trigger")
+        saved = state["extensions"]
+        for name, entry in self._entries.items():
+            if name in saved:
+                _load(entry.extension, saved[name], f"extension {name!r}")
+                _load(entry.trigger, state["triggers"][name], f"the trigger of extension {name!r}")
+            elif _state(entry.extension):
+                warnings.warn(f"extension {name!r} is not in the snapshot: it starts fresh.", stacklevel=2)
+        for name in saved:
+            if name not in self._entries and saved[name]:
+                warnings.warn(f"extension {name!r} of the snapshot is gone from the script: dropped.", stacklevel=2)
+        if state["threads"] != torch.get_num_threads():
+            warnings.warn(
+                f"the snapshot was made with {state['threads']} threads and torch now uses {torch.get_num_threads()}:"
+                f" results may differ in the last bits; torch.set_num_threads({state['threads']}) keeps them.",
+                stacklevel=2,
+            )
+        self.run_id = state["run_id"]
+        self._stop_fired = state["stop_fired"]
+        self._elapsed = state["elapsed_time"]
+        self._random = state["random"]
+        random.restore(self._random)
+
+    def resume(self, path: str | Path) -> None:
+        """Loads a snapshot file into the run; call it when every extension is registered.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            trainer.checkpoint.SnapshotError: If the file is damaged or none of ours.
+        """
+        state = checkpoint.load(path)
+        self.resumed_from = Path(path)
+        self.load_state_dict(state)
+
+
+def _state(part: Any) -> Any:
+    return part.state_dict() if hasattr(part, "state_dict") else {}
+
+
+def _load(part: Any, state: Any, name: str) -> None:
+    """Loads a part's state; names the part where it does not fit."""
+    if not hasattr(part, "load_state_dict") or not state:
+        return
+    try:
+        part.load_state_dict(state)
+    except KeyError as error:
+        raise ValueError(f"the state of {name} lacks {error}: it was saved by something else.") from error
+
+
+def _attach(first: BaseException, other: BaseException, where: str) -> None:
+    """Prints a second error and leaves it as a note on the first."""
+    text = "".join(traceback.format_exception(type(other), other, other.__traceback__)).rstrip()
+    note = f"Another error in {where}:\n{text}"
+    print(note, file=sys.stderr)
+    first.__notes__ = [*getattr(first, "__notes__", []), note]  # type: ignore[attr-defined]  # add_note: 3.11
