@@ -123,6 +123,32 @@ def load(path: str | Path) -> dict[str, Any]:
     return state
 
 
+def load_weights(path: str | Path) -> dict[str, Any]:
+    """Reads a plain ``state_dict`` file onto the CPU, with ``weights_only=True``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        SnapshotError: If torch cannot read it as one.
+
+    Example:
+        >>> import torch
+        >>> from trainer import checkpoint
+        >>> torch.save({"weight": torch.ones(1)}, tmp / "weights")
+        >>> checkpoint.load_weights(tmp / "weights")
+        {'weight': tensor([1.])}
+    """
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever the unpickler and the archive reader make of a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SnapshotError(f"{path} cannot be read as a file of weights: {reason}; take another.") from error
+    if not isinstance(weights, dict):
+        raise SnapshotError(f"{path} holds a {type(weights).__name__}, not a state_dict; take another.")
+    return weights
+
+
 def find(folder: str | Path) -> list[SnapshotFile]:
     """Returns the snapshots directly in a folder, those of the last writing run first, newest iteration first.
 

@@ -1,0 +1,145 @@
+"""Evaluates a model over a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer import PRIORITY_WRITER, DictSummary, Extension, Observation, Reporter, Trainer, concat_examples, random
+from trainer.convert import count_samples
+from trainer.iterators import as_iterator
+from trainer.precision import autocast
+from trainer.reporter import report, report_scope
+from trainer.updaters.standard import call
+
+
+class Evaluator(Extension):
+    """Calls a model over a whole data set and reports the means of what it reports. Chainer: ``Evaluator``.
+
+    The values are named ``validation/main/loss`` and so on, after the extension's name and the target's. Those of
+    :class:`~trainer.Classifier` are exact over a short last batch: accuracy is correct / total.
+
+    Gradients are off, every module of the target is in evaluation mode, and afterwards each has its own mode again;
+    the random generators are put back, so that evaluating changes nothing in the run.
+
+    Args:
+        iterator: An iterator with ``repeat=False``, a ``DataLoader``, or a dict with the key ``"main"``.
+        target: The model, or a dict with the key ``"main"``; it reports as ``main``.
+        converter: Called as ``converter(batch, device)`` once on what the iterator yields.
+        device: Where a batch is put; by default where the target is.
+        eval_hook: Called with the evaluator before each evaluation.
+        eval_func: Called on each batch in place of the target.
+        precision: As the updater's: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+
+    Raises:
+        ValueError: If an iterator repeats: an evaluation would never end.
+
+    Example:
+        >>> import torch
+        >>> from extensions import Evaluator
+        >>> from trainer import Classifier
+        >>> from trainer.iterators import SerialIterator
+        >>> data = [(torch.rand(2), i % 3) for i in range(10)]
+        >>> iterator = SerialIterator(data, 4, repeat=False, shuffle=False)
+        >>> result = Evaluator(iterator, Classifier(torch.nn.Linear(2, 3)))()
+        >>> sorted(result)
+        ['main/accuracy', 'main/loss']
+    """
+
+    trigger = (1, "epoch")
+    priority = PRIORITY_WRITER
+
+    @property
+    def default_name(self) -> str:
+        """The first part of the names of its values."""
+        return "validation"
+
+    def __init__(
+        self,
+        iterator: Any,
+        target: nn.Module | dict[str, nn.Module],
+        converter: Callable[[Any, torch.device], Any] = concat_examples,
+        device: torch.device | str | None = None,
+        eval_hook: Callable[[Evaluator], None] | None = None,
+        eval_func: Callable[..., Any] | None = None,
+        *,
+        precision: str = "fp32",
+    ) -> None:
+        iterators = iterator if isinstance(iterator, dict) else {"main": iterator}
+        self._iterators = {name: as_iterator(source, repeat=False) for name, source in iterators.items()}
+        for name, source in self._iterators.items():
+            if getattr(source, "repeat", False):
+                raise ValueError(f"iterator {name!r} repeats, so an evaluation would never end; give it repeat=False.")
+        self._targets = target if isinstance(target, dict) else {"main": target}
+        self.converter = converter
+        self.device = None if device is None else torch.device(device)
+        self.eval_hook = eval_hook
+        self.eval_func = eval_func
+        self.precision = precision
+        autocast(precision, torch.device("cpu"))  # refuses a wrong word now and not in the first evaluation
+
+    def get_iterator(self, name: str) -> Any:
+        """Returns the iterator of a name."""
+        return self._iterators[name]
+
+    def get_target(self, name: str) -> nn.Module:
+        """Returns the target of a name."""
+        return self._targets[name]
+
+    def __call__(self, trainer: Trainer | None = None) -> dict[str, float]:
+        """Evaluates, reports the means, and returns them; works without a trainer too."""
+        reporter = Reporter()
+        for name, target in self._targets.items():
+            reporter.add_model(f"{self.name}/{name}" if self.name else name, target)
+        with ExitStack() as stack:
+            stack.enter_context(random.preserved(cuda=True))
+            stack.enter_context(torch.no_grad())
+            for target in self._targets.values():
+                stack.enter_context(_evaluation_mode(target))
+            stack.enter_context(reporter.scope({}))
+            result = self.evaluate()
+        report(result)
+        return result
+
+    def evaluate(self) -> dict[str, float]:
+        """Goes once through the main iterator and returns the means; a subclass may do otherwise."""
+        iterator, function = self._iterators["main"], self.eval_func or self._targets["main"]
+        device = self.device or _device_of(self._targets["main"])
+        if device.type == "cuda" and hasattr(iterator, "pin_memory"):
+            iterator.pin_memory = True
+        if self.eval_hook is not None:
+            self.eval_hook(self)
+        iterator.reset()
+        summary = DictSummary()
+        for batch in iterator:
+            observation = Observation()
+            observation.weight = count_samples(batch)
+            with report_scope(observation), autocast(self.precision, device):
+                call(function, self.converter(batch, device))
+            summary.add(observation)
+        return summary.compute_mean()
+
+    def finalize(self) -> None:
+        """Finalizes the iterators."""
+        for iterator in self._iterators.values():
+            iterator.finalize()
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Any:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device

@@ -1,0 +1,202 @@
+"""Averages what is observed and keeps it as a log."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainer import DictSummary, Extension, Trainer
+from trainer.triggers import get_trigger
+
+_END = b"\n]"
+
+
+class LogReport(Extension):
+    """Writes the means of the observed values to a JSON list of objects. Chainer: ``extensions.LogReport``.
+
+    An entry has each observed value, then ``epoch``, ``iteration`` and ``elapsed_time`` (seconds). It is appended in
+    constant time. A snapshot holds the log's length and SHA-256; a resumed run cuts the log back to it, so that no
+    entry stands twice. ``pd.DataFrame(json.load(open("result/log")))`` reads it; NaN and infinity are ``null``.
+
+    Args:
+        keys: Values to log; all by default.
+        trigger: When an entry is made; values are averaged in between.
+        postprocess: Called with each entry, a dict, which it may change.
+        filename: In the trainer's ``out``; formatted with the entry (``"log_{epoch}"`` makes a file an epoch, each
+            with the whole log so far). None writes no file.
+
+    Attributes:
+        log: The entries, a list of dicts.
+
+    Example:
+        >>> from extensions import LogReport
+        >>> run.extend(LogReport(["main/loss"], trigger=(1, "epoch")))
+        >>> run.run()
+        >>> entry = run.get_extension("LogReport").log[-1]
+        >>> list(entry), entry["epoch"]
+        (['main/loss', 'epoch', 'iteration', 'elapsed_time'], 2)
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[str] | None = None,
+        trigger: Any = (1, "epoch"),
+        postprocess: Callable[[dict[str, Any]], None] | None = None,
+        filename: str | None = "log",
+    ) -> None:
+        self.log: list[dict[str, Any]] = []
+        self._keys = keys
+        self._trigger = get_trigger(trigger)
+        self._postprocess = postprocess
+        self._filename = filename
+        self._summary = DictSummary()
+        self._file = _LogFile()
+        self._saved: dict[str, Any] = {}  # what a loaded snapshot says of the file
+
+    def __call__(self, trainer: Trainer) -> None:
+        """Adds the observation to the means; makes an entry if it is time."""
+        observation = trainer.observation
+        if self._keys is not None:
+            kept = type(observation)({key: observation[key] for key in self._keys if key in observation})
+            if hasattr(observation, "weight"):
+                kept.weight = observation.weight  # type: ignore[attr-defined]
+            observation = kept
+        self._summary.add(observation)
+        if trainer.is_before_training or self._trigger(trainer):
+            self._make_entry(trainer)
+
+    def _make_entry(self, trainer: Trainer) -> None:
+        entry: dict[str, Any] = self._summary.compute_mean()
+        entry["epoch"] = trainer.updater.epoch
+        entry["iteration"] = trainer.updater.iteration
+        entry["elapsed_time"] = trainer.elapsed_time
+        if self._postprocess is not None:
+            self._postprocess(entry)
+        self.log.append(entry)
+        self._summary = DictSummary()
+        if self._filename is not None:
+            path = Path(trainer.out) / self._filename.format(**entry)
+            if path == self._file.path:
+                self._file.append([entry])
+            else:
+                self._file.open(path)
+                self._file.append(self.log)
+
+    def initialize(self, trainer: Trainer) -> None:
+        """On a resume, takes up the log where the snapshot left it."""
+        saved, self._saved = self._saved, {}
+        if not saved.get("bytes"):
+            return
+        path = Path(trainer.out) / saved["name"]
+        candidates = [path]
+        if trainer.resumed_from is not None:
+            candidates.append(trainer.resumed_from.parent / saved["name"])
+        for candidate in candidates:
+            body = _head(candidate, saved["bytes"])
+            if body is not None and hashlib.sha256(body).hexdigest() == saved["sha256"]:
+                self.log = [
+                    {key: float("nan") if value is None else value for key, value in entry.items()}
+                    for entry in json.loads(body + _END)
+                ]
+                self._file.open(path, body)
+                return
+        warnings.warn(
+            f"{candidates[-1]} is missing or is not the log that the snapshot was made with: the log goes on without"
+            " the entries before the resume, and its first new one starts the file anew.",
+            stacklevel=2,
+        )
+
+    def finalize(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the means under way and the log's length and SHA-256; the log is on the disk when it returns."""
+        return {
+            "trigger": self._trigger.state_dict() if hasattr(self._trigger, "state_dict") else {},
+            "summary": self._summary.state_dict(),
+            **self._file.state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`state_dict` returned; the log itself is read by :meth:`initialize`."""
+        if hasattr(self._trigger, "load_state_dict"):
+            self._trigger.load_state_dict(state["trigger"])
+        self._summary.load_state_dict(state["summary"])
+        self._saved = {key: state[key] for key in ("name", "bytes", "sha256")}
+
+
+class _LogFile:
+    """A JSON list that grows by one write at its end, over the closing bracket."""
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self._file = -1
+        self._size = 0  # without the closing bracket
+        self._hash = hashlib.sha256()
+
+    def open(self, path: Path, body: bytes = b"") -> None:
+        """Starts the file with what it is to hold, without the closing bracket."""
+        self.close()
+        self.path = path
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._size = len(body)
+        self._hash = hashlib.sha256(body)
+        whole = body + _END if body else b""
+        self._write(whole, 0)
+        os.ftruncate(self._file, len(whole))
+
+    def append(self, entries: list[dict[str, Any]]) -> None:
+        if self._file < 0 and self.path is not None:  # the run was finalized, and goes on
+            self._file = os.open(self.path, os.O_RDWR)
+        texts = [json.dumps(_finite(entry), indent=4, allow_nan=False, default=_plain) for entry in entries]
+        new = ((",\n" if self._size else "[\n") + ",\n".join(texts)).replace("\n", "\n    ").encode()
+        self._write(new + _END, self._size)
+        self._size += len(new)
+        self._hash.update(new)
+
+    def _write(self, data: bytes, offset: int) -> None:
+        while data:
+            written = os.pwrite(self._file, data, offset)
+            data, offset = data[written:], offset + written
+
+    def state(self) -> dict[str, Any]:
+        if self._file >= 0:
+            os.fsync(self._file)
+        name = self.path.name if self.path is not None else ""
+        return {"name": name, "bytes": self._size, "sha256": self._hash.hexdigest()}
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+
+
+def _head(path: Path, size: int) -> bytes | None:
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return file.read(size)
+
+
+def _finite(entry: Any) -> Any:
+    """Returns the entry with null for NaN and infinity, which JSON does not have."""
+    if isinstance(entry, float):
+        return entry if math.isfinite(entry) else None
+    if isinstance(entry, dict):
+        return {key: _finite(value) for key, value in entry.items()}
+    if isinstance(entry, (list, tuple)):
+        return [_finite(value) for value in entry]
+    return entry
+
+
+def _plain(value: Any) -> Any:
+    if getattr(value, "ndim", None) == 0:
+        return _finite(value.item())
+    raise TypeError(f"the log takes numbers and strings, got {type(value).__name__} {value!r} from postprocess.")

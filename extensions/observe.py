@@ -1,0 +1,78 @@
+"""Observes a value that no model reports, such as the learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from trainer import PRIORITY_WRITER, Trainer, make_extension
+
+
+def observe_value(observation_key: str, target_func: Callable[[Trainer], Any]) -> Callable[[Trainer], None]:
+    """Returns an extension that observes ``target_func(trainer)``. Chainer: ``extensions.observe_value``.
+
+    Args:
+        observation_key: The name in the observation.
+        target_func: Returns a number or 0-d tensor.
+
+    Example:
+        >>> from extensions import observe_value
+        >>> run.extend(observe_value("momentum", lambda trainer: 0.9), trigger=(1, "iteration"))
+        >>> run.run()
+        >>> run.observation["momentum"]
+        0.9
+    """
+
+    @make_extension(trigger=(1, "epoch"), priority=PRIORITY_WRITER)
+    def _observe_value(trainer: Trainer) -> None:
+        trainer.observation[observation_key] = target_func(trainer)
+
+    return _observe_value
+
+
+def observe_lr(
+    optimizer_name: str = "main", observation_key: str = "lr", *, bias_corrected: bool = False
+) -> Callable[[Trainer], None]:
+    """Returns an extension that observes the learning rate of the first parameter group. Chainer: ``observe_lr``.
+
+    Args:
+        optimizer_name: Which of the updater's optimizers.
+        observation_key: The name in the observation.
+        bias_corrected: Observe Adam's step size ``lr * sqrt(1 - beta2**t) / (1 - beta1**t)`` (Kingma and Ba 2015,
+            section 2), t counting the steps, as Chainer's ``observe_lr`` does. It is computed on the device where
+            the optimizer keeps ``t``, without waiting for it.
+
+    Raises:
+        ValueError: When called, if ``bias_corrected`` is asked of an optimizer that has no ``betas``.
+        RuntimeError: When called, if ``bias_corrected`` is asked before the first step.
+
+    Example:
+        >>> from extensions import observe_lr
+        >>> run.extend(observe_lr(), trigger=(1, "iteration"))
+        >>> run.run()
+        >>> run.observation["lr"]
+        0.1
+    """
+
+    def lr(trainer: Trainer) -> Any:
+        optimizer = trainer.updater.get_optimizer(optimizer_name)
+        return _bias_corrected(optimizer) if bias_corrected else optimizer.param_groups[0]["lr"]
+
+    return observe_value(observation_key, lr)
+
+
+def _bias_corrected(optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    group = optimizer.param_groups[0]
+    if "betas" not in group:
+        raise ValueError(
+            f"bias_corrected needs an optimizer with betas, such as Adam, got {type(optimizer).__name__};"
+            " use observe_lr()."
+        )
+    for parameter in group["params"]:
+        if "step" in (state := optimizer.state.get(parameter, {})):
+            beta1, beta2 = group["betas"]
+            t = state["step"].double()
+            return group["lr"] * torch.sqrt(1 - beta2**t) / (1 - beta1**t)  # type: ignore[no-any-return]
+    raise RuntimeError("the bias-corrected learning rate is not defined before the optimizer's first step.")

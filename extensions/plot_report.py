@@ -1,0 +1,111 @@
+"""Plots observed values while training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainer import DictSummary, Extension, Trainer, checkpoint
+from trainer.triggers import get_trigger
+
+
+class PlotReport(Extension):
+    """Draws the means of observed values against iterations or epochs, anew at each point. Chainer: ``PlotReport``.
+
+    Args:
+        y_keys: What to plot.
+        x_key: ``"iteration"``, ``"epoch"``, or an observed value.
+        trigger: When a point is added and the picture drawn; values are averaged in between.
+        postprocess: Called with figure, axes and means before the legend is drawn.
+        filename: In the trainer's ``out``; its suffix decides the format.
+        marker: matplotlib's mark of a point.
+        grid: Whether to draw a grid.
+
+    Raises:
+        TypeError: If ``y_keys`` is None.
+
+    Example:
+        >>> from extensions import PlotReport
+        >>> run.extend(PlotReport(["main/loss"], x_key="epoch", filename="loss.png"))
+        >>> run.run()
+        >>> (tmp / "loss.png").stat().st_size > 1000
+        True
+    """
+
+    def __init__(
+        self,
+        y_keys: Sequence[str] | str,
+        x_key: str = "iteration",
+        trigger: Any = (1, "epoch"),
+        postprocess: Callable[[Any, Any, dict[str, float]], None] | None = None,
+        filename: str = "plot.png",
+        marker: str | None = "x",
+        grid: bool = True,
+    ) -> None:
+        if y_keys is None:
+            raise TypeError("y_keys must name what to plot, got None; e.g. ['main/loss', 'validation/main/loss'].")
+        self._y_keys = (y_keys,) if isinstance(y_keys, str) else tuple(y_keys)
+        self._x_key = x_key
+        self._trigger = get_trigger(trigger)
+        self._postprocess = postprocess
+        self._filename = filename
+        self._marker = marker
+        self._grid = grid
+        self._summary = DictSummary()
+        self._data: dict[str, list[list[float]]] = {key: [] for key in self._y_keys}
+
+    def __call__(self, trainer: Trainer) -> None:
+        """Adds the observation to the means; adds a point and draws if it is time."""
+        observation = trainer.observation
+        kept = type(observation)({k: observation[k] for k in (*self._y_keys, self._x_key) if k in observation})
+        if hasattr(observation, "weight"):
+            kept.weight = observation.weight  # type: ignore[attr-defined]
+        self._summary.add(kept)
+        if not (trainer.is_before_training or self._trigger(trainer)):
+            return
+        means = self._summary.compute_mean()
+        self._summary = DictSummary()
+        means["epoch"], means["iteration"] = trainer.updater.epoch, trainer.updater.iteration
+        for key in self._y_keys:
+            if key in means and self._x_key in means:
+                self._data[key].append([means[self._x_key], means[key]])
+        self._draw(Path(trainer.out) / self._filename, means)
+
+    def _draw(self, path: Path, means: dict[str, float]) -> None:
+        from matplotlib.figure import Figure  # without pyplot: no screen is needed, no figure is left open
+
+        figure = Figure(figsize=(6.4, 4.8))
+        axes = figure.add_subplot(xlabel=self._x_key)
+        axes.grid(self._grid, color="0.9")
+        drawn = False
+        for key, points in self._data.items():
+            if points:
+                axes.plot(*zip(*points, strict=True), marker=self._marker, label=key)
+                drawn = True
+        if not drawn:
+            return
+        if self._postprocess is not None:
+            self._postprocess(figure, axes, means)
+        legend = axes.legend(bbox_to_anchor=(1.02, 1), loc="upper left", borderaxespad=0)
+        checkpoint.write(
+            path,
+            lambda file: figure.savefig(
+                file, format=path.suffix[1:] or "png", bbox_extra_artists=(legend,), bbox_inches="tight"
+            ),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the points and the means under way."""
+        return {
+            "data": self._data,
+            "summary": self._summary.state_dict(),
+            "trigger": self._trigger.state_dict() if hasattr(self._trigger, "state_dict") else {},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`state_dict` returned."""
+        self._data = {key: list(state["data"].get(key, [])) for key in self._y_keys}
+        self._summary.load_state_dict(state["summary"])
+        if hasattr(self._trigger, "load_state_dict"):
+            self._trigger.load_state_dict(state["trigger"])

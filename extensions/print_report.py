@@ -1,0 +1,104 @@
+"""Prints the log as a table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from extensions.log_report import LogReport
+from trainer import Extension, Trainer
+
+
+class PrintReport(Extension):
+    """Prints log entries as the rows of a table. Chainer: ``extensions.PrintReport``, to the byte.
+
+    A column is as wide as its title, or 10; numbers are printed with 6 significant digits. On a terminal each row
+    first erases what stands below, a :class:`~extensions.ProgressBar`.
+
+    Args:
+        entries: Keys of the log, one a column.
+        log_report: The name of a registered :class:`~extensions.LogReport`, or one that this extension is to drive.
+        out: Where to print.
+
+    Raises:
+        TypeError: When called, if ``log_report`` is neither.
+
+    Example:
+        >>> from extensions import LogReport, PrintReport
+        >>> run.extend(LogReport())
+        >>> run.extend(PrintReport(["epoch", "iteration"]))
+        >>> run.run()  # doctest: +NORMALIZE_WHITESPACE
+        epoch       iteration
+        1           2
+        2           4
+    """
+
+    def __init__(
+        self, entries: Sequence[str], log_report: str | LogReport = "LogReport", out: TextIO | None = None
+    ) -> None:
+        self._entries = list(entries)
+        self._widths = [max(10, len(entry)) for entry in self._entries]
+        self._log_report = log_report
+        self._out = out
+        self._printed = 0  # entries of the log
+        self._last = -1  # iteration of the last one of them
+        self._has_header = False
+
+    def _own(self) -> LogReport | None:
+        return self._log_report if isinstance(self._log_report, LogReport) else None
+
+    def _find(self, trainer: Trainer) -> LogReport:
+        report = self._log_report
+        if isinstance(report, str):
+            report = trainer.get_extension(report)
+        if not isinstance(report, LogReport):
+            raise TypeError(f"log_report must be a LogReport or the name of one, got {report!r}.")
+        return report
+
+    def initialize(self, trainer: Trainer) -> None:
+        """Sees to it that there is a LogReport."""
+        self._find(trainer)
+        if own := self._own():
+            own.initialize(trainer)
+
+    def __call__(self, trainer: Trainer) -> None:
+        """Prints the entries that are new."""
+        if own := self._own():
+            own(trainer)
+        log = self._find(trainer).log
+        if self._printed == 0:  # resumed: go on with the first entry that was not printed
+            self._printed = sum(entry.get("iteration", 0) <= self._last for entry in log)
+        out = self._out or sys.stdout
+        if not self._has_header:
+            titles = (f"{entry:<{width}}" for entry, width in zip(self._entries, self._widths, strict=True))
+            out.write("  ".join(titles) + "\n")
+            self._has_header = True
+        for entry in log[self._printed :]:
+            if out.isatty():
+                out.write("\033[J")
+            cells = (_cell(entry.get(key, ""), width) for key, width in zip(self._entries, self._widths, strict=True))
+            out.write("".join(cells) + "\n")
+            self._last = entry.get("iteration", 0)
+        self._printed = len(log)
+        out.flush()
+
+    def finalize(self) -> None:
+        """Finalizes a LogReport of its own."""
+        if own := self._own():
+            own.finalize()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the iteration of the last printed entry, and the state of a LogReport of its own."""
+        own = self._own()
+        return {"last": self._last, "log_report": {} if own is None else own.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`state_dict` returned."""
+        self._last = state["last"]
+        if own := self._own():
+            own.load_state_dict(state["log_report"])
+
+
+def _cell(value: Any, width: int) -> str:
+    return f"{value:<{width}}  " if isinstance(value, str) else f"{value:<{width}g}  "
