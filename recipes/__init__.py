@@ -1,0 +1,1 @@
+"""Applications: data sets, transforms, command lines, plots of logs."""

@@ -1,0 +1,379 @@
+"""Trains an image classifier on Stanford Online Products: which of 12 kinds of product is on the photograph?
+
+    python recipes/resnet_products.py
+
+It follows the ChainerCV tutorial: ResNet50 from random weights, shorter side scaled to 256, the middle 224 cropped,
+the mean subtracted; Adam, batches of 64, 10 epochs; then the accuracy on the first 30% of the test list. Without the
+photographs it draws a small data set of the same layout and trains on that, in a few minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+from torch.utils.data import Subset
+
+import extensions
+import trainer.random
+from recipes import drawn_products
+from recipes.online_products import SUPER_LABEL_NAMES, URL, OnlineProductsDataset, download
+from recipes.transforms import ScaleAndCrop
+from trainer import Classifier, StandardUpdater, Trainer, checkpoint, concat_examples
+from trainer.checkpoint import SnapshotError
+from trainer.datasets import TransformDataset, split_dataset, split_dataset_random
+from trainer.iterators import MultiprocessIterator
+from trainer.precision import DTYPES
+
+DATA = Path("data/Stanford_Online_Products")
+DRAWN = Path("data/drawn_products")
+CHAINERCV_MEAN = (123.15163084, 115.90288257, 103.0626238)  # of ImageNet, RGB in 0..255; nothing is divided by
+
+TUTORIAL: dict[str, Any] = {
+    "data": str(DATA),
+    "out": "result",
+    "model": "resnet50",
+    "epochs": 10,
+    "batch_size": 64,
+    "lr": 0.001,  # Adam's own default
+    "image_size": 224,
+    "scale": 256,
+    "split": "random",
+    "test_fraction": 0.3,
+    "precision": "fp32",
+    "freeze": "none",
+    "trunk_lr_scale": 1.0,
+    "seed": 0,
+}
+# About 10,000 small images through the network: what two cores do in a few minutes.
+SAMPLE: dict[str, Any] = {"epochs": 7, "batch_size": 24, "image_size": 48, "scale": 48}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the command line. Every default is None, so that what was asked for can be told from what was not."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=None
+    )
+
+    def add(group: Any, *names: str, **kwargs: Any) -> None:
+        key = names[0].lstrip("-").replace("-", "_")
+        if key in TUTORIAL:
+            kwargs["help"] += f" ({TUTORIAL[key]}"
+            kwargs["help"] += f"; {SAMPLE[key]} for the drawn sample)" if key in SAMPLE else ")"
+        group.add_argument(*names, **kwargs)
+
+    data = parser.add_argument_group("data")
+    add(data, "--data", metavar="DIR", help="folder with Ebay_train.txt and Ebay_test.txt")
+    add(data, "--download", action="store_true", help="fetch the photographs (2.9 GB) into --data first")
+    add(data, "--sample", action="store_true", help=f"train on pictures drawn into {DRAWN}")
+    add(data, "--split", choices=("random", "tutorial"), help="80/20 into train and valid, at random or by the list")
+    add(data, "--test-fraction", type=float, metavar="F", help="the first part of the test list to test on")
+    add(data, "--scale", type=int, metavar="N", help="pixels of the shorter side")
+    add(data, "--image-size", type=int, metavar="N", help="pixels of the square cut from the middle")
+    add(data, "--workers", type=int, metavar="N", help="processes that load images (one a CPU, at most 8)")
+
+    model = parser.add_argument_group("model")
+    add(model, "--model", metavar="NAME", help="any model of timm")
+    add(model, "--pretrained", action="store_true", help="start from timm's weights, with their mean and std")
+    add(model, "--weights", metavar="FILE", help="start from a state_dict file; a head of another size is replaced")
+    add(model, "--freeze", choices=("none", "stem", "trunk"), help="leave the first layers, or all but the head")
+    add(model, "--trunk-lr-scale", type=float, metavar="X", help="learning rate of all but the head, times this")
+
+    training = parser.add_argument_group("training")
+    add(training, "--epochs", type=int, metavar="N", help="passes over the training part")
+    add(training, "--batch-size", type=int, metavar="N", help="images in a batch")
+    add(training, "--lr", type=float, metavar="X", help="Adam's learning rate")
+    add(training, "--device", help="such as cpu or cuda:1 (CUDA where there is one)")
+    add(training, "--precision", choices=tuple(DTYPES), help="fp32, or torch's autocast")
+    add(training, "--seed", type=int, metavar="N", help="of weights, split, order and augmentation")
+
+    run = parser.add_argument_group("run")
+    add(run, "--out", metavar="DIR", help="folder of whatever the run writes")
+    add(run, "--resume", nargs="?", const="", metavar="FILE", help="go on from a snapshot, the newest good one in --out")
+    add(run, "--overwrite", action="store_true", help="remove the run that is in --out")
+    add(run, "--snapshot-interval", type=int, metavar="N", help="iterations between snapshots (one an epoch)")
+    for action in parser._actions:
+        if isinstance(action, argparse._StoreTrueAction):
+            action.default = None
+    return parser
+
+
+def settle(args: argparse.Namespace) -> argparse.Namespace:
+    """Fills in what was not asked for: from the run that is resumed, else the tutorial's or the sample's settings."""
+    saved: dict[str, Any] = {}
+    if args.resume is not None:
+        folder = Path(args.resume).parent if args.resume else Path(args.out or TUTORIAL["out"])
+        if (folder / "args.json").is_file():
+            saved = json.loads((folder / "args.json").read_text())["args"]
+            if not args.resume:
+                saved["out"] = str(folder)
+    chosen = vars(args)
+    nothing_there = chosen["data"] is None and saved.get("data") is None and not DATA.exists()
+    if not chosen["download"] and nothing_there and not saved.get("sample"):
+        args.sample = True
+    defaults = TUTORIAL | (SAMPLE if args.sample or (saved.get("sample") and not args.data) else {}) | saved
+    for key, value in defaults.items():
+        if key in chosen and chosen[key] is None and key not in ("resume", "overwrite", "download"):
+            chosen[key] = value
+    if args.workers is None:
+        args.workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 8)
+    if args.device is None:
+        args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not 0 < args.test_fraction <= 1:
+        raise ValueError(f"--test-fraction must be above 0 and at most 1, got {args.test_fraction}.")
+    for name in ("epochs", "batch_size", "image_size", "scale", "snapshot_interval"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {value}.")
+    if args.workers < 0:
+        raise ValueError(f"--workers must be 0 or more, got {args.workers}.")
+    return args
+
+
+# -- data
+
+
+def load_splits(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the data sets train, valid and test, of samples (uint8 tensor of shape (3, size, size), kind)."""
+    root = Path(args.data)
+    if args.download:
+        download(root)
+    if args.sample:
+        root = drawn_products.write(DRAWN, seed=0)
+        print(
+            f"No photographs: training on pictures drawn into {root}, {args.image_size}x{args.image_size}, batch"
+            f" {args.batch_size}, {args.epochs} epochs, Adam {args.lr:g}. The real data set: --download (2.9 GB), or"
+            f" unpack {URL} to {args.data}.",
+            flush=True,
+        )
+    transform = ScaleAndCrop(args.scale, args.image_size)
+    train, test = (TransformDataset(OnlineProductsDataset(root, name, transform), _kind) for name in ("train", "test"))
+    first = int(len(train) * 0.8)
+    if args.split == "tutorial":
+        train, valid = split_dataset(train, first)  # the list is sorted: the last kinds are in valid only
+    else:
+        train, valid = split_dataset_random(train, first, args.seed % 2**32)
+    return {"train": train, "valid": valid, "test": test}
+
+
+def _kind(sample: tuple[Any, int, int]) -> tuple[Any, int]:
+    image, _, super_label = sample
+    return image, super_label
+
+
+class Normalize:
+    """Moves a batch to the device and there makes floats of its pixels: ``(pixels - mean) / std``, for 0..255."""
+
+    def __init__(self, mean: Any, std: Any) -> None:
+        self.mean = torch.tensor(mean).view(3, 1, 1)
+        self.std = torch.tensor(std).view(3, 1, 1)
+
+    def __call__(self, batch: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        pixels, labels = concat_examples(batch, device)
+        self.mean, self.std = self.mean.to(device), self.std.to(device)
+        return (pixels.float() - self.mean) / self.std, labels
+
+
+# -- model
+
+
+def make_model(args: argparse.Namespace, fresh: bool = False) -> tuple[nn.Module, Normalize]:
+    """Returns the network and the normalisation that goes with it; ``fresh``: without any trained weights."""
+    if not timm.is_model(args.model):
+        near = difflib.get_close_matches(args.model, timm.list_models(), 5, 0.5)
+        raise ValueError(
+            f"timm has no model {args.model!r}{', but ' + ', '.join(near) if near else ''};"
+            ' python -c "import timm; print(timm.list_models())" lists all.'
+        )
+    pretrained = bool(args.pretrained and not args.weights and not fresh)
+    model = timm.create_model(args.model, pretrained=pretrained, num_classes=len(SUPER_LABEL_NAMES))
+    if args.weights and not fresh:
+        load_weights(model, args.weights)
+    if args.pretrained:
+        config = model.pretrained_cfg
+        mean, std = ([255 * value for value in config[key]] for key in ("mean", "std"))
+    else:
+        mean, std = list(CHAINERCV_MEAN), [1.0, 1.0, 1.0]
+    return model, Normalize(mean, std)
+
+
+def load_weights(model: nn.Module, path: str) -> None:
+    """Loads a state_dict file; the head is left as it is, and that is said, where it has another size."""
+    weights = checkpoint.load_weights(path)
+    mine, head = model.state_dict(), _head_names(model)
+    other = [key for key in weights if key in mine and weights[key].shape != mine[key].shape]
+    replaced = [key for key in other if any(key.startswith(name + ".") for name in head)]
+    if replaced:
+        print(f"{path}: its head ({', '.join(replaced)}) is of another size and is replaced by a new one.")
+    for key in replaced:
+        weights[key] = mine[key]
+    wrong = {
+        "missing": sorted(mine.keys() - weights.keys()),
+        "unexpected": sorted(weights.keys() - mine.keys()),
+        "of another size": [key for key in other if key not in replaced],
+    }
+    if any(wrong.values()):
+        told = "; ".join(f"{what}: {', '.join(keys[:5])}{' ...' * (len(keys) > 5)}" for what, keys in wrong.items() if keys)
+        raise ValueError(f"{path} does not fit the model ({told}); choose the --model it was saved from.")
+    model.load_state_dict(weights)
+
+
+def _head_names(model: nn.Module) -> list[str]:
+    names = model.pretrained_cfg["classifier"]
+    return [names] if isinstance(names, str) else list(names)
+
+
+def freeze(model: nn.Module, what: str) -> None:
+    """Freezes the stem or everything but the head: no gradients, and batch norms keep their statistics."""
+    if what == "none":
+        return
+    head = _head_names(model)
+    if what == "trunk":
+        frozen = [name for name, _ in model.named_parameters() if not name.startswith(tuple(h + "." for h in head))]
+    else:
+        groups = timm.models.group_parameters(model, model.group_matcher(coarse=True), reverse=True)
+        frozen = [name for name, group in groups.items() if group == 0]
+    parameters = dict(model.named_parameters())
+    for name in frozen:
+        parameters[name].requires_grad = False
+    for module in model.modules():
+        own = list(module.parameters())
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and own and not any(p.requires_grad for p in own):
+            module.eval()
+
+
+def make_optimizer(model: nn.Module, lr: float, trunk_lr_scale: float) -> torch.optim.Optimizer:
+    """Returns Adam; with a scale, the head at ``lr`` and the rest at ``lr * trunk_lr_scale``."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if trunk_lr_scale == 1:
+        return torch.optim.Adam(trained.values(), lr=lr)
+    heads = tuple(name + "." for name in _head_names(model))
+    head = [p for name, p in trained.items() if name.startswith(heads)]
+    trunk = [p for name, p in trained.items() if not name.startswith(heads)]
+    groups = [{"params": head, "lr": lr}, {"params": trunk, "lr": lr * trunk_lr_scale}]  # the log shows the first's
+    return torch.optim.Adam([group for group in groups if group["params"]], lr=lr)
+
+
+# -- the run
+
+
+def prepare_out(args: argparse.Namespace) -> None:
+    """Makes the folder; refuses one with another run's snapshots, unless that run is resumed or to be removed."""
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    old = {file.path for file in checkpoint.find(out)} | set(out.glob("snapshot_*"))
+    if old and args.resume is None:
+        if not args.overwrite:
+            raise ValueError(
+                f"{out} holds the snapshots of a run, such as {min(old).name}: go on with --resume, take another --out,"
+                " or remove that run with --overwrite."
+            )
+        for path in [*old, *out.glob("model_epoch-*"), *(out / name for name in ("log", "args.json", "test.json"))]:
+            path.unlink(missing_ok=True)
+    if args.resume is None or not (out / "args.json").exists():
+        versions = {"torch": torch.__version__, "timm": timm.__version__, "python": sys.version.split()[0]}
+        kept = {key: value for key, value in vars(args).items() if key not in ("resume", "overwrite", "download")}
+        text = json.dumps({"args": kept, "classes": SUPER_LABEL_NAMES, "versions": versions}, indent=4)
+        checkpoint.write(out / "args.json", lambda file: file.write(text.encode()))
+
+
+def resume(run: Trainer, path: str) -> None:
+    """Loads a snapshot, or the newest good one in the run's folder."""
+    if path:
+        run.resume(path)
+    else:
+        for file in checkpoint.find(run.out):
+            try:
+                run.resume(file.path)
+                break
+            except SnapshotError as error:
+                print(f"passed over: {error}")
+        else:
+            raise ValueError(f"there is no good snapshot in {run.out}: start without --resume.")
+    print(f"Resumed from {run.resumed_from}, iteration {run.updater.iteration}.", flush=True)
+
+
+def make_run(args: argparse.Namespace, data: dict[str, Any]) -> tuple[Trainer, Normalize]:
+    """Puts model, data and extensions together."""
+    predictor, normalize = make_model(args, fresh=args.resume is not None)
+    freeze(predictor, args.freeze)
+    model = Classifier(predictor)
+    optimizer = make_optimizer(predictor, args.lr, args.trunk_lr_scale)
+    train_iter = MultiprocessIterator(data["train"], args.batch_size, n_processes=args.workers)
+    valid_iter = MultiprocessIterator(
+        data["valid"], args.batch_size, repeat=False, shuffle=False, n_processes=args.workers
+    )
+    updater = StandardUpdater(
+        train_iter, optimizer, model=model, device=args.device, converter=normalize, precision=args.precision
+    )
+
+    run = Trainer(updater, (args.epochs, "epoch"), out=args.out)
+    run.extend(extensions.observe_lr(bias_corrected=True), trigger=(1, "iteration"))
+    run.extend(extensions.Evaluator(valid_iter, model, normalize, precision=args.precision))
+    run.extend(extensions.LogReport(trigger=(0.1, "epoch")))
+    columns = ["iteration", "epoch", "elapsed_time", "lr", "main/loss", "main/accuracy"]
+    columns += ["validation/main/loss", "validation/main/accuracy"]
+    run.extend(extensions.PrintReport(columns), trigger=(0.1, "epoch"))
+    run.extend(extensions.ProgressBar(update_interval=1))
+    for quantity in ("loss", "accuracy"):
+        keys = [f"main/{quantity}", f"validation/main/{quantity}"]
+        run.extend(extensions.PlotReport(keys, "epoch", (1, "epoch"), filename=f"{quantity}.png"))
+    if args.snapshot_interval is None:
+        run.extend(extensions.snapshot("snapshot_epoch-{.updater.epoch}", n_retains=2))
+    else:
+        run.extend(extensions.snapshot(n_retains=2), trigger=(args.snapshot_interval, "iteration"))
+    run.extend(extensions.snapshot_object(predictor, "model_epoch-{.updater.epoch}"))
+    if args.resume is not None:
+        resume(run, args.resume)
+    return run, normalize
+
+
+def test(args: argparse.Namespace, data: Any, weights: Path, normalize: Normalize) -> dict[str, float]:
+    """Evaluates a fresh network, loaded from the weights file, on the first part of the test list."""
+    n = int(len(data) * args.test_fraction)
+    if n == 0:
+        raise ValueError(f"--test-fraction {args.test_fraction} of {len(data)} test images leaves none.")
+    kinds = sorted(set(data.dataset.super_class_ids[:n]))
+    names = ", ".join(SUPER_LABEL_NAMES[kind] for kind in kinds)
+    print(f"Testing on the first {n} of {len(data)} test images: {len(kinds)} of the 12 classes ({names}).", flush=True)
+    predictor, _ = make_model(args, fresh=True)
+    predictor.load_state_dict(checkpoint.load_weights(weights))
+    iterator = MultiprocessIterator(
+        Subset(data, range(n)), args.batch_size, repeat=False, shuffle=False, n_processes=args.workers
+    )
+    model = Classifier(predictor).to(args.device)
+    evaluator = extensions.Evaluator(iterator, model, normalize, precision=args.precision)
+    result = evaluator() | {"n": n}
+    evaluator.finalize()
+    print(f"Test accuracy: {result['main/accuracy']:.4f}")
+    text = json.dumps(result, indent=4)
+    checkpoint.write(Path(args.out) / "test.json", lambda file: file.write(text.encode()))
+    return result
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Trains and tests; returns what ``test.json`` holds."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    try:
+        settle(args)
+        trainer.random.set_seed(args.seed)
+        prepare_out(args)
+        data = load_splits(args)
+        run, normalize = make_run(args, data)
+    except (OSError, ValueError, RuntimeError) as error:
+        parser.error(str(error))
+    run.run()
+    weights = Path(args.out) / f"model_epoch-{run.updater.epoch}"
+    return test(args, data["test"], weights, normalize)
+
+
+if __name__ == "__main__":
+    main()
