@@ -1,0 +1,174 @@
+"""Reported values: their names, and their means."""
+
+import math
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from trainer import DictSummary, Observation, Ratio, Reporter, Summary, Weighted, report, report_scope
+
+
+def test_values_are_named_after_their_observer():
+    reporter, model = Reporter(), nn.Linear(1, 1)
+    reporter.add_observer("main", model)
+    with reporter.scope({}) as observation:
+        report({"loss": 1, "x": 2.5}, model)
+        report({"anonymous": 3})
+    assert observation == {"main/loss": 1, "main/x": 2.5, "anonymous": 3}
+
+
+def test_nested_modules_are_named_by_their_path():
+    reporter = Reporter()
+    model = nn.Sequential(nn.Sequential(nn.Linear(1, 1)))
+    reporter.add_model("main", model)
+    with reporter.scope({}) as observation:
+        report({"z": 1}, model[0][0])
+        report({"z": 2}, model)
+    assert observation == {"main/0/0/z": 1, "main/z": 2}
+
+
+def test_add_observers_puts_nothing_between():
+    reporter, a = Reporter(), nn.Linear(1, 1)
+    reporter.add_observers("pre", [("/a", a)])
+    with reporter.scope({}) as observation:
+        report({"x": 1}, a)
+    assert observation == {"pre/a/x": 1}
+
+
+def test_an_unknown_observer_is_refused_with_the_names_that_are_known():
+    reporter = Reporter()
+    reporter.add_observer("main", object())
+    with reporter.scope({}), pytest.raises(KeyError) as caught:
+        report({"x": 1}, nn.Linear(1, 1))
+    assert str(caught.value) == (
+        "Given observer is not registered to the reporter: a Linear, and only ['main'] are; report from a model that"
+        " the updater or the Evaluator was given, or call report(values) without an observer."
+    )
+
+
+def test_reporting_outside_a_scope_does_nothing():
+    report({"x": 1})
+    report({"x": 1}, object())
+
+
+def test_scopes_nest_and_are_put_back_after_an_error():
+    reporter = Reporter()
+    with reporter.scope({}) as outer:
+        with pytest.raises(ValueError), report_scope({}) as inner:
+            report({"x": 1})
+            raise ValueError
+        report({"y": 2})
+    assert (outer, inner) == ({"y": 2}, {"x": 1})
+
+
+def test_each_thread_has_its_own_reporter():
+    with Reporter().scope({}) as observation:
+        thread = threading.Thread(target=report, args=({"x": 1},))
+        thread.start()
+        thread.join()
+    assert observation == {}
+
+
+def test_reported_tensors_are_detached_and_those_that_will_change_are_copied():
+    parameter, counter = nn.Parameter(torch.ones(())), torch.zeros(())
+    loss = parameter * 2
+    with report_scope({}) as observation:
+        report({"loss": loss, "parameter": parameter, "counter": counter, "pair": (counter, 1)})
+        report({"ratio": Ratio(counter, counter)})
+    with torch.no_grad():
+        parameter += 1
+        counter += 1
+    assert not observation["loss"].requires_grad
+    assert float(observation["loss"]) == 2 and float(observation["parameter"]) == 1
+    assert float(observation["counter"]) == 0 and float(observation["pair"]) == 0
+    assert observation["ratio"].total == 0
+
+
+def test_statistics_are_the_mean_and_the_population_deviation():
+    summary = Summary()
+    for x in (1, 2, 3):
+        summary.add(x)
+    mean, deviation = summary.make_statistics()
+    assert mean == 2 and round(deviation, 5) == 0.81650
+    summary = DictSummary()
+    summary.add({"x": (1, 3)})
+    summary.add({"x": (5, 1)})
+    assert summary.make_statistics() == {"x": 2.0, "x.std": math.sqrt(3)}
+
+
+def test_numbers_arrays_tensors_bools_and_weights_are_averaged_and_the_rest_left_out():
+    summary = DictSummary()
+    values = {"i": 1, "f": 0.5, "b": True, "n": np.float32(2), "a": np.array(3), "t": torch.tensor(4), "w": (5, 2)}
+    summary.add(values | {"text": "no", "vector": torch.ones(3), "none": None, "list": [1], "pair": ([1], 2)})
+    assert summary.compute_mean() == {"i": 1, "f": 0.5, "b": 1, "n": 2, "a": 3, "t": 4, "w": 5}
+    assert DictSummary().compute_mean() == {}
+
+
+def test_a_weight_must_be_a_number():
+    with pytest.raises(ValueError, match=r"the weight of 'x' must be a number or 0-d tensor, got \[1\]"):
+        DictSummary().add({"x": (1.0, [1])})
+
+
+def test_an_empty_summary_has_no_mean():
+    with pytest.raises(ZeroDivisionError, match="the mean of no values"):
+        Summary().compute_mean()
+
+
+def test_ratios_are_added_before_they_are_divided():
+    summary = DictSummary()
+    for total, count in [(3, 4), (4, 4), (0, 2)]:
+        summary.add({"accuracy": Ratio(torch.tensor(total), torch.tensor(count))})
+    assert summary.compute_mean() == {"accuracy": 7 / 10}
+
+
+def test_a_plain_value_weighs_the_samples_of_its_batch():
+    summary = DictSummary()
+    for size in (4, 4, 2):
+        observation = Observation(size=size)
+        observation.weight = size
+        summary.add(observation)
+    assert summary.compute_mean() == {"size": 3.6}
+
+
+def test_what_weighs_nothing_counts_for_nothing():
+    summary = DictSummary()
+    summary.add({"loss": Weighted(torch.tensor(math.nan), torch.tensor(0)), "accuracy": Ratio(0, 0)})
+    assert all(math.isnan(value) for value in summary.compute_mean().values())
+    summary.add({"loss": Weighted(2.0, 1), "accuracy": Ratio(1, 2)})
+    assert summary.compute_mean() == {"loss": 2.0, "accuracy": 0.5}
+
+
+def test_sums_go_left_to_right_in_float64_whenever_they_are_fetched():
+    values = [torch.rand(()) for _ in range(3000)]
+    total = 0.0
+    for value in values:
+        total += value.item()
+    at_once, bit_by_bit, saved = Summary(), Summary(), Summary()
+    for i, value in enumerate(values):
+        for summary in (at_once, bit_by_bit, saved):
+            summary.add(value)
+        if i % 7 == 0:
+            bit_by_bit.compute_mean()
+        if i % 997 == 0:
+            copy = Summary()
+            copy.load_state_dict(saved.state_dict())
+            saved = copy
+    assert at_once.compute_mean() == bit_by_bit.compute_mean() == saved.compute_mean() == total / 3000
+
+
+def test_a_resumed_summary_keeps_fractional_weights():
+    summary, resumed = DictSummary(), DictSummary()
+    summary.add({"x": (1.0, 0.25), "y": 2})
+    resumed.load_state_dict(summary.state_dict())
+    resumed.add({"x": (2.0, 0.5)})
+    assert resumed.compute_mean() == {"x": 1.25 / 0.75, "y": 2.0}
+
+
+def test_mixed_dtypes_and_plain_numbers_may_alternate():
+    summary = DictSummary()
+    for value in (torch.tensor(1.0), 2, torch.tensor(3.0, dtype=torch.float64), torch.tensor(4)):
+        summary.add({"x": value})
+    assert summary.compute_mean() == {"x": 2.5}
