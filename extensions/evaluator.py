@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trainer import PRIORITY_WRITER, DictSummary, Extension, Observation, Reporter, Trainer, concat_examples, random
-from trainer.convert import count_samples
+from trainer.convert import count_samples, device_of
 from trainer.iterators import as_iterator
 from trainer.precision import autocast
 from trainer.reporter import report, report_scope
@@ -98,8 +98,9 @@ class Evaluator(Extension):
         with ExitStack() as stack:
             stack.enter_context(random.preserved(cuda=True))
             stack.enter_context(torch.no_grad())
-            for target in self._targets.values():
-                stack.enter_context(_evaluation_mode(target))
+            for target in (*self._targets.values(), self.eval_func):
+                if isinstance(target, nn.Module):
+                    stack.enter_context(_evaluation_mode(target))
             stack.enter_context(reporter.scope({}))
             result = self.evaluate()
         report(result)
@@ -108,7 +109,7 @@ class Evaluator(Extension):
     def evaluate(self) -> dict[str, float]:
         """Goes once through the main iterator and returns the means; a subclass may do otherwise."""
         iterator, function = self._iterators["main"], self.eval_func or self._targets["main"]
-        device = self.device or _device_of(self._targets["main"])
+        device = self.device or device_of(self._targets["main"])
         if device.type == "cuda" and hasattr(iterator, "pin_memory"):
             iterator.pin_memory = True
         if self.eval_hook is not None:
@@ -138,8 +139,3 @@ def _evaluation_mode(model: nn.Module) -> Any:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device

@@ -9,9 +9,10 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from trainer import DictSummary, Extension, Trainer
+from trainer.state import load_into, state_of
 from trainer.triggers import get_trigger
 
 _END = b"\n]"
@@ -61,13 +62,7 @@ class LogReport(Extension):
 
     def __call__(self, trainer: Trainer) -> None:
         """Adds the observation to the means; makes an entry if it is time."""
-        observation = trainer.observation
-        if self._keys is not None:
-            kept = type(observation)({key: observation[key] for key in self._keys if key in observation})
-            if hasattr(observation, "weight"):
-                kept.weight = observation.weight  # type: ignore[attr-defined]
-            observation = kept
-        self._summary.add(observation)
+        self._summary.add(trainer.observation, self._keys)
         if trainer.is_before_training or self._trigger(trainer):
             self._make_entry(trainer)
 
@@ -81,16 +76,18 @@ class LogReport(Extension):
         self.log.append(entry)
         self._summary = DictSummary()
         if self._filename is not None:
-            path = Path(trainer.out) / self._filename.format(**entry)
-            if path == self._file.path:
+            name = self._filename.format(**entry)
+            if name == self._file.name:
                 self._file.append([entry])
             else:
-                self._file.open(path)
+                self._file.open(Path(trainer.out), name)
                 self._file.append(self.log)
 
     def initialize(self, trainer: Trainer) -> None:
         """On a resume, takes up the log where the snapshot left it."""
         saved, self._saved = self._saved, {}
+        if saved.get("log"):
+            self.log = saved["log"]
         if not saved.get("bytes"):
             return
         path = Path(trainer.out) / saved["name"]
@@ -104,7 +101,7 @@ class LogReport(Extension):
                     {key: float("nan") if value is None else value for key, value in entry.items()}
                     for entry in json.loads(body + _END)
                 ]
-                self._file.open(path, body)
+                self._file.open(Path(trainer.out), saved["name"], body)
                 return
         warnings.warn(
             f"{candidates[-1]} is missing or is not the log that the snapshot was made with: the log goes on without"
@@ -119,33 +116,39 @@ class LogReport(Extension):
     def state_dict(self) -> dict[str, Any]:
         """Returns the means under way and the log's length and SHA-256; the log is on the disk when it returns."""
         return {
-            "trigger": self._trigger.state_dict() if hasattr(self._trigger, "state_dict") else {},
+            "trigger": state_of(self._trigger),
             "summary": self._summary.state_dict(),
+            "log": self.log if self._filename is None else [],  # without a file it has no other place
             **self._file.state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned; the log itself is read by :meth:`initialize`."""
-        if hasattr(self._trigger, "load_state_dict"):
-            self._trigger.load_state_dict(state["trigger"])
+        load_into(self._trigger, state["trigger"], "the trigger of LogReport")
         self._summary.load_state_dict(state["summary"])
-        self._saved = {key: state[key] for key in ("name", "bytes", "sha256")}
+        self._saved = {key: state[key] for key in ("log", "name", "bytes", "sha256")}
 
 
 class _LogFile:
     """A JSON list that grows by one write at its end, over the closing bracket."""
 
+    in_use: ClassVar[set[Path]] = set()  # files of this process
+
     def __init__(self) -> None:
-        self.path: Path | None = None
+        self.name = ""  # relative to the run's folder
+        self.path = Path()
         self._file = -1
         self._size = 0  # without the closing bracket
         self._hash = hashlib.sha256()
 
-    def open(self, path: Path, body: bytes = b"") -> None:
+    def open(self, folder: Path, name: str, body: bytes = b"") -> None:
         """Starts the file with what it is to hold, without the closing bracket."""
         self.close()
-        self.path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self.name, self.path = name, (folder / name).resolve()
+        if self.path in self.in_use:
+            raise ValueError(f"two LogReports write to {folder / name}: give one of them another filename.")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._open()
         self._size = len(body)
         self._hash = hashlib.sha256(body)
         whole = body + _END if body else b""
@@ -153,13 +156,17 @@ class _LogFile:
         os.ftruncate(self._file, len(whole))
 
     def append(self, entries: list[dict[str, Any]]) -> None:
-        if self._file < 0 and self.path is not None:  # the run was finalized, and goes on
-            self._file = os.open(self.path, os.O_RDWR)
+        if self._file < 0:  # the run was finalized, and goes on
+            self._open()
         texts = [json.dumps(_finite(entry), indent=4, allow_nan=False, default=_plain) for entry in entries]
         new = ((",\n" if self._size else "[\n") + ",\n".join(texts)).replace("\n", "\n    ").encode()
         self._write(new + _END, self._size)
         self._size += len(new)
         self._hash.update(new)
+
+    def _open(self) -> None:
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        self.in_use.add(self.path)
 
     def _write(self, data: bytes, offset: int) -> None:
         while data:
@@ -169,12 +176,12 @@ class _LogFile:
     def state(self) -> dict[str, Any]:
         if self._file >= 0:
             os.fsync(self._file)
-        name = self.path.name if self.path is not None else ""
-        return {"name": name, "bytes": self._size, "sha256": self._hash.hexdigest()}
+        return {"name": self.name, "bytes": self._size, "sha256": self._hash.hexdigest()}
 
     def close(self) -> None:
         if self._file >= 0:
             os.close(self._file)
+            self.in_use.discard(self.path)
         self._file = -1
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from trainer import PRIORITY_WRITER, Trainer, make_extension
+from trainer import PRIORITY_WRITER, Trainer, Weighted, make_extension
+from trainer.reporter import kept
 
 
 def observe_value(observation_key: str, target_func: Callable[[Trainer], Any]) -> Callable[[Trainer], None]:
@@ -27,7 +28,7 @@ def observe_value(observation_key: str, target_func: Callable[[Trainer], Any]) -
 
     @make_extension(trigger=(1, "epoch"), priority=PRIORITY_WRITER)
     def _observe_value(trainer: Trainer) -> None:
-        trainer.observation[observation_key] = target_func(trainer)
+        trainer.observation[observation_key] = kept(target_func(trainer))
 
     return _observe_value
 
@@ -44,9 +45,11 @@ def observe_lr(
             section 2), t counting the steps, as Chainer's ``observe_lr`` does. It is computed on the device where
             the optimizer keeps ``t``, without waiting for it.
 
+            Before the first step it is NaN and weighs nothing in the mean.
+
     Raises:
-        ValueError: When called, if ``bias_corrected`` is asked of an optimizer that has no ``betas``.
-        RuntimeError: When called, if ``bias_corrected`` is asked before the first step.
+        ValueError: When called, if ``bias_corrected`` is asked of an optimizer that has no ``betas`` or keeps no
+            ``step`` for its parameters.
 
     Example:
         >>> from extensions import observe_lr
@@ -63,16 +66,17 @@ def observe_lr(
     return observe_value(observation_key, lr)
 
 
-def _bias_corrected(optimizer: torch.optim.Optimizer) -> torch.Tensor:
+def _bias_corrected(optimizer: torch.optim.Optimizer) -> Any:
     group = optimizer.param_groups[0]
-    if "betas" not in group:
+    states = [optimizer.state[parameter] for parameter in group["params"] if parameter in optimizer.state]
+    step = next((state["step"] for state in states if "step" in state), None)
+    if "betas" not in group or (states and step is None):
         raise ValueError(
-            f"bias_corrected needs an optimizer with betas, such as Adam, got {type(optimizer).__name__};"
-            " use observe_lr()."
+            "bias_corrected needs an optimizer with betas that keeps a step for each parameter, such as Adam, got"
+            f" {type(optimizer).__name__}; use observe_lr()."
         )
-    for parameter in group["params"]:
-        if "step" in (state := optimizer.state.get(parameter, {})):
-            beta1, beta2 = group["betas"]
-            t = state["step"].double()
-            return group["lr"] * torch.sqrt(1 - beta2**t) / (1 - beta1**t)  # type: ignore[no-any-return]
-    raise RuntimeError("the bias-corrected learning rate is not defined before the optimizer's first step.")
+    if step is None:  # no step yet, or fp16's scaler has skipped every one
+        return Weighted(float("nan"), 0)
+    beta1, beta2 = group["betas"]
+    t = torch.as_tensor(step, dtype=torch.float64)
+    return group["lr"] * torch.sqrt(1 - beta2**t) / (1 - beta1**t)

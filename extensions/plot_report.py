@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import DictSummary, Extension, Trainer, checkpoint
+from trainer.state import load_into, state_of
 from trainer.triggers import get_trigger
 
 
@@ -57,11 +58,7 @@ class PlotReport(Extension):
 
     def __call__(self, trainer: Trainer) -> None:
         """Adds the observation to the means; adds a point and draws if it is time."""
-        observation = trainer.observation
-        kept = type(observation)({k: observation[k] for k in (*self._y_keys, self._x_key) if k in observation})
-        if hasattr(observation, "weight"):
-            kept.weight = observation.weight  # type: ignore[attr-defined]
-        self._summary.add(kept)
+        self._summary.add(trainer.observation, dict.fromkeys((*self._y_keys, self._x_key)))
         if not (trainer.is_before_training or self._trigger(trainer)):
             return
         means = self._summary.compute_mean()
@@ -100,12 +97,11 @@ class PlotReport(Extension):
         return {
             "data": self._data,
             "summary": self._summary.state_dict(),
-            "trigger": self._trigger.state_dict() if hasattr(self._trigger, "state_dict") else {},
+            "trigger": state_of(self._trigger),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned."""
         self._data = {key: list(state["data"].get(key, [])) for key in self._y_keys}
         self._summary.load_state_dict(state["summary"])
-        if hasattr(self._trigger, "load_state_dict"):
-            self._trigger.load_state_dict(state["trigger"])
+        load_into(self._trigger, state["trigger"], "the trigger of PlotReport")

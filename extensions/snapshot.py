@@ -37,11 +37,12 @@ class _Snapshot(Extension):
     def __call__(self, trainer: Trainer) -> None:
         """Writes a file, then deletes those of this run beyond the last ``n_retains``."""
         name = self._filename(trainer) if callable(self._filename) else self._filename.format(trainer)
-        self._kept = [kept for kept in self._kept if kept != name] + [name]
+        before = self._kept
+        self._kept = [kept for kept in before if kept != name] + [name]
         try:
             self._save(trainer, Path(trainer.out) / name)
         except BaseException:
-            self._kept.pop()
+            self._kept = before
             raise
         while 0 < self._n_retains < len(self._kept):
             (Path(trainer.out) / self._kept.pop(0)).unlink(missing_ok=True)
@@ -67,6 +68,17 @@ class _Snapshot(Extension):
             else:
                 return
 
+    def initialize(self, trainer: Trainer) -> None:
+        """Forgets the files of a run that was resumed from another folder: those here are not its own."""
+        source = trainer.resumed_from
+        if source is not None and source.parent.resolve() != Path(trainer.out).resolve():
+            self._kept = []
+
+    @property
+    def default_name(self) -> str:
+        """The name in Chainer, of both."""
+        return "_Snapshot"
+
     def _matching(self, folder: Path) -> list[Path]:
         """Returns the files whose names the filename could have made, the last written first."""
         assert isinstance(self._filename, str)
@@ -90,6 +102,8 @@ def _natural(name: str) -> list[Any]:
 
 
 class _RunSnapshot(_Snapshot):
+    runs_last = 2  # after the other snapshots, whose lists of files it saves
+
     def _save(self, trainer: Trainer, path: Path) -> None:
         checkpoint.save(trainer.state_dict(), path, run_id=trainer.run_id, iteration=trainer.updater.iteration)
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from recipes.online_products import HEADER, SUPER_LABEL_NAMES
 
 VERSION = "1"  # to be raised when the pictures change: an older folder is then drawn anew
-TRAIN_PRODUCTS, TEST_PRODUCTS, VIEWS = 63, 20, 2  # products of a kind in each list, photographs of a product
+TRAIN_PRODUCTS, TEST_PRODUCTS, VIEWS = 125, 20, 2  # products of a kind in each list, photographs of a product
 S = 192  # side of the canvas on which a product is drawn before it is made small
 
 Point = tuple[float, float]

@@ -10,17 +10,23 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 import struct
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 
 MAGIC = b"KUSARI01"
 _HEAD = struct.Struct("<8s8sQQ")  # magic, run id, iteration, length
 _TAIL = _HEAD.size + hashlib.sha256().digest_size
+
+
+_PLAIN = (bool, int, float, str, bytes, torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 
 class SnapshotError(ValueError):
@@ -119,8 +125,7 @@ def load(path: str | Path) -> dict[str, Any]:
         )
     if hashlib.sha256(data[: -len(digest)]).digest() != digest:
         raise SnapshotError(f"{path} is damaged: its checksum does not match; take another, or start afresh.")
-    state: dict[str, Any] = torch.load(io.BytesIO(data[:-_TAIL]), map_location="cpu", weights_only=True)
-    return state
+    return _read(io.BytesIO(data), path, "a snapshot")
 
 
 def load_weights(path: str | Path) -> dict[str, Any]:
@@ -137,16 +142,21 @@ def load_weights(path: str | Path) -> dict[str, Any]:
         >>> checkpoint.load_weights(tmp / "weights")
         {'weight': tensor([1.])}
     """
+    return _read(path, path, "a file of weights")
+
+
+def _read(source: Any, path: str | Path, kind: str) -> dict[str, Any]:
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(source, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except Exception as error:  # whatever the unpickler and the archive reader make of a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SnapshotError(f"{path} cannot be read as a file of weights: {reason}; take another.") from error
-    if not isinstance(weights, dict):
-        raise SnapshotError(f"{path} holds a {type(weights).__name__}, not a state_dict; take another.")
-    return weights
+    except Exception as error:  # whatever the unpickler and the archive reader make of a damaged or foreign file
+        # Not torch's own text: for a file that wants to run code it recommends to let it.
+        reason = "it wants to run code" if isinstance(error, pickle.UnpicklingError) else type(error).__name__
+        raise SnapshotError(f"{path} cannot be read as {kind} ({reason}); take another.") from error
+    if not isinstance(state, dict):
+        raise SnapshotError(f"{path} holds a {type(state).__name__}, not {kind}; take another.")
+    return state
 
 
 def find(folder: str | Path) -> list[SnapshotFile]:
@@ -182,20 +192,21 @@ def check(state: Any, path: str = "") -> None:
         TypeError: extensions/BestValue/best is numpy.float64: return float(...) from state_dict().
     """
     kind = type(state)
-    if state is None or kind in (bool, int, float, str, bytes) or isinstance(state, torch.Tensor):
+    if state is None or kind in _PLAIN:
         return
     if kind in (list, tuple):
         for index, value in enumerate(state):
             check(value, f"{path}/{index}" if path else str(index))
-    elif isinstance(state, dict) and kind.__module__ in ("builtins", "collections"):
+    elif kind in (dict, OrderedDict):
         for key, value in state.items():
-            if type(key) not in (str, int, float, bool, tuple, type(None)):
+            parts = key if type(key) is tuple else (key,)
+            if any(type(part) not in (str, int, float, bool, type(None)) for part in parts):
                 raise TypeError(f"{path or 'the state'} has the key {key!r} of {_name(type(key))}: make it a str.")
             check(value, f"{path}/{key}" if path else str(key))
     else:
         simple = next((t.__name__ for t in (bool, int, float, str, bytes, dict, list) if issubclass(kind, t)), None)
-        if simple is None and getattr(state, "ndim", None) == 0:
-            simple = "float"
+        if simple is None and isinstance(state, np.generic):
+            simple = type(state.item()).__name__
         remedy = f"return {simple}(...)" if simple else "return numbers, strings, tensors, lists and dicts"
         raise TypeError(f"{path or 'the state'} is {_name(kind)}: {remedy} from state_dict().")
 

@@ -94,10 +94,14 @@ class Classifier(nn.Module):
             t = kwargs.pop(key)
         y = self.predictor(*args, **kwargs)
         loss = self.lossfun(y, t)
-        if self.compute_accuracy:
-            correct = self.accfun(y, t)
-            weight = correct.count if isinstance(correct, Ratio) else len(t)
-            report({"loss": Weighted(loss, weight), "accuracy": correct}, self)
-        else:
-            report({"loss": loss}, self)
+        if not self.compute_accuracy:
+            report({"loss": Weighted(loss, _counted(t))}, self)
+            return loss
+        correct = self.accfun(y, t)
+        weight = correct.count if isinstance(correct, Ratio) else _counted(t)
+        report({"loss": Weighted(loss, weight), "accuracy": correct}, self)
         return loss
+
+
+def _counted(t: Tensor) -> Tensor | int:
+    return len(t) if t.is_floating_point() else torch.count_nonzero(t != IGNORED)

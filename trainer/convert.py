@@ -60,6 +60,12 @@ def count_samples(batch: Any) -> int:
         return 1
 
 
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Returns where a model's first parameter is; the CPU for a model without any."""
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
 def _moved(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, torch.Tensor):
         return batch.to(device, non_blocking=device.type == "cuda")  # beside the kernels, if the batch is pinned

@@ -90,7 +90,5 @@ def split_dataset_random(dataset: Any, first_size: int, seed: int | None = None)
         >>> list(first), list(rest)
         ([2, 8, 4, 9, 1, 6], [7, 3, 0, 5])
     """
-
-
     seed = random.get_seed() % 2**32 if seed is None else seed
     return split_dataset(dataset, first_size, np.random.RandomState(seed).permutation(len(dataset)))

@@ -24,7 +24,8 @@ class Extension:
             never.
         priority: Those of higher priority are called first.
         name: The name under which it is registered, once it is.
-        runs_last: Called when every other extension of the iteration has been: snapshots, which save those.
+        runs_last: Called when every other extension of the iteration has been: snapshots, which save those. Of
+            several, those with True come before those with 2.
 
     Example:
         >>> from trainer import Extension
@@ -45,7 +46,7 @@ class Extension:
     trigger: Any = (1, "iteration")
     priority: int = PRIORITY_READER
     name: str | None = None
-    runs_last: bool = False
+    runs_last: int = False
 
     @property
     def default_name(self) -> str:

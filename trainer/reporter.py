@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -142,7 +143,7 @@ class Reporter:
                 raise _UnknownObserverError(observer, sorted(set(self._names.values()))) from None
         observation = self.observation
         for key, value in values.items():
-            observation[prefix + key] = _kept(value)
+            observation[prefix + key] = kept(value)
 
 
 class _UnknownObserverError(KeyError):
@@ -173,8 +174,8 @@ def report(values: Mapping[str, Any], observer: object | None = None) -> None:
     """Reports values to the current reporter; without one (a model called outside training) it does nothing.
 
     Args:
-        values: Numbers, 0-d arrays, 0-d tensors, ``(value, weight)`` or :class:`Ratio`, by name. A tensor is kept
-            detached and where it is; a leaf (a parameter, a buffer, a counter) is copied, for it will change.
+        values: Numbers, 0-d arrays, 0-d tensors, ``(value, weight)`` or :class:`Ratio`, by name. A tensor is
+            detached and copied where it is: what the reporter does with it afterwards changes nothing.
         observer: The reporting object, whose registered name is put before each key: ``main/loss``. Without it
             keys are stored as they are.
 
@@ -209,15 +210,25 @@ def report_scope(observation: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield observation
 
 
-def _kept(value: Any) -> Any:
-    """Returns what may be kept of a reported value: detached, and not about to change under our hands."""
+def kept(value: Any) -> Any:
+    """Returns what may be kept of an observed value: without its graph, and a copy of what can change in place.
+
+    Example:
+        >>> import torch
+        >>> from trainer.reporter import kept
+        >>> counter = torch.zeros(())
+        >>> value = kept(counter)
+        >>> counter += 1
+        >>> value
+        tensor(0.)
+    """
     if isinstance(value, Tensor):
-        return value.detach().clone() if value.grad_fn is None else value.detach()
+        return value.detach().clone()  # about 1 microsecond, and no waiting for the device
     if type(value) is Ratio:
-        return Ratio(_kept(value.total), _kept(value.count))
+        return Ratio(kept(value.total), kept(value.count))
     if isinstance(value, tuple) and len(value) == 2:
-        return Weighted(_kept(value[0]), _kept(value[1]))
-    return value
+        return Weighted(kept(value[0]), kept(value[1]))
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 class Summary:
@@ -332,15 +343,19 @@ class DictSummary:
     def __init__(self) -> None:
         self._summaries: dict[str, Summary] = {}
 
-    def add(self, observation: Mapping[str, Any]) -> None:
-        """Adds one observation. A plain value weighs ``observation.weight`` if there is one, else 1.
+    def add(self, observation: Mapping[str, Any], keys: Iterable[str] | None = None) -> None:
+        """Adds one observation, or the named values of it that there are.
+
+        A plain value weighs ``observation.weight`` if there is one, else 1.
 
         Raises:
             ValueError: If the weight in a ``(value, weight)`` is not a number.
         """
         plain_weight = getattr(observation, "weight", 1)
-        for key, value in observation.items():
-            weight = plain_weight
+        for key in observation if keys is None else keys:
+            if key not in observation:
+                continue
+            value, weight = observation[key], plain_weight
             if isinstance(value, tuple) and type(value) is not Ratio:
                 if len(value) != 2 or not _is_scalar(value[0]):
                     continue

@@ -18,6 +18,7 @@ import torch
 from trainer import checkpoint, random
 from trainer.extension import PRIORITY_READER
 from trainer.reporter import Observation, Reporter
+from trainer.state import load_into, state_of
 from trainer.triggers import IntervalTrigger, get_trigger
 
 
@@ -32,8 +33,8 @@ class _Entry:
     call_before_training: bool
 
     @property
-    def runs_last(self) -> bool:
-        return bool(getattr(self.extension, "runs_last", False))
+    def runs_last(self) -> int:
+        return int(getattr(self.extension, "runs_last", False))
 
     def hook(self, name: str) -> Callable[..., Any] | None:
         return getattr(self.extension, name, None) or None
@@ -92,8 +93,7 @@ class Trainer:
         self._loop: list[tuple[Callable[[Trainer], bool], Callable[[Trainer], Any]]] = []
         self._last: list[tuple[Callable[[Trainer], bool], Callable[[Trainer], Any]]] = []
         self._closers: list[Callable[[], None]] = []  # of what is running, in the order of its start
-        self._is_running = False
-        self._has_finished = False
+        self._phase = "new"  # then "running", then "over", or "closed" if it ended otherwise
         self._show_error = True
         self._stop_fired = False
         self._start_time = 0.0
@@ -181,10 +181,12 @@ class Trainer:
         Raises:
             RuntimeError: If it has already run to its end.
         """
-        if self._has_finished:
+        if self._phase == "over":
             raise RuntimeError("cannot run training loop multiple times; make a new Trainer.")
         self._show_error = show_loop_exception_msg
         try:
+            if self._phase != "running":
+                self._start()
             while not self.finished:
                 with self.iteration():
                     self.updater.update()
@@ -197,9 +199,9 @@ class Trainer:
 
         A run resumed at or past its end is.
         """
-        if self._start_time == 0.0:
+        if self._phase == "new":
             self._start()
-        return self._has_finished
+        return self._phase == "over"
 
     @contextmanager
     def iteration(self) -> Iterator[None]:
@@ -215,9 +217,9 @@ class Trainer:
         Raises:
             RuntimeError: If training is over.
         """
-        if not self._is_running and not self._has_finished:
+        if self._phase in ("new", "closed"):
             self._start()
-        if self._has_finished:
+        if self._phase == "over":
             raise RuntimeError("training is over; end the loop with: while not trainer.finished.")
         try:
             self.observation = observation = Observation()
@@ -235,9 +237,11 @@ class Trainer:
             raise
         self._conclude(stop)
 
-    def _should_stop(self) -> bool:
+    def _should_stop(self, resumed: bool = False) -> bool:
         if isinstance(self.stop_trigger, IntervalTrigger):
             return self.stop_trigger.reached(self)
+        if resumed and hasattr(self.stop_trigger, "state_dict"):  # was asked of this iteration before it was saved
+            return self._stop_fired
         self._stop_fired = self._stop_fired or bool(self.stop_trigger(self))
         return self._stop_fired
 
@@ -250,7 +254,7 @@ class Trainer:
         self._loop = [(entry.trigger, entry.extension) for entry in entries if not entry.runs_last]
         self._last = [(entry.trigger, entry.extension) for entry in entries if entry.runs_last]
         self._start_time = time.perf_counter()
-        self._is_running = True
+        self._phase = "running"
         self._closers = [self.updater.finalize]
         try:
             for entry in entries:
@@ -261,7 +265,7 @@ class Trainer:
                     initialize(self)
                 if finalize := entry.hook("finalize"):
                     self._closers.append(finalize)
-            if self.is_before_training:
+            if self.is_before_training and self._random is None:
                 self.observation = Observation()
                 with self.reporter.scope(self.observation):
                     for entry in entries:
@@ -270,10 +274,11 @@ class Trainer:
             if self._random is not None:  # only now: what was initialized may have drawn
                 random.restore(self._random)
                 self._random = None
+            stop = self._should_stop(resumed=not self.is_before_training)
         except BaseException as error:
             self._close_after(error)
             raise
-        self._conclude(self._should_stop())
+        self._conclude(stop)
 
     def _ordered(self) -> list[_Entry]:
         return sorted(self._entries.values(), key=lambda entry: (entry.runs_last, -entry.priority))
@@ -281,8 +286,10 @@ class Trainer:
     def _conclude(self, stop: bool) -> None:
         """Ends the run if it is time to: closes everything and stops the clock."""
         if stop:
-            self.finalize()
-            self._has_finished = True
+            error = self._close()
+            self._phase = "over"
+            if error:
+                raise error
 
     def finalize(self) -> None:
         """Closes the extensions and the updater of a hand-written loop that ends before the stop trigger fires."""
@@ -310,8 +317,8 @@ class Trainer:
 
     def _close(self) -> Exception | None:
         """Finalizes everything in the reverse order of its start; returns the first error, with the others on it."""
-        if self._is_running:
-            self._elapsed, self._is_running = self.elapsed_time, False
+        if self._phase == "running":
+            self._elapsed, self._phase = self.elapsed_time, "closed"
         first: Exception | None = None
         while self._closers:
             try:
@@ -337,9 +344,9 @@ class Trainer:
         Raises:
             RuntimeError: If training has not been started yet.
         """
-        if self._is_running:
+        if self._phase == "running":
             return time.perf_counter() - self._start_time + self._elapsed
-        if self._start_time == 0.0:
+        if self._phase == "new":
             raise RuntimeError("training has not been started yet")
         return self._elapsed
 
@@ -350,11 +357,11 @@ class Trainer:
         return {
             "run_id": self.run_id,
             "updater": self.updater.state_dict(),
-            "extensions": {name: _state(entry.extension) for name, entry in self._entries.items()},
-            "triggers": {name: _state(entry.trigger) for name, entry in self._entries.items()},
-            "stop_trigger": _state(self.stop_trigger),
+            "extensions": {name: state_of(entry.extension) for name, entry in self._entries.items()},
+            "triggers": {name: state_of(entry.trigger) for name, entry in self._entries.items()},
+            "stop_trigger": state_of(self.stop_trigger),
             "stop_fired": self._stop_fired,
-            "elapsed_time": self.elapsed_time if self._start_time else self._elapsed,
+            "elapsed_time": self._elapsed if self._phase == "new" else self.elapsed_time,
             "random": random.capture(),
             "threads": torch.get_num_threads(),
         }
@@ -365,19 +372,22 @@ class Trainer:
         An extension that the state does not know starts fresh, and one that is gone is dropped, with a warning.
 
         Raises:
-            ValueError: If a part does not fit: it is named.
+            ValueError: If a part's state lacks a key, or was made with other data: the part is named.
+            RuntimeError: If the model is another: torch lists the keys.
         """
-        _load(self.updater, state["updater"], "the updater")
-        _load(self.stop_trigger, state["stop_trigger"], "the stop trigger")
+        load_into(self.updater, state["updater"], "the updater")
+        load_into(self.stop_trigger, state["stop_trigger"], "the stop trigger")
         saved = state["extensions"]
         for name, entry in self._entries.items():
             if name in saved:
-                _load(entry.extension, saved[name], f"extension {name!r}")
-                _load(entry.trigger, state["triggers"][name], f"the trigger of extension {name!r}")
-            elif _state(entry.extension):
+                load_into(entry.extension, saved[name], f"extension {name!r}")
+                load_into(entry.trigger, state["triggers"][name], f"the trigger of extension {name!r}")
+            else:
                 warnings.warn(f"extension {name!r} is not in the snapshot: it starts fresh.", stacklevel=2)
+            if isinstance(entry.trigger, IntervalTrigger) and not state["triggers"].get(name):
+                entry.trigger(self)  # new: what was crossed before the resume is past
         for name in saved:
-            if name not in self._entries and saved[name]:
+            if name not in self._entries:
                 warnings.warn(f"extension {name!r} of the snapshot is gone from the script: dropped.", stacklevel=2)
         if state["threads"] != torch.get_num_threads():
             warnings.warn(
@@ -399,22 +409,10 @@ class Trainer:
             trainer.checkpoint.SnapshotError: If the file is damaged or none of ours.
         """
         state = checkpoint.load(path)
+        if "updater" not in state:
+            raise checkpoint.SnapshotError(f"{path} is not the snapshot of a run; name one that snapshot() wrote.")
         self.resumed_from = Path(path)
         self.load_state_dict(state)
-
-
-def _state(part: Any) -> Any:
-    return part.state_dict() if hasattr(part, "state_dict") else {}
-
-
-def _load(part: Any, state: Any, name: str) -> None:
-    """Loads a part's state; names the part where it does not fit."""
-    if not hasattr(part, "load_state_dict") or not state:
-        return
-    try:
-        part.load_state_dict(state)
-    except KeyError as error:
-        raise ValueError(f"the state of {name} lacks {error}: it was saved by something else.") from error
 
 
 def _attach(first: BaseException, other: BaseException, where: str) -> None:

@@ -59,8 +59,8 @@ class DataLoaderIterator:
         self.previous_epoch_detail: float | None = None
         self._position = 0  # batches of this epoch that were given out
         self._batches: Iterator[Any] | None = None
-        self._stream: dict[str, Any] | None = None  # the global generators as the loader left them
-        self._generator: torch.Tensor | None = None  # loaded: the state of the loader's own, if it has one
+        self._stream: random.Raw | None = None  # the global generators as the loader left them
+        self._own: list[torch.Tensor] = []  # to be put back: the states of the generators that it was given
 
     @property
     def epoch_detail(self) -> float:
@@ -94,6 +94,10 @@ class DataLoaderIterator:
                 is_new_epoch = True
                 if not self.repeat:
                     raise
+            except BaseException:
+                self._own = [generator.get_state() for generator in self._generators()]
+                self._batches = None  # the next call opens the loader at this batch once more
+                raise
         self.previous_epoch_detail = before
         self._position += 1
         if self._position == self._length:
@@ -115,9 +119,16 @@ class DataLoaderIterator:
             if self._stream is None:
                 random.seed_generators(self._epoch_seed())
             else:
-                random.restore(self._stream)
+                random.put(self._stream)
             yield
-            self._stream = random.capture(cuda=False)
+            self._stream = random.take()
+
+    def _generators(self) -> list[torch.Generator]:
+        """Returns the generators that the loader and its samplers were given."""
+        batch_sampler = self.loader.batch_sampler
+        owners = (self.loader, self.loader.sampler, batch_sampler, getattr(batch_sampler, "sampler", None))
+        found = [getattr(owner, "generator", None) for owner in owners]
+        return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
     def _epoch_seed(self) -> int:
         return random.derive(self.seed, random.LOADER, self.epoch)
@@ -127,14 +138,13 @@ class DataLoaderIterator:
         for sampler in (self.loader.sampler, self.loader.batch_sampler):
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(self.epoch)
-        for owner in (self.loader, self.loader.sampler):
-            if isinstance(getattr(owner, "generator", None), torch.Generator):
-                owner.generator.manual_seed(self._epoch_seed())  # type: ignore[union-attr]
+        for generator in self._generators():
+            generator.manual_seed(self._epoch_seed())
         if self._position == 0:
             return iter(self.loader)
 
         # Resumed: the sampler draws as it did at the epoch's start, then the generators go on where they were.
-        loader, stream, generator = self.loader, self._stream, self._generator
+        loader, stream = self.loader, self._stream
         assert stream is not None
         random.seed_generators(self._epoch_seed())
         if loader.num_workers > 0:
@@ -155,9 +165,9 @@ class DataLoaderIterator:
             for _ in islice(rest, self._position):
                 pass
             batches = iter(_with_batches(loader, rest))
-        random.restore(stream)
-        if generator is not None and loader.generator is not None:
-            loader.generator.set_state(generator)
+        random.put(stream)
+        for generator, own in zip(self._generators(), self._own, strict=True):
+            generator.set_state(own)
         return batches
 
     def finalize(self) -> None:
@@ -171,8 +181,8 @@ class DataLoaderIterator:
             "position": self._position,
             "is_new_epoch": self.is_new_epoch,
             "previous_epoch_detail": self.previous_epoch_detail,
-            "stream": self._stream,
-            "generator": None if self.loader.generator is None else self.loader.generator.get_state(),
+            "stream": None if self._stream is None else random.pack(self._stream),
+            "own": [generator.get_state() for generator in self._generators()],
             "seed": self.seed,
             "length": self._length,
         }
@@ -191,8 +201,8 @@ class DataLoaderIterator:
         if state["seed"] != self.seed:
             random.warn_of_seed(state["seed"], self.seed)
             self.seed = state["seed"]
-        self.epoch, self._position, self._stream = state["epoch"], state["position"], state["stream"]
-        self._generator = state["generator"]
+        self.epoch, self._position, self._own = state["epoch"], state["position"], state["own"]
+        self._stream = None if state["stream"] is None else random.unpack(state["stream"])
         self.is_new_epoch = state["is_new_epoch"]
         self.previous_epoch_detail = state["previous_epoch_detail"]
         self._batches = None

@@ -89,7 +89,7 @@ class MultiprocessIterator(SerialIterator):
         try:
             batch = next(self._batches)
         except BaseException:
-            self._batches = None  # what is under way is void: the next call fetches this batch once more
+            self.finalize()  # a worker may be dead: new ones fetch this batch at the next call
             raise
         return (batch if self.collate_fn is None else as_tuple(batch)), self._ahead.popleft()
 

@@ -37,7 +37,10 @@ class Samples:
     def __getitem__(self, key: Key) -> Any:
         epoch, position, index = key
         random.seed_generators(random.derive(self.seed, random.SAMPLE, epoch, position))
-        return self.dataset[index]
+        try:
+            return self.dataset[index]
+        except StopIteration as error:  # would end the loop as if the data had come to its end
+            raise RuntimeError(f"the data set raised StopIteration for index {index}.") from error
 
 
 class SerialIterator:
@@ -161,7 +164,7 @@ class SerialIterator:
         with random.preserved():
             random.seed_generators(random.derive(self.seed, random.SAMPLER, epoch))
             new = np.asarray(self._order_sampler(order, position))
-        if epoch > 0 and len(new) != len(order):
+        if len(new) == 0 or (epoch > 0 and len(new) != len(order)):
             raise ValueError(f"the order_sampler returned {len(new)} indices, and {len(order)} before: keep the size.")
         return new
 
@@ -257,7 +260,9 @@ class SerialIterator:
             random.warn_of_seed(state["seed"], self.seed)
             self._samples.seed = state["seed"]
         epoch, (previous_epoch, previous_position) = state["epoch"], state["previous"]
-        order = state["order"].numpy() if self._order_sampler is not None else self._order(epoch, None, 0)
+        if (self._order_sampler is not None) != ("order" in state):
+            raise ValueError("the snapshot was made with an order_sampler and there is none now, or the reverse.")
+        order = state["order"].numpy() if "order" in state else self._order(epoch, None, 0)
         self._place = _Place(
             epoch, state["position"], state["is_new_epoch"], (previous_epoch, previous_position), order
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainer.convert import concat_examples, count_samples
+from trainer.convert import concat_examples, count_samples, device_of
 from trainer.iterators import as_iterator
 from trainer.precision import autocast
 from trainer.triggers import epoch_progress
@@ -32,7 +32,7 @@ class StandardUpdater:
 
     Attributes:
         iteration: Updates done.
-        batch_size: Samples in the last batch.
+        batch_size: Samples in the main iterator's last batch.
         device: As given, or where the model was.
         scaler: The ``GradScaler`` of fp16, else None.
 
@@ -67,10 +67,7 @@ class StandardUpdater:
         iterators = _named(iterator, "iterator")
         self._optimizers: dict[str, Optimizer] = _named(optimizer, "optimizer", Optimizer)
         self._models: dict[str, nn.Module] = _named(model, "model", nn.Module)
-        if device is None:
-            parameter = next(self._models["main"].parameters(), None)
-            device = torch.device("cpu") if parameter is None else parameter.device
-        self.device = torch.device(device)
+        self.device = device_of(self._models["main"]) if device is None else torch.device(device)
         for module in self._models.values():
             module.to(self.device)
         self._iterators = {name: as_iterator(source) for name, source in iterators.items()}
@@ -96,8 +93,9 @@ class StandardUpdater:
     def update_core(self) -> None:
         """The update itself; a subclass may do another."""
         optimizer = self._optimizers["main"]
-        loss = self.compute_loss(self.next_batch())
-        optimizer.zero_grad()
+        batch = self.next_batch()
+        optimizer.zero_grad()  # before the forward pass, which then has the gradients' memory
+        loss = self.compute_loss(batch)
         if self.scaler is None:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -109,7 +107,8 @@ class StandardUpdater:
     def next_batch(self, name: str = "main") -> Any:
         """Returns an iterator's next batch, converted and on the device."""
         batch = next(self._iterators[name])
-        self.batch_size = count_samples(batch)
+        if name == "main":
+            self.batch_size = count_samples(batch)
         return self.converter(batch, self.device)
 
     def compute_loss(self, batch: Any) -> Tensor:

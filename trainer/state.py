@@ -1,0 +1,31 @@
+"""The state of a part that may have none: a plain function is an extension and a trigger too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def state_of(part: Any) -> Any:
+    """Returns ``part.state_dict()``, or an empty dict if it has no state.
+
+    Example:
+        >>> from trainer.state import state_of
+        >>> from trainer.triggers import IntervalTrigger
+        >>> state_of(IntervalTrigger(1, "epoch")), state_of(print)
+        ({'progress': [0, 1]}, {})
+    """
+    return part.state_dict() if hasattr(part, "state_dict") else {}
+
+
+def load_into(part: Any, state: Any, name: str) -> None:
+    """Calls ``part.load_state_dict(state)``, unless either is empty.
+
+    Raises:
+        ValueError: If the state lacks a key: part and key are named.
+    """
+    if not hasattr(part, "load_state_dict") or not state:
+        return
+    try:
+        part.load_state_dict(state)
+    except KeyError as error:
+        raise ValueError(f"the state of {name} lacks {error}: it was saved by something else.") from error
