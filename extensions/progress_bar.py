@@ -61,8 +61,8 @@ class ProgressBar(Extension):
     def __call__(self, trainer: Trainer) -> None:
         """Draws, every so many iterations."""
         if trainer.updater.iteration % self._interval == 0 and self.out.isatty():
-            # Below the cursor, which goes back to where it was: what is printed next overwrites the lines.
-            self.out.write("\033[J" + "\n".join(self._lines(trainer)) + "\r\033[1A")
+            # Below the cursor's line, to which it goes back: what is printed next has a line to itself.
+            self.out.write("\033[J\n" + "\n".join(self._lines(trainer)) + "\r\033[2A")
             self.out.flush()
             self._is_shown = True
 

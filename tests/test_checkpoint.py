@@ -1,0 +1,127 @@
+"""Durable files: whole, verified, safe."""
+
+import collections
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from helpers import equal
+
+from trainer import checkpoint
+from trainer.checkpoint import SnapshotError
+
+STATE = {
+    "none": None,
+    "bool": True,
+    "int": 2**40,
+    "float": 0.1,
+    "text": "é",
+    "bytes": b"\0x",
+    "tensor": torch.arange(3),
+    "nest": [(1, [2.5]), {"a": {1: torch.ones(2, dtype=torch.bfloat16)}}],
+}
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    checkpoint.save(STATE, tmp_path / "s", run_id="0123456789abcdef", iteration=7)
+    assert equal(checkpoint.load(tmp_path / "s"), STATE)
+    (found,) = checkpoint.find(tmp_path)
+    assert (found.path, found.run_id, found.iteration) == (tmp_path / "s", "0123456789abcdef", 7)
+
+
+def test_torch_alone_reads_a_snapshot(tmp_path):
+    checkpoint.save(STATE, tmp_path / "s")
+    assert equal(torch.load(tmp_path / "s", weights_only=True), STATE)
+
+
+def test_every_flipped_bit_is_found(tmp_path):
+    checkpoint.save({"x": 1}, tmp_path / "s")
+    good = (tmp_path / "s").read_bytes()
+    for position in range(len(good)):
+        bad = bytearray(good)
+        bad[position] ^= 1 << position % 8
+        (tmp_path / "bad").write_bytes(bad)
+        with pytest.raises(SnapshotError):
+            checkpoint.load(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 63, 64, 500, -1])
+def test_a_cut_file_is_named(tmp_path, keep):
+    checkpoint.save(STATE, tmp_path / "s")
+    (tmp_path / "s").write_bytes((tmp_path / "s").read_bytes()[:keep])
+    with pytest.raises(SnapshotError, match=r"/s is not a snapshot, or is cut short \(\d+ bytes"):
+        checkpoint.load(tmp_path / "s")
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    checkpoint.save(STATE, tmp_path / "s")
+    data = bytearray((tmp_path / "s").read_bytes())
+    data[200] ^= 1
+    (tmp_path / "s").write_bytes(data)
+    with pytest.raises(SnapshotError, match="/s is damaged: its checksum does not match; take another"):
+        checkpoint.load(tmp_path / "s")
+
+
+def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load(tmp_path / "absent")
+    with pytest.raises(SnapshotError, match="is a folder, not a snapshot; name a file in it"):
+        checkpoint.load(tmp_path)
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/kusari-was-here",)
+
+
+def test_no_code_runs_from_a_file_of_weights(tmp_path):
+    torch.save({"w": Malicious()}, tmp_path / "w")
+    with pytest.raises(SnapshotError, match=r"/w cannot be read as a file of weights \(it wants to run code\)"):
+        checkpoint.load_weights(tmp_path / "w")
+    (tmp_path / "p").write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(SnapshotError, match="/p cannot be read as a file of weights"):
+        checkpoint.load_weights(tmp_path / "p")
+    torch.save([1], tmp_path / "l")
+    with pytest.raises(SnapshotError, match="/l holds a list, not a file of weights"):
+        checkpoint.load_weights(tmp_path / "l")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"a": {"b": np.float64(1)}}, r"a/b is numpy.float64: return float\(...\) from state_dict\(\)\."),
+        ({"a": [np.int64(1)]}, r"a/0 is numpy.int64: return int\(...\) from"),
+        ({"a": np.bool_(True)}, r"a is numpy.bool: return bool\(...\)|a is numpy.bool_: return bool\(...\)"),
+        ({"a": {1}}, "a is set: return numbers, strings, tensors, lists and dicts from"),
+        ({"a": collections.defaultdict(int)}, r"a is collections.defaultdict: return dict\(...\) from"),
+        ({("k", np.int64(1)): 1}, "the state has the key .* of tuple: make it a str"),
+        ({"a": np.ones(2)}, "a is numpy.ndarray: return numbers, strings, tensors"),
+    ],
+)
+def test_what_could_not_be_loaded_back_is_refused_when_saved_with_its_path(tmp_path, state, message):
+    with pytest.raises(TypeError, match=message):
+        checkpoint.save(state, tmp_path / "s")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_what_was_there_and_nothing_else(tmp_path):
+    (tmp_path / "f").write_text("old")
+
+    def fill(file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.write(tmp_path / "f", fill)
+    assert [p.name for p in tmp_path.iterdir()] == ["f"] and (tmp_path / "f").read_text() == "old"
+
+
+def test_snapshots_are_found_by_run_and_iteration_not_by_name(tmp_path):
+    for name, run, iteration, mtime in [("900", "a", 900, 9), ("1000", "a", 1000, 9), ("x", "b", 5000, 1)]:
+        checkpoint.save({}, tmp_path / name, run_id=run * 16, iteration=iteration)
+        os.utime(tmp_path / name, (mtime, mtime))
+    (tmp_path / "foreign").write_bytes(b"x" * 100)
+    (tmp_path / "folder").mkdir()
+    assert [file.path.name for file in checkpoint.find(tmp_path)] == ["1000", "900", "x"]

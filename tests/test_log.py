@@ -1,0 +1,250 @@
+"""The log file and the printed table."""
+
+import io
+import json
+import math
+import os
+
+import pandas as pd
+import pytest
+from helpers import make_run
+from test_extensions import Terminal
+
+import extensions
+from trainer import Extension
+
+
+def logged(out, stop=(4, "iteration"), trigger=(1, "iteration"), **kwargs):
+    run = make_run(out, stop)
+    run.extend(extensions.LogReport(trigger=trigger, **kwargs))
+    run.extend(extensions.snapshot("s"), trigger=(2, "iteration"))
+    return run
+
+
+def test_the_log_is_a_json_list_that_pandas_reads(tmp_path):
+    run = logged(tmp_path)
+    run.run()
+    text = (tmp_path / "log").read_text()
+    assert text.startswith('[\n    {\n        "main/loss": ') and text.endswith("\n    }\n]")
+    table = pd.DataFrame(json.loads(text))
+    assert list(table) == ["main/loss", "main/accuracy", "epoch", "iteration", "elapsed_time"]
+    assert list(table["iteration"]) == [1, 2, 3, 4] and list(table["epoch"]) == [0, 1, 1, 2]
+    assert json.loads(text) == run.get_extension("LogReport").log
+
+
+def test_an_entry_is_the_mean_of_its_interval(tmp_path):
+    run = make_run(tmp_path)
+    values = []
+    run.extend(lambda t: values.append(float(t.observation["main/loss"])), name="keep")
+    run.extend(extensions.LogReport(trigger=(1, "epoch")))
+    run.run()
+    expected = [(values[0] + values[1]) / 2, (values[2] + values[3]) / 2]
+    assert [e["main/loss"] for e in run.get_extension("LogReport").log] == pytest.approx(expected, rel=1e-15)
+
+
+def test_the_file_is_valid_json_after_every_entry_and_only_grows_at_its_end(tmp_path):
+    run = logged(tmp_path)
+    texts = []
+    run.extend(lambda t: texts.append((tmp_path / "log").read_text()), name="read", priority=0)
+    run.run()
+    assert [len(json.loads(text)) for text in texts] == [1, 2, 3, 4]
+    for before, after in zip(texts, texts[1:], strict=False):
+        assert after.startswith(before[:-2])
+
+
+def test_keys_and_postprocess_shape_an_entry(tmp_path):
+    run = make_run(tmp_path)
+    run.extend(
+        extensions.LogReport(["main/loss", "absent"], postprocess=lambda entry: entry.update(note="text", epoch=7))
+    )
+    run.run()
+    entry = json.loads((tmp_path / "log").read_text())[0]
+    assert list(entry) == ["main/loss", "epoch", "iteration", "elapsed_time", "note"]
+    assert entry["note"] == "text" and entry["epoch"] == 7
+
+
+def test_nan_and_infinity_are_null(tmp_path):
+    run = make_run(tmp_path, (1, "iteration"))
+    run.extend(lambda t: t.observation.update(nan=math.nan, inf=math.inf), name="bad")
+    run.extend(extensions.LogReport(trigger=(1, "iteration")))
+    run.run()
+    entry = json.loads((tmp_path / "log").read_text(), parse_constant=lambda c: pytest.fail(c))[0]
+    assert entry["nan"] is None and entry["inf"] is None
+    assert math.isnan(run.get_extension("LogReport").log[0]["nan"])
+
+
+def test_what_the_log_cannot_hold_is_named(tmp_path):
+    run = make_run(tmp_path)
+    run.extend(extensions.LogReport(postprocess=lambda entry: entry.update(bad=object())))
+    with pytest.raises(TypeError, match="the log takes numbers and strings, got object"):
+        run.run()
+
+
+def test_an_entry_before_training(tmp_path):
+    run = make_run(tmp_path)
+    run.extend(lambda t: t.observation.update(x=1.0), name="x", call_before_training=True, trigger=lambda t: False)
+    run.extend(extensions.LogReport(), call_before_training=True)
+    run.run()
+    assert [(e["iteration"], e.get("x")) for e in run.get_extension("LogReport").log] == [(0, 1.0), (2, None), (4, None)]
+
+
+def test_a_filename_may_be_formatted_and_none_writes_nothing(tmp_path):
+    run = logged(tmp_path / "a", filename="logs/log_{epoch}.json", trigger=(1, "epoch"))
+    run.run()
+    assert [len(json.loads((tmp_path / f"a/logs/log_{e}.json").read_text())) for e in (1, 2)] == [1, 2]
+    run = logged(tmp_path / "b", filename=None)
+    run.run()
+    assert [p.name for p in (tmp_path / "b").iterdir()] == ["s"]
+    resumed = logged(tmp_path / "b", (6, "iteration"), filename=None)
+    resumed.resume(tmp_path / "b" / "s")
+    resumed.run()
+    assert [e["iteration"] for e in resumed.get_extension("LogReport").log] == [1, 2, 3, 4, 5, 6]
+
+
+def test_two_reports_cannot_write_one_file(run):
+    run.extend(extensions.LogReport())
+    run.extend(extensions.LogReport())
+    with pytest.raises(ValueError, match="two LogReports write to .*log: give one of them another filename"):
+        run.run()
+
+
+@pytest.mark.parametrize("filename", ["log", "logs/log"])
+def test_a_resume_cuts_the_log_back_so_that_no_entry_stands_twice(tmp_path, filename):
+    whole = logged(tmp_path / "whole", (6, "iteration"), filename=filename)
+    whole.run()
+    first = logged(tmp_path / "cut", (5, "iteration"), filename=filename)  # the snapshot is of iteration 4
+    first.run()
+    with open(tmp_path / "cut" / filename, "ab") as file:
+        file.write(b",\n    {torn")
+    resumed = logged(tmp_path / "cut", (6, "iteration"), filename=filename)
+    resumed.resume(tmp_path / "cut" / "s")
+    resumed.run()
+
+    def entries(folder):
+        return [
+            {k: v for k, v in e.items() if k != "elapsed_time"} for e in json.loads((folder / filename).read_text())
+        ]
+
+    assert entries(tmp_path / "cut") == entries(tmp_path / "whole")
+
+
+def test_a_resume_in_another_folder_takes_the_log_along(tmp_path):
+    logged(tmp_path / "a").run()
+    resumed = logged(tmp_path / "b", (5, "iteration"))
+    resumed.resume(tmp_path / "a" / "s")
+    resumed.run()
+    assert [e["iteration"] for e in json.loads((tmp_path / "b" / "log").read_text())] == [1, 2, 3, 4, 5]
+    assert len(json.loads((tmp_path / "a" / "log").read_text())) == 4
+
+
+@pytest.mark.parametrize("damage", ["missing", "other"])
+def test_a_resume_without_its_log_says_so_and_goes_on(tmp_path, damage):
+    logged(tmp_path).run()
+    if damage == "missing":
+        os.remove(tmp_path / "log")
+    else:
+        (tmp_path / "log").write_text((tmp_path / "log").read_text().replace("1", "2"))
+    resumed = logged(tmp_path, (6, "iteration"))
+    resumed.resume(tmp_path / "s")
+    with pytest.warns(UserWarning, match="log is missing or is not the log that the snapshot was made with"):
+        resumed.run()
+    assert [e["iteration"] for e in json.loads((tmp_path / "log").read_text())] == [5, 6]
+
+
+def test_a_snapshot_does_not_carry_the_log(tmp_path):
+    run = logged(tmp_path, (200, "iteration"))
+    run.run()
+    assert len(str(run.state_dict()["extensions"]["LogReport"])) < 500
+
+
+# -- the table
+
+
+class Fixed(Extension):
+    """Stands in for a run: observes given values."""
+
+    priority = 300
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __call__(self, trainer):
+        trainer.observation.clear()
+        trainer.observation.update(self.rows[trainer.updater.iteration - 1])
+
+
+COLUMNS = ["epoch", "iteration", "main/loss", "validation/main/loss", "lr"]
+ROWS = [{"main/loss": 5.402064, "lr": 0.1}, {"main/loss": 1234567.0, "validation/main/loss": 1e-5, "lr": 1}]
+# What Chainer 7.8.1 prints, but for ESC[J
+TABLE = (
+    "epoch       iteration   main/loss   validation/main/loss  lr        \n"
+    "0           1           5.40206                           0.1         \n"
+    "1           2           1.23457e+06  1e-05                 1           \n"
+)
+
+
+def printing(out, stream, stop=(2, "iteration"), rows=ROWS, print_trigger=None):
+    run = make_run(out, stop)
+    run.extend(Fixed(rows))
+    run.extend(extensions.LogReport(trigger=(1, "iteration")))
+    run.extend(extensions.PrintReport(COLUMNS, out=stream), trigger=print_trigger)
+    return run
+
+
+def test_the_table_is_chainer_s_to_the_byte(tmp_path):
+    out = io.StringIO()
+    printing(tmp_path, out).run()
+    assert out.getvalue() == TABLE
+
+
+def test_on_a_terminal_each_row_first_erases_what_is_below(tmp_path):
+    out = Terminal()
+    printing(tmp_path, out).run()
+    header, *rows = TABLE.splitlines(keepends=True)
+    assert out.getvalue() == header + "".join("\033[J" + row for row in rows)
+
+
+def test_a_table_that_prints_less_often_prints_all_that_is_new(tmp_path):
+    out = io.StringIO()
+    printing(tmp_path, out, print_trigger=(2, "iteration")).run()
+    assert out.getvalue() == TABLE
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_resumed_table_goes_on_where_it_was(tmp_path, lost):
+    first = printing(tmp_path, io.StringIO(), (3, "iteration"), ROWS * 3, (2, "iteration"))
+    first.extend(extensions.snapshot("s"), trigger=(3, "iteration"))
+    first.run()
+    if lost:
+        os.remove(tmp_path / "log")
+    out = io.StringIO()
+    resumed = printing(tmp_path, out, (4, "iteration"), ROWS * 3, (2, "iteration"))
+    resumed.extend(extensions.snapshot("s"), trigger=(3, "iteration"))
+    resumed.resume(tmp_path / "s")
+    if lost:
+        with pytest.warns(UserWarning, match="missing"):
+            resumed.run()
+    else:
+        resumed.run()
+    printed = [line.split()[1] for line in out.getvalue().splitlines()]
+    assert printed == ["iteration", *(["4"] if lost else ["3", "4"])]
+
+
+def test_a_table_may_drive_a_log_of_its_own(tmp_path):
+    out = io.StringIO()
+    run = make_run(tmp_path)
+    run.extend(extensions.PrintReport(["epoch"], extensions.LogReport(filename="own"), out=out))
+    run.run()
+    assert out.getvalue().split() == ["epoch", "1", "2"]
+    assert len(json.loads((tmp_path / "own").read_text())) == 2
+
+
+def test_a_table_needs_a_log(tmp_path):
+    run = make_run(tmp_path)
+    run.extend(extensions.PrintReport(["epoch"]))
+    with pytest.raises(ValueError, match="extension LogReport not found"):
+        run.run()
+    run = make_run(tmp_path)
+    run.extend(extensions.PrintReport(["epoch"], log_report=5))
+    with pytest.raises(TypeError, match="log_report must be a LogReport or the name of one, got 5"):
+        run.run()
