@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer import PRIORITY_WRITER, DictSummary, Extension, Observation, Reporter, Trainer, concat_examples, random
+from trainer import (
+    PRIORITY_WRITER,
+    DictSummary,
+    Extension,
+    Observation,
+    Reporter,
+    Trainer,
+    concat_examples,
+    random,
+)
 from trainer.convert import count_samples, device_of
 from trainer.iterators import as_iterator
 from trainer.precision import autocast
@@ -98,9 +107,9 @@ class Evaluator(Extension):
         with ExitStack() as stack:
             stack.enter_context(random.preserved(cuda=True))
             stack.enter_context(torch.no_grad())
-            for target in (*self._targets.values(), self.eval_func):
-                if isinstance(target, nn.Module):
-                    stack.enter_context(_evaluation_mode(target))
+            for called in (*self._targets.values(), self.eval_func):
+                if isinstance(called, nn.Module):
+                    stack.enter_context(_evaluation_mode(called))
             stack.enter_context(reporter.scope({}))
             result = self.evaluate()
         report(result)

@@ -19,11 +19,9 @@ class _Snapshot(Extension):
 
     trigger = (1, "epoch")
     priority = -100
-    runs_last = True
+    runs_last: int = True
 
-    def __init__(
-        self, target: Any, filename: str | Callable[[Trainer], str], n_retains: int, autoload: bool
-    ) -> None:
+    def __init__(self, target: Any, filename: str | Callable[[Trainer], str], n_retains: int, autoload: bool) -> None:
         if n_retains == 0 or n_retains < -1:
             raise ValueError(f"n_retains must be 1 or more, or -1 for all, got {n_retains}.")
         if autoload and not isinstance(filename, str):

@@ -245,7 +245,7 @@ def _background(view: np.random.RandomState, height: int, width: int, main: Colo
         if _distance(colour, main) >= 150:
             ends.append(colour)
     angle = view.uniform(0, 2 * np.pi)
-    y, x = np.mgrid[0:1 : height * 1j, 0:1 : width * 1j] - 0.5
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j] - 0.5
     weight = np.clip(0.5 + 0.7 * (x * np.cos(angle) + y * np.sin(angle)), 0, 1)[..., None]
     # Not the whole way: the middle of two colours may be the product's own.
     weight = 0.2 * weight

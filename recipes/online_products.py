@@ -86,7 +86,12 @@ class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
             image: Any = read_rgb(path)
             if self.transform is not None:
                 image = self.transform(image)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: broken PNG
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            Image.DecompressionBombError,
+        ) as error:  # SyntaxError: broken PNG
             reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
             if isinstance(error, UnidentifiedImageError):
                 reason = "it is not an image"
@@ -212,7 +217,12 @@ def _copy(answer: Any, file: Any, have: int, whole: int | None) -> None:
         have += len(chunk)
         if sys.stderr.isatty() and time.monotonic() - shown > 0.5:
             shown = time.monotonic()
-            print(f"\r{have / 1e6:.0f} of {whole / 1e6 if whole else 0:.0f} MB", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r{have / 1e6:.0f} of {whole / 1e6 if whole else 0:.0f} MB",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -87,9 +87,7 @@ def draw(logs: dict[str, pd.DataFrame], keys: list[str], x: str) -> Any:
     quantities = list(dict.fromkeys(key.rsplit("/", 1)[-1] for key in keys))
     columns = min(len(quantities), 2)
     rows = -(-len(quantities) // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(5.0 * columns, 3.3 * rows), squeeze=False, layout="constrained"
-    )
+    figure, grid = plt.subplots(rows, columns, figsize=(5.0 * columns, 3.3 * rows), squeeze=False, layout="constrained")
     panels = list(grid.flat)
     lines: dict[str, Any] = {}
     kinds = list(dict.fromkeys(key.rsplit("/", 1)[0] for key in keys if "/" in key))

@@ -35,7 +35,11 @@ from trainer.precision import DTYPES
 
 DATA = Path("data/Stanford_Online_Products")
 DRAWN = Path("data/drawn_products")
-CHAINERCV_MEAN = (123.15163084, 115.90288257, 103.0626238)  # of ImageNet, RGB in 0..255; nothing is divided by
+CHAINERCV_MEAN = (
+    123.15163084,
+    115.90288257,
+    103.0626238,
+)  # of ImageNet, RGB in 0..255; nothing is divided by
 
 TUTORIAL: dict[str, Any] = {
     "data": str(DATA),
@@ -75,7 +79,12 @@ def make_parser() -> argparse.ArgumentParser:
     add(data, "--data", metavar="DIR", help="folder with Ebay_train.txt and Ebay_test.txt")
     add(data, "--download", action="store_true", help="fetch the photographs (2.9 GB) into --data first")
     add(data, "--sample", action="store_true", help=f"train on pictures drawn into {DRAWN}")
-    add(data, "--split", choices=("random", "tutorial"), help="80/20 into train and valid, at random or by the list")
+    add(
+        data,
+        "--split",
+        choices=("random", "tutorial"),
+        help="80/20 into train and valid, at random or by the list",
+    )
     add(data, "--test-fraction", type=float, metavar="F", help="the first part of the test list to test on")
     add(data, "--scale", type=int, metavar="N", help="pixels of the shorter side")
     add(data, "--image-size", type=int, metavar="N", help="pixels of the square cut from the middle")
@@ -84,9 +93,25 @@ def make_parser() -> argparse.ArgumentParser:
     model = parser.add_argument_group("model")
     add(model, "--model", metavar="NAME", help="any model of timm")
     add(model, "--pretrained", action="store_true", help="start from timm's weights, with their mean and std")
-    add(model, "--weights", metavar="FILE", help="start from a state_dict file; a head of another size is replaced")
-    add(model, "--freeze", choices=("none", "stem", "trunk"), help="leave the first layers, or all but the head")
-    add(model, "--trunk-lr-scale", type=float, metavar="X", help="learning rate of all but the head, times this")
+    add(
+        model,
+        "--weights",
+        metavar="FILE",
+        help="start from a state_dict file; a head of another size is replaced",
+    )
+    add(
+        model,
+        "--freeze",
+        choices=("none", "stem", "trunk"),
+        help="leave the first layers, or all but the head",
+    )
+    add(
+        model,
+        "--trunk-lr-scale",
+        type=float,
+        metavar="X",
+        help="learning rate of all but the head, times this",
+    )
 
     training = parser.add_argument_group("training")
     add(training, "--epochs", type=int, metavar="N", help="passes over the training part")
@@ -98,7 +123,14 @@ def make_parser() -> argparse.ArgumentParser:
 
     run = parser.add_argument_group("run")
     add(run, "--out", metavar="DIR", help="folder of whatever the run writes")
-    add(run, "--resume", nargs="?", const="", metavar="FILE", help="go on from a snapshot, the newest good one in --out")
+    add(
+        run,
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="go on from a snapshot, the newest good one in --out",
+    )
     add(run, "--overwrite", action="store_true", help="remove the run that is in --out")
     add(run, "--snapshot-interval", type=int, metavar="N", help="iterations between snapshots (one an epoch)")
     for action in parser._actions:
@@ -177,6 +209,7 @@ class Normalize:
         self.std = torch.tensor(std).view(3, 1, 1)
 
     def __call__(self, batch: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns float pixels of shape (N, 3, size, size) and labels of shape (N,)."""
         pixels, labels = concat_examples(batch, device)
         self.mean, self.std = self.mean.to(device), self.std.to(device)
         return (pixels.float() - self.mean) / self.std, labels
@@ -221,7 +254,9 @@ def load_weights(model: nn.Module, path: str) -> None:
         "of another size": [key for key in other if key not in replaced],
     }
     if any(wrong.values()):
-        told = "; ".join(f"{what}: {', '.join(keys[:5])}{' ...' * (len(keys) > 5)}" for what, keys in wrong.items() if keys)
+        told = "; ".join(
+            f"{what}: {', '.join(keys[:5])}{' ...' * (len(keys) > 5)}" for what, keys in wrong.items() if keys
+        )
         raise ValueError(f"{path} does not fit the model ({told}); choose the --model it was saved from.")
     model.load_state_dict(weights)
 
@@ -258,7 +293,10 @@ def make_optimizer(model: nn.Module, lr: float, trunk_lr_scale: float) -> torch.
     heads = tuple(name + "." for name in _head_names(model))
     head = [p for name, p in trained.items() if name.startswith(heads)]
     trunk = [p for name, p in trained.items() if not name.startswith(heads)]
-    groups = [{"params": head, "lr": lr}, {"params": trunk, "lr": lr * trunk_lr_scale}]  # the log shows the first's
+    groups = [
+        {"params": head, "lr": lr},
+        {"params": trunk, "lr": lr * trunk_lr_scale},
+    ]  # the log shows the first's
     return torch.optim.Adam([group for group in groups if group["params"]], lr=lr)
 
 
@@ -276,7 +314,11 @@ def prepare_out(args: argparse.Namespace) -> None:
                 f"{out} holds the snapshots of a run, such as {min(old).name}: go on with --resume, take another --out,"
                 " or remove that run with --overwrite."
             )
-        for path in [*old, *out.glob("model_epoch-*"), *(out / name for name in ("log", "args.json", "test.json"))]:
+        for path in [
+            *old,
+            *out.glob("model_epoch-*"),
+            *(out / name for name in ("log", "args.json", "test.json")),
+        ]:
             path.unlink(missing_ok=True)
     if args.resume is None or not (out / "args.json").exists():
         versions = {"torch": torch.__version__, "timm": timm.__version__, "python": sys.version.split()[0]}
@@ -343,7 +385,10 @@ def test(args: argparse.Namespace, data: Any, weights: Path, normalize: Normaliz
         raise ValueError(f"--test-fraction {args.test_fraction} of {len(data)} test images leaves none.")
     kinds = sorted(set(data.dataset.super_class_ids[:n]))
     names = ", ".join(SUPER_LABEL_NAMES[kind] for kind in kinds)
-    print(f"Testing on the first {n} of {len(data)} test images: {len(kinds)} of the 12 classes ({names}).", flush=True)
+    print(
+        f"Testing on the first {n} of {len(data)} test images: {len(kinds)} of the 12 classes ({names}).",
+        flush=True,
+    )
     predictor, _ = make_model(args, fresh=True)
     predictor.load_state_dict(checkpoint.load_weights(weights))
     iterator = MultiprocessIterator(

@@ -49,4 +49,5 @@ class ScaleAndCrop:
         self.crop = crop
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
+        """Returns the middle of the scaled image."""
         return pil_to_tensor(center_crop(scale(image, self.scale), (self.crop, self.crop)))

@@ -174,7 +174,9 @@ def test_a_plot_may_be_finished_by_a_function_of_one_s_own(run, tmp_path):
     titles = []
     run.extend(
         extensions.PlotReport(
-            "main/accuracy", "epoch", postprocess=lambda figure, axes, means: titles.append(axes.set_title("mine"))
+            "main/accuracy",
+            "epoch",
+            postprocess=lambda figure, axes, means: titles.append(axes.set_title("mine")),
         )
     )
     run.run()
@@ -200,7 +202,9 @@ def test_the_bars_go_below_the_cursor_and_are_erased_in_the_end(run):
     for drawing in drawings[:-1]:
         lines, end = drawing[: -len("\r\033[2A")], drawing[-len("\r\033[2A") :]
         blank, total, epoch = lines.split("\n")
-        assert blank == "" and end == "\r\033[2A" and total.startswith("     total: ") and epoch.startswith("this epoch: ")
+        assert (
+            blank == "" and end == "\r\033[2A" and total.startswith("     total: ") and epoch.startswith("this epoch: ")
+        )
         assert len(total) <= 70
     assert " 50%|" in drawings[0] and "2/4" in drawings[0]
 

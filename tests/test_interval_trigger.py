@@ -107,5 +107,7 @@ def test_get_trigger_takes_pairs_callables_and_none():
     assert get_trigger(len) is len
     assert get_trigger(None)(at(1)) is False
     assert get_trigger((20, "epoch")).get_training_length() == (20, "epoch")
-    with pytest.raises(TypeError, match=r"a trigger must be \(period, unit\), a function of the trainer, or None, got 5"):
+    with pytest.raises(
+        TypeError, match=r"a trigger must be \(period, unit\), a function of the trainer, or None, got 5"
+    ):
         get_trigger(5)

@@ -31,9 +31,7 @@ def test_batches_wrap_at_the_epoch_s_end(n_processes):
     if n_processes is None:
         iterator = SerialIterator(range(10), 4, shuffle=False)
     else:
-        iterator = MultiprocessIterator(
-            range(10), 4, shuffle=False, n_processes=n_processes, collate_fn=None
-        )
+        iterator = MultiprocessIterator(range(10), 4, shuffle=False, n_processes=n_processes, collate_fn=None)
     assert (*state_of(iterator), iterator.previous_epoch_detail) == (0, False, 0, 0.0, None)
     rows = [(next(iterator), *state_of(iterator), iterator.previous_epoch_detail) for _ in range(5)]
     assert rows == [
@@ -236,7 +234,10 @@ def test_a_resumed_iterator_goes_on_with_the_same_bits_and_any_number_of_workers
     second.load_state_dict(first.state_dict())
     for _ in range(4):
         assert equal(concat_examples(next(second)), concat_examples(next(whole)))
-        assert (*state_of(second), second.previous_epoch_detail) == (*state_of(whole), whole.previous_epoch_detail)
+        assert (*state_of(second), second.previous_epoch_detail) == (
+            *state_of(whole),
+            whole.previous_epoch_detail,
+        )
     first.finalize(), second.finalize()
 
 
@@ -261,7 +262,10 @@ def test_an_order_sampler_s_order_is_part_of_the_state():
 
 
 def test_the_snapshot_s_seed_wins_with_a_warning():
-    saved, other = SerialIterator(range(10), 4, seed=1), MultiprocessIterator(range(10), 4, seed=2, n_processes=1)
+    saved, other = (
+        SerialIterator(range(10), 4, seed=1),
+        MultiprocessIterator(range(10), 4, seed=2, n_processes=1),
+    )
     next(other)
     with pytest.warns(UserWarning, match="made with seed 1 and goes on with it; the script asks for 2"):
         other.load_state_dict(saved.state_dict())

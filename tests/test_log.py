@@ -85,7 +85,11 @@ def test_an_entry_before_training(tmp_path):
     run.extend(lambda t: t.observation.update(x=1.0), name="x", call_before_training=True, trigger=lambda t: False)
     run.extend(extensions.LogReport(), call_before_training=True)
     run.run()
-    assert [(e["iteration"], e.get("x")) for e in run.get_extension("LogReport").log] == [(0, 1.0), (2, None), (4, None)]
+    assert [(e["iteration"], e.get("x")) for e in run.get_extension("LogReport").log] == [
+        (0, 1.0),
+        (2, None),
+        (4, None),
+    ]
 
 
 def test_a_filename_may_be_formatted_and_none_writes_nothing(tmp_path):

@@ -101,7 +101,15 @@ def test_statistics_are_the_mean_and_the_population_deviation():
 
 def test_numbers_arrays_tensors_bools_and_weights_are_averaged_and_the_rest_left_out():
     summary = DictSummary()
-    values = {"i": 1, "f": 0.5, "b": True, "n": np.float32(2), "a": np.array(3), "t": torch.tensor(4), "w": (5, 2)}
+    values = {
+        "i": 1,
+        "f": 0.5,
+        "b": True,
+        "n": np.float32(2),
+        "a": np.array(3),
+        "t": torch.tensor(4),
+        "w": (5, 2),
+    }
     summary.add(values | {"text": "no", "vector": torch.ones(3), "none": None, "list": [1], "pair": ([1], 2)})
     assert summary.compute_mean() == {"i": 1, "f": 0.5, "b": 1, "n": 2, "a": 3, "t": 4, "w": 5}
     assert DictSummary().compute_mean() == {}

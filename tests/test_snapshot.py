@@ -132,7 +132,11 @@ def test_autoload_takes_the_newest_good_file_and_names_the_others(tmp_path):
     with pytest.warns(UserWarning) as caught:
         run.run()
     told = "\n".join(str(w.message) for w in caught)
-    for name in ("snapshot_iter_6 is not a snapshot", "snapshot_iter_9 is not a snapshot", "snapshot_iter_4 is damaged"):
+    for name in (
+        "snapshot_iter_6 is not a snapshot",
+        "snapshot_iter_9 is not a snapshot",
+        "snapshot_iter_4 is damaged",
+    ):
         assert name in told
     assert "snapshot_iter_foreign is not the snapshot of a run" in told
     assert starts == [(2, False)]

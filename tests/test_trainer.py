@@ -82,7 +82,15 @@ def test_what_runs_last_runs_after_the_stop_trigger_was_asked(tmp_path):
     run.extend(last, priority=1000)
     run.extend(lambda t: events.append("call"), name="ordinary", priority=-1000)
     run.run()
-    assert events == ["restore last", "initialize last", "stop?", "call", "stop?", "call last", "finalize last"]
+    assert events == [
+        "restore last",
+        "initialize last",
+        "stop?",
+        "call",
+        "stop?",
+        "call last",
+        "finalize last",
+    ]
 
 
 def test_all_triggers_of_what_runs_last_are_asked_before_any_of_it_runs(run):

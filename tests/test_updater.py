@@ -103,7 +103,9 @@ def test_several_named_parts_are_kept_and_saved():
     models = {"main": Classifier(torch.nn.Linear(2, 3)), "other": torch.nn.Linear(1, 1)}
     optimizers = {name: torch.optim.Adam(m.parameters()) for name, m in models.items()}
     updater = StandardUpdater(
-        {"main": SerialIterator(make_data(), 4), "second": SerialIterator(range(3), 1)}, optimizers, model=models
+        {"main": SerialIterator(make_data(), 4), "second": SerialIterator(range(3), 1)},
+        optimizers,
+        model=models,
     )
     updater.update()
     state = updater.state_dict()
@@ -151,7 +153,9 @@ def test_a_changed_model_lists_the_keys(run, tmp_path):
 def test_dropout_does_not_depend_on_the_number_of_workers():
     def train(iterator):
         torch.manual_seed(0)
-        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8), torch.nn.Dropout(), torch.nn.Linear(8, 3))
+        net = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(192, 8), torch.nn.Dropout(), torch.nn.Linear(8, 3)
+        )
         model = Classifier(net)
         updater = StandardUpdater(iterator, torch.optim.Adam(net.parameters()), model=model)
         for _ in range(6):

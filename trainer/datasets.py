@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -37,9 +37,7 @@ class TransformDataset(Dataset[Any]):
         return self.transform(self.dataset[index])
 
 
-def split_dataset(
-    dataset: Any, split_at: int, order: Sequence[int] | None = None
-) -> tuple[Subset[Any], Subset[Any]]:
+def split_dataset(dataset: Any, split_at: int, order: Iterable[int] | None = None) -> tuple[Subset[Any], Subset[Any]]:
     """Returns the first ``split_at`` samples and the rest. Chainer: ``datasets.split_dataset``.
 
     Args:

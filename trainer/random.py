@@ -157,7 +157,7 @@ class Raw(NamedTuple):
 
 def take(cuda: bool = False) -> Raw:
     """Returns the states of the global generators, in 40 microseconds; with ``cuda`` also those of the devices."""
-    devices = torch.cuda.get_rng_state_all() if cuda and torch.cuda.is_initialized() else []
+    devices = torch.cuda.get_rng_state_all() if cuda and torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return Raw(random.getstate(), np.random.get_state(), torch.default_generator.get_state(), devices)
 
 
@@ -185,5 +185,6 @@ def unpack(state: dict[str, Any]) -> Raw:
 def warn_of_seed(saved: int, asked: int) -> None:
     """Warns that a snapshot's seed is used and not the one that the script asks for."""
     warnings.warn(
-        f"the snapshot was made with seed {saved} and goes on with it; the script asks for {asked}.", stacklevel=4
+        f"the snapshot was made with seed {saved} and goes on with it; the script asks for {asked}.",
+        stacklevel=4,
     )

@@ -322,7 +322,7 @@ def _column(values: tuple[Any, ...]) -> Any:
 
 def _numbers(column: Any) -> list[float]:
     if isinstance(column, Tensor):
-        return column.tolist()  # type: ignore[no-any-return]
+        return column.tolist()
     return [float(value) for value in column]
 
 

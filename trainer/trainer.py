@@ -78,7 +78,9 @@ class Trainer:
         epoch 3
     """
 
-    def __init__(self, updater: Any, stop_trigger: Any = None, out: str | Path = "result", extensions: Any = ()) -> None:
+    def __init__(
+        self, updater: Any, stop_trigger: Any = None, out: str | Path = "result", extensions: Any = ()
+    ) -> None:
         self.updater = updater
         self.stop_trigger = get_trigger(stop_trigger)
         self.out = out
@@ -131,7 +133,8 @@ class Trainer:
                 remembers when it was last asked, and would fire for the first one only.
         """
         name = name or next(
-            (n for n in (getattr(extension, a, None) for a in ("name", "default_name", "__name__")) if n), None
+            (n for n in (getattr(extension, a, None) for a in ("name", "default_name", "__name__")) if n),
+            None,
         )
         if name is None:
             raise TypeError(f"{extension!r} has no name; give one: extend(extension, name='...').")

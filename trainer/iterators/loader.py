@@ -89,7 +89,9 @@ class DataLoaderIterator:
                 break
             except StopIteration:
                 if self._position == 0:
-                    raise ValueError("the DataLoader gave no batch in a whole epoch: is its data set used up?") from None
+                    raise ValueError(
+                        "the DataLoader gave no batch in a whole epoch: is its data set used up?"
+                    ) from None
                 self._next_epoch()
                 is_new_epoch = True
                 if not self.repeat:
@@ -136,8 +138,8 @@ class DataLoaderIterator:
     def _open(self) -> Iterator[Any]:
         """Starts the loader's epoch, at the place where a loaded state says it was."""
         for sampler in (self.loader.sampler, self.loader.batch_sampler):
-            if hasattr(sampler, "set_epoch"):
-                sampler.set_epoch(self.epoch)
+            if set_epoch := getattr(sampler, "set_epoch", None):
+                set_epoch(self.epoch)
         for generator in self._generators():
             generator.manual_seed(self._epoch_seed())
         if self._position == 0:
@@ -212,7 +214,7 @@ def _with_batches(loader: DataLoader[Any], batches: Iterator[list[Any]]) -> Data
     """Returns a loader like the one given, over these batches of indices."""
     return DataLoader(
         loader.dataset,
-        batch_sampler=batches,  # type: ignore[arg-type]  # an iterator will do: it is iterated over once
+        batch_sampler=batches,  # an iterator will do: it is iterated over once
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,
