@@ -21,6 +21,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+__all__ = ["SnapshotError", "SnapshotFile", "check", "find", "load", "load_weights", "save", "write"]
+
 MAGIC = b"KUSARI01"
 _HEAD = struct.Struct("<8s8sQQ")  # magic, run id, iteration, length
 _TAIL = _HEAD.size + hashlib.sha256().digest_size
@@ -30,12 +32,35 @@ _PLAIN = (bool, int, float, str, bytes, torch.Tensor, torch.nn.Parameter, torch.
 
 
 class SnapshotError(ValueError):
-    """A file that is not a whole snapshot; the message says which and what to do."""
+    """A file that is not a whole snapshot; the message says which and what to do.
+
+    Example:
+        >>> from trainer import checkpoint
+        >>> checkpoint.write(tmp / "foreign", lambda file: file.write(b"x" * 100))
+        >>> try:
+        ...     checkpoint.load(tmp / "foreign")
+        ... except checkpoint.SnapshotError as error:
+        ...     print(str(error).split(",")[0].split("/")[-1])
+        foreign is not a snapshot
+    """
 
 
 @dataclass(frozen=True)
 class SnapshotFile:
-    """A snapshot file as its tail describes it; not verified. See :func:`find`."""
+    """A snapshot file as its tail describes it; not verified.
+
+    Attributes:
+        path: The file.
+        run_id: Of the run that wrote it, 16 hexadecimal digits.
+        iteration: Updates done.
+        mtime: When it was written, in seconds since 1970.
+
+    Example:
+        >>> from trainer import checkpoint
+        >>> checkpoint.save({}, tmp / "snapshot", iteration=5)
+        >>> checkpoint.find(tmp)[0].iteration
+        5
+    """
 
     path: Path
     run_id: str
@@ -112,6 +137,12 @@ def load(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: If there is no such file.
         SnapshotError: If it is damaged, cut short, or no snapshot.
+
+    Example:
+        >>> from trainer import checkpoint
+        >>> checkpoint.save({"weights": [0.5]}, tmp / "snapshot")
+        >>> checkpoint.load(tmp / "snapshot")
+        {'weights': [0.5]}
     """
     path = Path(path)
     if path.is_dir():
@@ -163,6 +194,13 @@ def find(folder: str | Path) -> list[SnapshotFile]:
     """Returns the snapshots directly in a folder, those of the last writing run first, newest iteration first.
 
     Only their tails are read: :func:`load` verifies.
+
+    Example:
+        >>> from trainer import checkpoint
+        >>> for iteration in (900, 1000):
+        ...     checkpoint.save({}, tmp / f"snapshot_{iteration}", iteration=iteration)
+        >>> [file.path.name for file in checkpoint.find(tmp)]
+        ['snapshot_1000', 'snapshot_900']
     """
     found = []
     for path in Path(folder).iterdir():

@@ -8,6 +8,9 @@ import torch
 from torch.utils.data import default_collate
 
 
+__all__ = ["concat_examples", "count_samples"]
+
+
 def concat_examples(batch: Any, device: torch.device | str | None = None) -> Any:
     """Makes a batch of tensors and moves it to the device. Chainer: ``dataset.concat_examples``.
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
 
+__all__ = ["PRIORITY_EDITOR", "PRIORITY_READER", "PRIORITY_WRITER", "Extension", "make_extension"]
+
 PRIORITY_WRITER = 300  # writes to the observation
 PRIORITY_EDITOR = 200  # changes what is there
 PRIORITY_READER = 100  # only reads it

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+__all__ = ["capture", "derive", "get_seed", "preserved", "restore", "seed_generators", "set_seed"]
+
 ORDER, SAMPLE, SAMPLER, LOADER = range(4)  # streams: the second word that is given to derive()
 
 _seed = 0
@@ -134,7 +136,16 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Puts back what :func:`capture` returned."""
+    """Puts back what :func:`capture` returned.
+
+    Example:
+        >>> import random, trainer.random
+        >>> state = trainer.random.capture()
+        >>> first = random.random()
+        >>> trainer.random.restore(state)
+        >>> random.random() == first
+        True
+    """
     raw = unpack(state)
     if raw.cuda and len(raw.cuda) != torch.cuda.device_count():
         warnings.warn(

@@ -22,6 +22,14 @@ def load_into(part: Any, state: Any, name: str) -> None:
 
     Raises:
         ValueError: If the state lacks a key: part and key are named.
+
+    Example:
+        >>> from trainer.state import load_into, state_of
+        >>> from trainer.triggers import IntervalTrigger
+        >>> trigger = IntervalTrigger(1, "epoch")
+        >>> load_into(trigger, {"progress": [3, 2]}, "the trigger")
+        >>> state_of(trigger)
+        {'progress': [3, 2]}
     """
     if not hasattr(part, "load_state_dict") or not state:
         return

@@ -77,6 +77,7 @@ class DataLoaderIterator:
         return self
 
     def __next__(self) -> Any:
+        """Returns the next batch."""
         if not self.repeat and self.epoch > 0:
             raise StopIteration
         before, is_new_epoch = self.epoch_detail, False

@@ -66,8 +66,8 @@ class SerialIterator:
     Example:
         >>> from trainer.iterators import SerialIterator
         >>> iterator = SerialIterator(range(10), 4, shuffle=False)
-        >>> for batch in (next(iterator), next(iterator), next(iterator)):
-        ...     print(batch, iterator.epoch, iterator.epoch_detail)
+        >>> for _ in range(3):
+        ...     print(next(iterator), iterator.epoch, iterator.epoch_detail)
         [0, 1, 2, 3] 0 0.4
         [4, 5, 6, 7] 0 0.8
         [8, 9, 0, 1] 1 1.2
@@ -196,6 +196,7 @@ class SerialIterator:
         return self
 
     def __next__(self) -> Any:
+        """Returns the next batch."""
         place = self._place
         if not self._repeat and place.epoch > 0:
             self._place = place._replace(previous=(place.epoch, place.position))

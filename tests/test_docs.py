@@ -1,0 +1,135 @@
+"""What rots elsewhere: examples, links, exports, the direction of imports."""
+
+import ast
+import doctest
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import make_run
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+from build_reference import MODULES, build, public_names  # noqa: E402
+
+SOURCES = [path.relative_to(ROOT) for floor in ("trainer", "extensions") for path in (ROOT / floor).rglob("*.py")]
+NAMES = [(module, name) for module in MODULES for name in public_names(module)]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=str)
+def test_the_examples_in_docstrings_run(source, tmp_path):
+    module = importlib.import_module(".".join(source.with_suffix("").parts).removesuffix(".__init__"))
+    for example in doctest.DocTestFinder().find(module, module.__name__):
+        folder = tmp_path / example.name
+        example.globs.update(run=make_run(folder), tmp=folder)
+        folder.mkdir()
+        result = doctest.DocTestRunner().run(example)
+        assert result.failed == 0
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES, ids=str)
+def test_every_public_name_has_a_docstring_with_an_example(module, name):
+    value = getattr(importlib.import_module(module), name)
+    if callable(value):
+        assert ">>>" in value.__doc__ or "::" in value.__doc__
+
+
+def test_the_reference_is_made_from_the_docstrings_of_today():
+    assert (ROOT / "docs" / "reference.md").read_text() == build(), "run python docs/build_reference.py"
+
+
+@pytest.mark.parametrize("module", ["trainer", "trainer.iterators", "trainer.triggers", "trainer.updaters", "extensions"])
+def test_what_a_package_imports_for_its_users_is_what_it_exports(module):
+    package = importlib.import_module(module)
+    tree = ast.parse(Path(package.__file__).read_text())
+    imported = {a.asname or a.name for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names}
+    defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")}
+    assert sorted(package.__all__) == sorted(imported - {"annotations", "Callable", "Any"} | defined)
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))])
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert (ROOT / page).parent.joinpath(target).exists(), target
+    for name in re.findall(r"python (recipes/\w+\.py)", text):
+        assert (ROOT / name).exists()
+
+
+def test_the_readme_s_scripts_run(tmp_path, monkeypatch, capsys):
+    script, function, plugin = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("best_value.py").write_text(plugin)
+    data = [(torch.rand(3, 32, 32), i % 12) for i in range(32)]
+    names = {"train_data": data, "valid_data": data[:4], "device": "cpu"}
+    script, end = script.rsplit("trainer.run()", 1)
+    exec(script, names)
+    exec(function, names)
+    exec("from best_value import BestValue\ntrainer.extend(BestValue('validation/main/accuracy'))", names)
+    names["trainer"].run()
+    out = capsys.readouterr().out
+    assert "epoch 10: the weights' norm is " in out and "validation/main/accuracy" in out
+    assert "best/validation/main/accuracy" in names["trainer"].observation
+    assert (tmp_path / "result" / "log").exists() and end == "\n"
+
+
+# -- three floors
+
+
+def imports(path):
+    """Yields the modules that a file imports, in functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+
+
+@pytest.mark.parametrize("path", SOURCES + [p.relative_to(ROOT) for p in (ROOT / "recipes").rglob("*.py")], ids=str)
+def test_no_import_points_up(path):
+    floors = ["trainer", "extensions", "recipes"]
+    above = floors[floors.index(path.parts[0]) + 1 :]
+    for name in imports(ROOT / path):
+        top = name.split(".")[0]
+        assert top not in above, f"{path} imports {name}"
+        if path.parts[0] == "trainer":
+            assert top in {"trainer", "torch", "numpy"} | sys.stdlib_module_names, f"{path} imports {name}"
+
+
+def test_there_are_no_circles():
+    graph = {}
+    for path in SOURCES:
+        name = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+        tree = ast.parse((ROOT / path).read_text())
+        graph[name] = []
+        for node in tree.body:  # those for types are in an if
+            if isinstance(node, ast.ImportFrom):
+                for alias in node.names:  # from trainer import random: the file, not the package
+                    file = ROOT.joinpath(*node.module.split("."), f"{alias.name}.py")
+                    graph[name].append(f"{node.module}.{alias.name}" if file.exists() else node.module)
+
+    def walk(name, above):
+        assert name not in above, f"a circle of imports: {[*above, name]}"
+        for other in graph.get(name, []):
+            walk(other, [*above, name])
+
+    # A package's __init__ imports its files; a file that imports the package takes it for its names only.
+    for name in graph:
+        if not any(other.startswith(name + ".") for other in graph):
+            walk(name, [])
+
+
+def test_importing_the_engine_brings_none_of_the_recipes_packages():
+    code = (
+        "import sys, trainer, extensions; print([m for m in"
+        " ('matplotlib', 'pandas', 'timm', 'torchvision', 'PIL') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert out == "[]\n"
