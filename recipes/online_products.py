@@ -164,8 +164,8 @@ def download(root: str | Path, url: str = URL, listed: dict[str, int] | None = N
             dataset = OnlineProductsDataset(inner, split)
             missing = [path for path in dataset.paths if not (inner / path).is_file()]
             if len(dataset) != count or missing:
-                raise OSError(
-                    f"{archive} is incomplete: its {split} list has {len(dataset)} images, not {count}, and"
+                raise ValueError(
+                    f"its {split} list has {len(dataset)} images, not {count}, and"
                     f" {len(missing)} files are missing{f', such as {missing[0]}' if missing else ''}."
                 )
         inner.rename(root)

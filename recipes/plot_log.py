@@ -99,8 +99,7 @@ def draw(logs: dict[str, pd.DataFrame], keys: list[str], x: str) -> Any:
                 kind = kinds.index(key.rsplit("/", 1)[0]) if "/" in key else 0
                 # Several runs: a colour each, train and validation by dash. One run: a colour for each of the two.
                 colour, dash = (run, kind) if len(logs) > 1 else (kind, 0)
-                part = _part(key)
-                label = " ".join(word for word in (name if len(logs) > 1 else "", part) if word) or quantity
+                label = " ".join(word for word in (name if len(logs) > 1 else "", _part(key)) if word)
                 series = curve(table, key, x)
                 (line,) = panel.plot(
                     series.index,
@@ -111,7 +110,8 @@ def draw(logs: dict[str, pd.DataFrame], keys: list[str], x: str) -> Any:
                     marker="o" if len(series) <= 20 else None,
                     markersize=3.5,
                 )
-                lines.setdefault(label, line)
+                if "/" in key or not kinds:  # what has no kind, the learning rate, is told by its axis
+                    lines.setdefault(label, line)
         panel.set_xlabel(X_LABELS[x])
         panel.set_ylabel("learning rate" if quantity == "lr" else quantity)
         panel.grid(color="0.9")

@@ -160,6 +160,8 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
         args.workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 8)
     if args.device is None:
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {args.device}: torch sees no CUDA device here; use --device cpu.")
     if not 0 < args.test_fraction <= 1:
         raise ValueError(f"--test-fraction must be above 0 and at most 1, got {args.test_fraction}.")
     for name in ("epochs", "batch_size", "image_size", "scale", "snapshot_interval"):
@@ -303,28 +305,31 @@ def make_optimizer(model: nn.Module, lr: float, trunk_lr_scale: float) -> torch.
 # -- the run
 
 
-def prepare_out(args: argparse.Namespace) -> None:
-    """Makes the folder; refuses one with another run's snapshots, unless that run is resumed or to be removed."""
+def old_files(args: argparse.Namespace) -> list[Path]:
+    """Makes the folder; returns what is to be removed of the run in it, and refuses if that was not asked for."""
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    old = {file.path for file in checkpoint.find(out)} | set(out.glob("snapshot_*"))
-    if old and args.resume is None:
-        if not args.overwrite:
-            raise ValueError(
-                f"{out} holds the snapshots of a run, such as {min(old).name}: go on with --resume, take another --out,"
-                " or remove that run with --overwrite."
-            )
-        for path in [
-            *old,
-            *out.glob("model_epoch-*"),
-            *(out / name for name in ("log", "args.json", "test.json")),
-        ]:
-            path.unlink(missing_ok=True)
-    if args.resume is None or not (out / "args.json").exists():
-        versions = {"torch": torch.__version__, "timm": timm.__version__, "python": sys.version.split()[0]}
-        kept = {key: value for key, value in vars(args).items() if key not in ("resume", "overwrite", "download")}
-        text = json.dumps({"args": kept, "classes": SUPER_LABEL_NAMES, "versions": versions}, indent=4)
-        checkpoint.write(out / "args.json", lambda file: file.write(text.encode()))
+    old = sorted({file.path for file in checkpoint.find(out)} | set(out.glob("snapshot_*")))
+    if args.resume is not None or not old:
+        return []
+    if not args.overwrite:
+        raise ValueError(
+            f"{out} holds the snapshots of a run, such as {old[0].name}: go on with --resume, take another --out,"
+            " or remove that run with --overwrite."
+        )
+    return [*old, *out.glob("model_epoch-*"), *(out / name for name in ("log", "args.json", "test.json"))]
+
+
+def write_args(args: argparse.Namespace) -> None:
+    """Writes what the run was asked for, and with which versions."""
+    versions = {"torch": torch.__version__, "timm": timm.__version__, "python": sys.version.split()[0]}
+    kept = {key: value for key, value in vars(args).items() if key not in ("resume", "overwrite", "download")}
+    write_json(Path(args.out) / "args.json", {"args": kept, "classes": SUPER_LABEL_NAMES, "versions": versions})
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    checkpoint.write(path, lambda file: file.write(json.dumps(value, indent=4).encode()))
 
 
 def resume(run: Trainer, path: str) -> None:
@@ -399,8 +404,7 @@ def test(args: argparse.Namespace, data: Any, weights: Path, normalize: Normaliz
     result = evaluator() | {"n": n}
     evaluator.finalize()
     print(f"Test accuracy: {result['main/accuracy']:.4f}")
-    text = json.dumps(result, indent=4)
-    checkpoint.write(Path(args.out) / "test.json", lambda file: file.write(text.encode()))
+    write_json(Path(args.out) / "test.json", result)
     return result
 
 
@@ -411,9 +415,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     try:
         settle(args)
         trainer.random.set_seed(args.seed)
-        prepare_out(args)
+        old = old_files(args)
         data = load_splits(args)
         run, normalize = make_run(args, data)
+        for path in old:  # only now: nothing is lost to a mistyped option
+            path.unlink(missing_ok=True)
+        if args.resume is None:
+            write_args(args)
     except (OSError, ValueError, RuntimeError) as error:
         parser.error(str(error))
     run.run()

@@ -42,7 +42,9 @@ def test_the_reference_is_made_from_the_docstrings_of_today():
     assert (ROOT / "docs" / "reference.md").read_text() == build(), "run python docs/build_reference.py"
 
 
-@pytest.mark.parametrize("module", ["trainer", "trainer.iterators", "trainer.triggers", "trainer.updaters", "extensions"])
+@pytest.mark.parametrize(
+    "module", ["trainer", "trainer.iterators", "trainer.triggers", "trainer.updaters", "extensions"]
+)
 def test_what_a_package_imports_for_its_users_is_what_it_exports(module):
     package = importlib.import_module(module)
     tree = ast.parse(Path(package.__file__).read_text())

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch.utils.data import default_collate
 
-
 __all__ = ["concat_examples", "count_samples"]
 
 

@@ -1,0 +1,392 @@
+"""The data set of the main job: reading, downloading, drawing, and the transform."""
+
+import functools
+import http.server
+import re
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from recipes import drawn_products
+from recipes.online_products import (
+    HEADER,
+    SUPER_LABEL_NAMES,
+    OnlineProductsDataset,
+    download,
+)
+from recipes.transforms import ScaleAndCrop, center_crop, scale
+
+
+def photograph(width=40, height=30, seed=0):
+    pixels = np.random.RandomState(seed).randint(0, 256, (height // 5 + 1, width // 5 + 1, 3)).astype(np.uint8)
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def write_data(root, rows=None, header=HEADER):
+    """Writes a data set of three images in the real layout."""
+    rows = rows or ["1 1 1 bicycle_final/111085122871_0.JPG", "2 1 1 bicycle_final/b.JPG", "3 2 12 toaster_final/t.JPG"]
+    root.mkdir(parents=True, exist_ok=True)
+    for name in ("train", "test"):
+        (root / f"Ebay_{name}.txt").write_text("\n".join([header, *rows]) + "\n")
+    for i, row in enumerate(rows):
+        path = root / row.split()[-1]
+        path.parent.mkdir(exist_ok=True)
+        photograph(seed=i).save(path, "JPEG")
+    return root
+
+
+# -- reading
+
+
+def test_a_sample_is_an_image_its_product_and_its_kind_counted_from_zero(tmp_path):
+    data = OnlineProductsDataset(write_data(tmp_path), "train")
+    image, class_label, super_label = data[2]
+    assert len(data) == 3 and data.paths[0] == "bicycle_final/111085122871_0.JPG"
+    assert (image.mode, image.size, class_label, super_label) == ("RGB", (40, 30), 1, 11)
+    assert data.class_ids.tolist() == [0, 0, 1] and data.super_class_ids.tolist() == [0, 0, 11]
+    assert SUPER_LABEL_NAMES[11] == "toaster" and len(SUPER_LABEL_NAMES) == 12
+
+
+def test_a_missing_folder_or_list_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no data set at .*/absent: .* there is no such folder; unpack http"):
+        OnlineProductsDataset(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match=r"Ebay_test.txt is missing from it"):
+        OnlineProductsDataset(tmp_path, "test")
+    with pytest.raises(ValueError, match="split must be 'train' or 'test', got 'valid'"):
+        OnlineProductsDataset(tmp_path, "valid")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["1 1 1", "x 1 1 a.JPG", "0 1 1 a.JPG", "1 1 13 a.JPG", "1 1 1 a b.JPG", "", "1 1 1 ../a.JPG", "1 1 1 /etc/passwd"],
+)
+def test_a_malformed_line_is_named(tmp_path, line):
+    write_data(tmp_path)
+    with open(tmp_path / "Ebay_train.txt", "a") as file:
+        file.write(line + "\n")
+    with pytest.raises(ValueError, match=rf"Ebay_train.txt, line 5: expected .* got {re.escape(repr(line))}"):
+        OnlineProductsDataset(tmp_path)
+
+
+def test_a_list_without_header_or_images_is_refused(tmp_path):
+    write_data(tmp_path, header="1 1 1 bicycle_final/b.JPG")
+    with pytest.raises(ValueError, match="Ebay_train.txt, line 1: expected the header 'image_id class_id"):
+        OnlineProductsDataset(tmp_path)
+    (tmp_path / "Ebay_train.txt").write_text(HEADER + "\n")
+    with pytest.raises(ValueError, match="Ebay_train.txt lists no images"):
+        OnlineProductsDataset(tmp_path)
+
+
+def test_an_image_of_any_mode_comes_as_rgb(tmp_path):
+    write_data(tmp_path)
+    path = tmp_path / "bicycle_final" / "b.JPG"
+    image = photograph()
+    rgba = image.convert("RGBA")
+    rgba.putalpha(100)
+    palette = image.convert("P")
+    for form, picture, options in [
+        ("JPEG", image.convert("L"), {}),
+        ("JPEG", image.convert("CMYK"), {}),
+        ("PNG", palette, {}),
+        ("PNG", palette, {"transparency": 3}),
+        ("PNG", palette, {"transparency": bytes(range(256))}),
+        ("PNG", rgba, {}),
+        ("PNG", image.convert("LA"), {}),
+        ("PNG", image.convert("1"), {}),
+        ("GIF", palette, {}),
+    ]:
+        picture.save(path, form, **options)
+        got = OnlineProductsDataset(tmp_path)[1][0]
+        assert got.mode == "RGB" and got.size == (40, 30)
+        if picture.mode not in ("1", "L", "LA"):
+            assert np.abs(np.asarray(got, int) - np.asarray(image, int)).mean() < 40
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.unlink(), "there is no such file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:400]), "truncated|Truncated|broken"),
+        (lambda path: path.write_bytes(b"<html>404</html>"), "it is not an image"),
+        (lambda path: path.write_bytes(b""), "it is not an image"),
+        (lambda path: photograph(8, 8).save(path, "JPEG"), "the image is 8x8 .* smaller than the crop of 30x30"),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_named_with_its_line(tmp_path, spoil, reason):
+    write_data(tmp_path)
+    spoil(tmp_path / "bicycle_final" / "b.JPG")
+    data = OnlineProductsDataset(tmp_path, transform=lambda image: center_crop(image, (30, 30)))
+    with pytest.raises(OSError, match=rf"bicycle_final/b.JPG \(Ebay_train.txt, line 3\) cannot be used: .*({reason})"):
+        data[1]
+    data[0]
+
+
+# -- the transform
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((500, 375), (341, 256)), ((375, 500), (256, 341)), ((256, 300), (256, 300)), ((100, 100), (256, 256))],
+)
+def test_scale_has_chainercv_s_sizes(size, expected):
+    image = photograph(*size)
+    scaled = scale(image, 256)
+    assert scaled.size == expected
+    assert (scaled is image) == (min(size) == 256)
+
+
+@pytest.mark.parametrize(("difference", "offset"), [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (5, 2), (33, 16)])
+def test_center_crop_has_chainercv_s_offsets(difference, offset):
+    height, width = 20 + difference, 20
+    image = Image.fromarray(np.arange(height * width, dtype=np.uint16).reshape(height, width).astype(np.int32))
+    assert center_crop(image, (20, 20)).getpixel((0, 0)) == offset * width
+    image = Image.fromarray(np.arange(height * width, dtype=np.int32).reshape(width, height))
+    assert center_crop(image, (20, 20)).getpixel((0, 0)) == offset
+
+
+def test_a_crop_larger_than_the_image_is_refused():
+    with pytest.raises(ValueError, match=r"the image is 30x40 \(height x width\), smaller than the crop of 31x20"):
+        center_crop(photograph(40, 30), (31, 20))
+    with pytest.raises(ValueError, match="the scale must not be smaller than the crop, got 200 < 224"):
+        ScaleAndCrop(200, 224)
+
+
+def chainercv(image, size, crop):
+    """The definition: each channel resized as 32-bit floats, then the middle."""
+    width, height = image.size
+    if min(width, height) != size:
+        if height < width:
+            new = (int(size * width / height), size)
+        else:
+            new = (size, int(size * height / width))
+        channels = [Image.fromarray(np.asarray(c, np.float32)) for c in image.split()]
+        image = np.stack([np.asarray(c.resize(new, Image.Resampling.BILINEAR)) for c in channels])
+    else:
+        image = np.asarray(image, np.float32).transpose(2, 0, 1)
+    top, left = (int(round((side - crop) / 2.0)) for side in image.shape[1:])
+    return image[:, top : top + crop, left : left + crop]
+
+
+@pytest.mark.parametrize("size", [(500, 375), (333, 501), (256, 300), (200, 150), (1024, 700)])
+def test_the_transform_is_chainercv_s_within_one_grey_level(size):
+    image = photograph(*size)
+    got = ScaleAndCrop(256, 224)(image)
+    assert got.dtype == torch.uint8 and got.shape == (3, 224, 224)
+    assert np.abs(got.numpy().astype(float) - chainercv(image, 256, 224)).max() <= 1.0
+
+
+# -- the drawn sample
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """The training and test pictures at 48 pixels: (images, labels) each."""
+    root = drawn_products.write(tmp_path_factory.mktemp("data") / "drawn")
+    sets = [OnlineProductsDataset(root, split, ScaleAndCrop(48, 48)) for split in ("train", "test")]
+    return root, sets, [np.stack([data[i][0].numpy() for i in range(len(data))]) for data in sets]
+
+
+def test_the_drawn_sample_has_the_data_set_s_layout_and_is_sorted_by_class(drawn):
+    root, (train, test), _ = drawn
+    assert (len(train), len(test)) == (3000, 480)
+    for data in (train, test):
+        assert (np.diff(data.super_class_ids) >= 0).all()
+        assert np.bincount(data.super_class_ids).tolist() == [len(data) // 12] * 12
+    assert not set(train.class_ids) & set(test.class_ids)
+    assert {path.name for path in root.iterdir() if path.is_dir()} == {f"{name}_final" for name in SUPER_LABEL_NAMES}
+
+
+def nearest_mean(train, labels, test, test_labels):
+    means = np.stack([train[labels == kind].mean(0) for kind in range(12)])
+    distances = ((test[:, None] - means[None]) ** 2).sum(-1)
+    return (distances.argmin(1) == test_labels).mean()
+
+
+def histograms(images):
+    return np.stack([[np.histogram(c, 16, (0, 256))[0] for c in image] for image in images]).reshape(len(images), -1)
+
+
+def test_colour_background_size_and_position_say_nothing_of_the_class(drawn):
+    _, sets, images = drawn
+    labels = [data.super_class_ids for data in sets]
+    for feature in (
+        lambda x: x.reshape(len(x), -1) / 255.0,
+        lambda x: x.mean(1).reshape(len(x), -1) / 255.0,
+        histograms,
+        lambda x: np.sort(x.reshape(len(x), -1))[:, ::48].astype(float),
+    ):
+        train, test = (feature(x).astype(float) for x in images)
+        assert nearest_mean(train, labels[0], test, labels[1]) < 0.3
+
+
+def test_the_sample_is_written_once_and_is_the_same_everywhere(drawn, tmp_path, monkeypatch):
+    root, (train, _), _ = drawn
+    before = (root / train.paths[0]).stat().st_mtime_ns
+    assert drawn_products.write(root) == root
+    assert (root / train.paths[0]).stat().st_mtime_ns == before
+    again = drawn_products.draw(3, 17, 18)
+    assert np.array_equal(np.asarray(again), np.asarray(drawn_products.draw(3, 17, 18)))
+    monkeypatch.setattr(drawn_products, "TRAIN_PRODUCTS", 1)
+    monkeypatch.setattr(drawn_products, "TEST_PRODUCTS", 1)
+    (tmp_path / ".small.unfinished").mkdir()  # a first attempt was interrupted
+    small = drawn_products.write(tmp_path / "small")
+    assert len(OnlineProductsDataset(small)) == 24
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+# -- the download
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves one file, cutting each connection after a number of bytes; with or without Range."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        server = self.server
+        start, asked = 0, self.headers.get("Range")
+        server.requests.append(asked)
+        if asked and server.resumes:
+            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
+            if start >= len(server.data):
+                self.send_error(416)
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(server.data) - 1}/{len(server.data)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(server.data) - start))
+        self.end_headers()
+        body = server.data[start:]
+        self.wfile.write(body[: server.cut] if server.cut is not None else body)
+        self.close_connection = True
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(data, cut=None, resumes=True):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+        server.data, server.cut, server.resumes, server.requests = data, cut, resumes, []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        server.url = f"http://127.0.0.1:{server.server_port}/Stanford_Online_Products.zip"
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """The data set as a zip, as bytes."""
+    return zipped(write_data(tmp_path / "src" / "Stanford_Online_Products"))
+
+
+def zipped(source, change=lambda z: None):
+    path = source.parent / "a.zip"
+    with zipfile.ZipFile(path, "w") as z:
+        for file in sorted(source.rglob("*")):
+            z.write(file, file.relative_to(source.parent))
+        change(z)
+    return path.read_bytes()
+
+
+fetch = functools.partial(download, listed={"train": 3, "test": 3})
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_download_that_is_cut_goes_on_where_it_stopped(tmp_path, serve, archive):
+    server = serve(archive, cut=1000)
+    fetch(tmp_path / "data" / "sop", server.url)
+    assert OnlineProductsDataset(tmp_path / "data" / "sop")[2][2] == 11
+    assert server.requests == [None, *(f"bytes={i}-" for i in range(1000, len(archive), 1000))]
+    assert names(tmp_path / "data") == ["sop"]
+
+
+def test_a_download_goes_on_the_next_time_where_the_server_stopped_for_good(tmp_path, serve, archive):
+    server = serve(archive, cut=700)
+    server.resumes = True
+    dead = serve(archive, cut=0)
+    (tmp_path / "sop.zip.part").write_bytes(archive[:700])
+    with pytest.raises(OSError, match=r"the connection failed 2 times .*; what came is kept in .*sop.zip.part"):
+        fetch(tmp_path / "sop", dead.url, tries=2)
+    assert (tmp_path / "sop.zip.part").read_bytes() == archive[:700]
+    fetch(tmp_path / "sop", server.url)
+    assert server.requests[0] == "bytes=700-" and (tmp_path / "sop").is_dir()
+
+
+def test_a_server_that_does_not_resume_starts_anew(tmp_path, serve, archive):
+    (tmp_path / "sop.zip.part").write_bytes(b"x" * 100)
+    fetch(tmp_path / "sop", serve(archive, resumes=False).url)
+    assert len(OnlineProductsDataset(tmp_path / "sop")) == 3
+
+
+def test_a_finished_archive_is_not_fetched_again(tmp_path, serve, archive):
+    (tmp_path / "sop.zip.part").write_bytes(archive)
+    fetch(tmp_path / "sop", serve(archive).url)
+    assert (tmp_path / "sop").is_dir()
+
+
+def test_a_damaged_archive_is_removed_and_said(tmp_path, serve, archive):
+    bad = bytearray(archive)
+    bad[len(bad) // 3] ^= 0xFF
+    with pytest.raises(OSError, match=r"what http.* gave is damaged \(.*\); it was removed: download it again"):
+        fetch(tmp_path / "sop", serve(bytes(bad)).url)
+    assert "sop" not in names(tmp_path) and "sop.zip.part" not in names(tmp_path)
+
+
+@pytest.mark.parametrize("member", ["../evil", "/evil", "a/../../evil", "C:\\evil", "..\\evil"])
+def test_a_member_outside_the_folder_is_refused(tmp_path, serve, member):
+    source = write_data(tmp_path / "src" / "S")
+    data = zipped(source, lambda z: z.writestr(member, "evil"))
+    (tmp_path / "in").mkdir()
+    with pytest.raises(OSError, match="would land outside the folder"):
+        fetch(tmp_path / "in" / "sop", serve(data).url)
+    assert names(tmp_path / "in") == [] and "evil" not in names(tmp_path)
+
+
+def test_a_link_is_refused(tmp_path, serve):
+    def link(z):
+        info = zipfile.ZipInfo("S/link")
+        info.external_attr = 0o120777 << 16
+        z.writestr(info, "/etc/passwd")
+
+    with pytest.raises(OSError, match="the member 'S/link' would land outside"):
+        fetch(tmp_path / "sop", serve(zipped(write_data(tmp_path / "src" / "S"), link)).url)
+
+
+def test_an_incomplete_archive_is_refused(tmp_path, serve):
+    source = write_data(tmp_path / "src" / "S")
+    (source / "toaster_final" / "t.JPG").unlink()
+    with pytest.raises(OSError, match=r"its train list has 3 images, not 3, and 1 files are missing, such as toaster"):
+        fetch(tmp_path / "sop", serve(zipped(source)).url)
+    with pytest.raises(OSError, match="its train list has 3 images, not 59551"):
+        download(tmp_path / "sop", serve(zipped(source)).url)
+    assert not (tmp_path / "sop").exists()
+
+
+def test_nothing_is_downloaded_over_what_is_there(tmp_path, serve, archive):
+    (tmp_path / "sop").mkdir()
+    with pytest.raises(FileExistsError, match="sop is there already; remove it to download it again"):
+        fetch(tmp_path / "sop", serve(archive).url)
+
+
+def test_a_server_that_has_no_such_file_is_told(tmp_path, serve):
+    server = serve(b"")
+    server.RequestHandlerClass = type("Gone", (Server,), {"do_GET": lambda self: self.send_error(404)})
+    with pytest.raises(OSError, match="the server says 404 Not Found"):
+        fetch(tmp_path / "sop", server.url)

@@ -1,0 +1,396 @@
+"""The main job, end to end on a few drawn pictures; and what it says when something is wrong."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import timm
+import torch
+from helpers import equal
+from torch import nn
+
+import extensions
+from recipes import drawn_products, plot_log, resnet_products, show_samples
+from recipes.online_products import SUPER_LABEL_NAMES
+from trainer import Classifier
+from trainer.iterators import SerialIterator
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--model", "resnet10t", "--image-size", "32", "--scale", "32", "--batch-size", "16", "--workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """48 pictures to train on, 24 to test on."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(drawn_products, "TRAIN_PRODUCTS", 2)
+    patch.setattr(drawn_products, "TEST_PRODUCTS", 1)
+    root = drawn_products.write(tmp_path_factory.mktemp("data") / "drawn")
+    patch.undo()
+    return root
+
+
+def train(data, out, *options):
+    return resnet_products.main(["--data", str(data), "--out", str(out), *SMALL, "--epochs", "2", *options])
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "result"
+    return out, train(data, out)
+
+
+def refused(capsys, *arguments):
+    """Runs the recipe with what it must refuse; returns what it says."""
+    with pytest.raises(SystemExit) as caught:
+        resnet_products.main([str(a) for a in arguments])
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_run_leaves_log_curves_snapshots_weights_and_test_accuracy(finished):
+    out, result = finished
+    names = sorted(path.name for path in out.iterdir())
+    assert names == [
+        *("accuracy.png", "args.json", "log", "loss.png", "model_epoch-1", "model_epoch-2"),
+        *("snapshot_epoch-1", "snapshot_epoch-2", "test.json"),
+    ]
+    test = json.loads((out / "test.json").read_text())
+    assert test == result and set(test) == {"main/accuracy", "main/loss", "n"} and test["n"] == 7
+    assert 0 <= test["main/accuracy"] <= 1
+    args = json.loads((out / "args.json").read_text())
+    assert args["args"]["model"] == "resnet10t" and args["args"]["lr"] == 0.001 and args["classes"][11] == "toaster"
+    table = pd.DataFrame(json.loads((out / "log").read_text()))
+    expected = {"lr", "main/loss", "main/accuracy", "validation/main/loss", "validation/main/accuracy"}
+    assert expected <= set(table) and table["epoch"].iloc[-1] == 2
+
+
+def test_the_weights_are_a_plain_state_dict_and_give_the_test_accuracy(finished, data):
+    out, result = finished
+    model = timm.create_model("resnet10t", num_classes=12)
+    model.load_state_dict(torch.load(out / "model_epoch-2", weights_only=True))
+    args = resnet_products.settle(resnet_products.make_parser().parse_args(["--data", str(data), *SMALL]))
+    test = torch.utils.data.Subset(resnet_products.load_splits(args)["test"], range(7))
+    normalize = resnet_products.Normalize(resnet_products.CHAINERCV_MEAN, (1.0, 1.0, 1.0))
+    iterator = SerialIterator(test, 7, repeat=False, shuffle=False)
+    assert extensions.Evaluator(iterator, Classifier(model), normalize)() | {"n": 7} == pytest.approx(result)
+
+
+def test_pixels_are_normalised_on_the_device_from_uint8():
+    normalize = resnet_products.Normalize([10.0, 20.0, 30.0], [1.0, 2.0, 4.0])
+    pixels, labels = normalize((torch.full((2, 3, 4, 4), 50, dtype=torch.uint8), torch.tensor([1, 2])), "cpu")
+    assert pixels.dtype == torch.float32 and pixels[0, :, 0, 0].tolist() == [40, 15, 5] and labels.tolist() == [1, 2]
+
+
+def test_a_resumed_run_is_the_same_run(finished, data, tmp_path, capsys):
+    whole, _ = finished
+    train(data, tmp_path, "--epochs", "1")
+    (tmp_path / "snapshot_iter_9").write_bytes(b"x" * 100)
+    assert "Resumed" not in capsys.readouterr().out
+    resnet_products.main(["--out", str(tmp_path), "--resume", "--epochs", "2", "--workers", "1"])
+    assert "Resumed from " in capsys.readouterr().out
+    weights = [torch.load(out / "model_epoch-2", weights_only=True) for out in (whole, tmp_path)]
+    assert equal(*map(dict, weights))
+    logs = [
+        pd.DataFrame(json.loads((out / "log").read_text())).drop(columns="elapsed_time") for out in (whole, tmp_path)
+    ]
+    pd.testing.assert_frame_equal(*logs, check_exact=True)
+
+
+def test_a_damaged_newest_snapshot_is_passed_over(data, tmp_path, capsys):
+    train(data, tmp_path)
+    newest = bytearray((tmp_path / "snapshot_epoch-2").read_bytes())
+    newest[1000] ^= 1
+    (tmp_path / "snapshot_epoch-2").write_bytes(newest)
+    resnet_products.main(["--out", str(tmp_path), "--resume"])
+    out = capsys.readouterr().out
+    assert "passed over: " in out and "snapshot_epoch-2 is damaged" in out and "snapshot_epoch-1, iteration" in out
+
+
+def test_snapshots_may_come_every_so_many_iterations(data, tmp_path):
+    train(data, tmp_path, "--snapshot-interval", "1")
+    assert sorted(path.name for path in tmp_path.glob("snapshot_*")) == ["snapshot_iter_4", "snapshot_iter_5"]
+
+
+def test_a_used_folder_is_refused_unless_the_run_in_it_may_go(finished, data, tmp_path, capsys):
+    out, _ = finished
+    before = (out / "log").read_bytes()
+    told = refused(capsys, "--data", data, "--out", out)
+    assert "result holds the snapshots of a run, such as snapshot_epoch-1: go on with --resume, take another" in told
+    assert (out / "log").read_bytes() == before
+    train(data, tmp_path)
+    train(data, tmp_path, "--epochs", "1", "--overwrite")
+    assert sorted(p.name for p in tmp_path.glob("*epoch*")) == ["model_epoch-1", "snapshot_epoch-1"]
+
+
+def test_bad_input_is_told_with_what_to_do(data, tmp_path, capsys):
+    base = ("--data", data, "--out", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    told = refused(capsys, "--data", tmp_path / "absent", "--out", tmp_path / "o1")
+    assert "no data set at" in told and "--download" in told
+    assert "Ebay_train.txt is missing" in refused(capsys, "--data", tmp_path / "empty", "--out", tmp_path / "o2")
+    told = refused(capsys, *base, "--model", "resnet5")
+    assert "timm has no model 'resnet5', but " in told and "resnet50" in told
+    assert "File exists" in refused(capsys, "--data", data, "--out", tmp_path / "file")
+    assert "No such file" in refused(capsys, *base, "--resume", tmp_path / "absent")
+    assert "is not a snapshot, or is cut short" in refused(capsys, *base, "--resume", tmp_path / "file")
+    assert "there is no good snapshot in" in refused(capsys, *base, "--resume")
+    assert "the scale must not be smaller than the crop" in refused(capsys, *base, "--scale", 100)
+    assert "--test-fraction must be above 0 and at most 1" in refused(capsys, *base, "--test-fraction", 1.5)
+    assert "--batch-size must be 1 or more, got 0" in refused(capsys, *base, "--batch-size", 0)
+    assert "torch sees no CUDA device here" in refused(capsys, *base, "--device", "cuda") or torch.cuda.is_available()
+    assert "--workers must be 0 or more, got -1" in refused(capsys, *base, "--workers", -1)
+    assert "invalid choice: 'fp8'" in refused(capsys, *base, "--precision", "fp8")
+
+
+def test_a_snapshot_of_another_model_is_refused_with_the_keys(finished, data, capsys):
+    out, _ = finished
+    told = refused(capsys, "--data", data, "--out", out, "--resume", "--model", "resnet18")
+    assert "Missing key(s) in state_dict" in told
+
+
+def test_a_mistyped_option_loses_nothing(data, tmp_path, capsys):
+    train(data, tmp_path, "--epochs", "1")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    refused(capsys, "--data", data, "--out", tmp_path, "--overwrite", "--model", "resnet5")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_broken_photograph_stops_the_run_with_its_path(data, tmp_path):
+    broken = tmp_path / "data"
+    shutil.copytree(data, broken)
+    path = broken / "sofa_final" / "100017_0.JPG"
+    path.write_bytes(path.read_bytes()[:500])
+    for workers in ("0", "1"):
+        with pytest.raises(OSError, match=r"sofa_final/100017_0.JPG \(Ebay_train.txt, line \d+\) cannot be used"):
+            train(broken, tmp_path / workers, "--workers", workers)
+
+
+# -- the split
+
+
+def splits(data, *options):
+    args = resnet_products.make_parser().parse_args(["--data", str(data), *SMALL, *options])
+    return resnet_products.load_splits(resnet_products.settle(args))
+
+
+def kinds(split):
+    return {split[i][1] for i in range(len(split))}
+
+
+def test_the_random_split_is_80_20_by_the_seed_and_the_tutorial_s_cuts_the_list(data):
+    random, again, other = splits(data), splits(data), splits(data, "--seed", "1")
+    assert (len(random["train"]), len(random["valid"]), len(random["test"])) == (38, 10, 24)
+    assert random["train"].indices == again["train"].indices != other["train"].indices
+    tutorial = splits(data, "--split", "tutorial")
+    assert tutorial["train"].indices == list(range(38))
+    assert kinds(tutorial["valid"]) == {9, 10, 11}
+
+
+def test_it_says_which_classes_the_test_part_holds(data, tmp_path, capsys):
+    train(data, tmp_path, "--epochs", "1", "--test-fraction", "0.25")
+    out = capsys.readouterr().out
+    assert "Testing on the first 6 of 24 test images: 3 of the 12 classes (bicycle, cabinet, chair)." in out
+    assert re.search(r"Test accuracy: \d\.\d{4}\n", out)
+
+
+# -- fine-tuning
+
+
+def parse(*options):
+    return resnet_products.settle(resnet_products.make_parser().parse_args([*SMALL, "--sample", *options]))
+
+
+def test_weights_of_a_file_are_loaded_and_a_head_of_another_size_replaced(tmp_path, capsys):
+    other = timm.create_model("resnet10t", num_classes=5)
+    torch.save(other.state_dict(), tmp_path / "w.pth")
+    model, _ = resnet_products.make_model(parse("--weights", str(tmp_path / "w.pth")))
+    assert "its head (fc.weight, fc.bias) is of another size and is replaced by a new one" in capsys.readouterr().out
+    assert torch.equal(model.layer1[0].conv1.weight, other.layer1[0].conv1.weight)
+    assert model.fc.weight.shape[0] == len(SUPER_LABEL_NAMES)
+
+
+def test_weights_that_do_not_fit_are_refused_with_the_keys(tmp_path):
+    torch.save(timm.create_model("resnet18", num_classes=12).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(
+        ValueError, match=r"w.pth does not fit the model \(missing: .*; unexpected: .*; of another size"
+    ):
+        resnet_products.make_model(parse("--weights", str(tmp_path / "w.pth")))
+
+
+def test_pretrained_brings_the_model_s_own_mean_and_std(monkeypatch):
+    asked = []
+    create = timm.create_model
+
+    def offline(name, pretrained, **kwargs):
+        asked.append(pretrained)
+        return create(name, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    _, normalize = resnet_products.make_model(parse("--pretrained"))
+    config = create("resnet10t").pretrained_cfg
+    assert asked == [True]
+    assert normalize.mean.flatten().tolist() == pytest.approx([255 * m for m in config["mean"]])
+    assert normalize.std.flatten().tolist() == pytest.approx([255 * s for s in config["std"]])
+    _, normalize = resnet_products.make_model(parse())
+    assert normalize.mean.flatten().tolist() == pytest.approx(resnet_products.CHAINERCV_MEAN)
+    assert normalize.std.flatten().tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("what", "trained", "frozen_norms"),
+    [("none", "all", 0), ("stem", "but the stem", 3), ("trunk", "fc", "all")],
+)
+def test_freezing_leaves_out_gradients_and_statistics(what, trained, frozen_norms):
+    model, _ = resnet_products.make_model(parse())
+    resnet_products.freeze(model, what)
+    learning = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    expected = {"all": {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}, "fc": {"fc"}}
+    expected["but the stem"] = expected["all"] - {"conv1", "bn1"}
+    assert learning == expected[trained]
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    frozen = [m for m in norms if not m.training]
+    assert len(frozen) == (len(norms) if frozen_norms == "all" else frozen_norms)
+
+
+def test_frozen_batch_norms_stay_frozen_through_training_and_evaluation(data, tmp_path):
+    train(data, tmp_path, "--freeze", "trunk")
+    first, last = (torch.load(tmp_path / f"model_epoch-{e}", weights_only=True) for e in (1, 2))
+    changed = {key for key in first if not torch.equal(first[key], last[key])}
+    assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_the_trunk_may_learn_at_a_rate_of_its_own(data, tmp_path):
+    model, _ = resnet_products.make_model(parse())
+    groups = resnet_products.make_optimizer(model, 0.01, 0.1).param_groups
+    assert [(group["lr"], len(group["params"])) for group in groups][0] == (0.01, 2)
+    assert groups[1]["lr"] == pytest.approx(0.001)
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    train(data, tmp_path, "--trunk-lr-scale", "0", "--epochs", "1")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains(data, tmp_path, precision):
+    assert 0 <= train(data, tmp_path, "--precision", precision, "--epochs", "1")["main/accuracy"] <= 1
+
+
+# -- the command line
+
+
+def test_help_reads_well():
+    text = subprocess.run(
+        [sys.executable, ROOT / "recipes" / "resnet_products.py", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for option in (
+        "data out epochs batch-size model pretrained image-size scale lr workers device precision seed resume"
+        " snapshot-interval split freeze weights overwrite test-fraction sample download trunk-lr-scale"
+    ).split():
+        assert f"--{option}" in text
+    assert "passes over the training part (10; 4 for the drawn sample)" in " ".join(text.split())
+
+
+def test_without_photographs_it_says_so_in_one_line_and_draws(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(drawn_products, "TRAIN_PRODUCTS", 1)
+    monkeypatch.setattr(drawn_products, "TEST_PRODUCTS", 1)
+    resnet_products.main([*SMALL, "--epochs", "1"])
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("No photographs: training on pictures drawn into data/drawn_products, 32x32, batch 16")
+    assert "--download (2.9 GB), or unpack http" in first
+    assert (tmp_path / "data/drawn_products/Ebay_train.txt").exists() and (tmp_path / "result/test.json").exists()
+
+
+# -- pictures of it
+
+
+def test_samples_are_drawn_with_label_and_name(data, tmp_path, monkeypatch):
+    figure = show_samples.draw(splits(data), 0)
+    titles = [panel.get_title() for panel in figure.axes]
+    assert len(titles) == 15
+    assert all(re.fullmatch(r"(\d+):(\w+)", t) and SUPER_LABEL_NAMES[int(t.split(":")[0])] in t for t in titles)
+    show_samples.main(["--data", str(data), "-o", str(tmp_path / "s.png"), *SMALL])
+    assert (tmp_path / "s.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_curves_are_drawn_in_the_format_of_the_suffix(finished, tmp_path, suffix, magic):
+    path = tmp_path / f"c.{suffix}"
+    plot_log.main([str(finished[0] / "log"), "-o", str(path)])
+    assert path.read_bytes().startswith(magic)
+
+
+def log_of(path, values):
+    entries = [
+        {
+            "main/loss": 1 / i,
+            "validation/main/loss": v,
+            "lr": 0.1,
+            "epoch": i // 2,
+            "iteration": i * 5,
+            "elapsed_time": i,
+        }
+        for i, v in enumerate(values, 1)
+    ]
+    for entry in entries:
+        if entry["validation/main/loss"] is None and entry["iteration"] % 10:
+            del entry["validation/main/loss"]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(entries))
+    return path
+
+
+def test_each_quantity_has_a_panel_with_training_and_validation_and_several_runs(tmp_path):
+    logs = {name: plot_log.read_log(log_of(tmp_path / name / "log", [None, 0.5, None, 0.7])) for name in "ab"}
+    keys = plot_log.plotted_keys(list(logs.values()), None)
+    figure = plot_log.draw({"a": logs["a"]}, keys, "epoch")
+    assert [(p.get_xlabel(), p.get_ylabel(), len(p.lines)) for p in figure.axes] == [
+        ("epoch", "loss", 2),
+        ("epoch", "learning rate", 1),
+    ]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["training", "validation"]
+    both = plot_log.draw(logs, ["main/loss", "validation/main/loss"], "iteration")
+    assert [t.get_text() for t in both.legends[0].get_texts()] == [
+        *("a training", "a validation", "b training", "b validation"),
+    ]
+
+
+def test_gaps_between_known_values_are_interpolated(tmp_path):
+    table = plot_log.read_log(log_of(tmp_path / "log", [None, 0.5, None, 0.7]))
+    curve = plot_log.curve(table, "validation/main/loss", "iteration")
+    assert curve.index.tolist() == [10, 15, 20] and curve.tolist() == pytest.approx([0.5, 0.6, 0.7])
+    assert plot_log.curve(table, "main/loss", "epoch").index.tolist() == [0.5, 1, 1.5, 2]
+
+
+def test_what_is_no_log_is_refused(tmp_path, capsys):
+    def told(*arguments):
+        with pytest.raises(SystemExit):
+            plot_log.main([str(a) for a in arguments])
+        return capsys.readouterr().err
+
+    good = log_of(tmp_path / "good", [1.0])
+    (tmp_path / "text").write_text("[1, 2")
+    (tmp_path / "number").write_text("5")
+    (tmp_path / "empty").write_text("[]")
+    out = tmp_path / "o.png"
+    assert "text is not a log: it is not JSON" in told(tmp_path / "text", "-o", out)
+    assert "number is not a log: a log is a JSON list of objects" in told(tmp_path / "number", "-o", out)
+    assert "empty has no entries yet" in told(tmp_path / "empty", "-o", out)
+    assert "is a folder; name the log in it" in told(tmp_path, "-o", out)
+    assert "No such file" in told(tmp_path / "absent", "-o", out)
+    assert "no log has the key 'x'; there are main/loss" in told(good, "--keys", "x", "-o", out)
+    assert "there is no screen for a window: give -o FILE" in told(good)
+    assert "not supported" in told(good, "-o", tmp_path / "o.xyz")
+
+
+def test_a_log_caught_while_it_grows_is_read_once_more(tmp_path, monkeypatch):
+    path = log_of(tmp_path / "log", [1.0])
+    whole = path.read_text()
+    path.write_text(whole[:-5])
+    monkeypatch.setattr(plot_log.time, "sleep", lambda seconds: path.write_text(whole))
+    assert len(plot_log.read_log(path)) == 1
