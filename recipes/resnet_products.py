@@ -141,35 +141,50 @@ def make_parser() -> argparse.ArgumentParser:
 
 def settle(args: argparse.Namespace) -> argparse.Namespace:
     """Fills in what was not asked for: from the run that is resumed, else the tutorial's or the sample's settings."""
-    saved: dict[str, Any] = {}
-    if args.resume is not None:
-        folder = Path(args.resume).parent if args.resume else Path(args.out or TUTORIAL["out"])
-        if (folder / "args.json").is_file():
-            saved = json.loads((folder / "args.json").read_text())["args"]
-            if not args.resume:
-                saved["out"] = str(folder)
-    chosen = vars(args)
-    nothing_there = chosen["data"] is None and saved.get("data") is None and not DATA.exists()
-    if not chosen["download"] and nothing_there and not saved.get("sample"):
-        args.sample = True
-    defaults = TUTORIAL | (SAMPLE if args.sample or (saved.get("sample") and not args.data) else {}) | saved
-    for key, value in defaults.items():
-        if key in chosen and chosen[key] is None and key not in ("resume", "overwrite", "download"):
-            chosen[key] = value
+    asked = {key: value for key, value in vars(args).items() if value is not None}
+    chosen = saved_args(args) | asked
+    if "data" in asked:
+        chosen["sample"] = asked.get("sample")
+    elif "data" not in chosen and not args.download and not DATA.exists():
+        chosen["sample"] = True
+    vars(args).update(TUTORIAL | (SAMPLE if chosen.get("sample") else {}) | chosen)
     if args.workers is None:
         args.workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 8)
     if args.device is None:
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
-    if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {args.device}: torch sees no CUDA device here; use --device cpu.")
-    if not 0 < args.test_fraction <= 1:
-        raise ValueError(f"--test-fraction must be above 0 and at most 1, got {args.test_fraction}.")
+    check(args)
+    return args
+
+
+def saved_args(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the arguments of the run that is to be resumed, but for those that belong to the machine."""
+    if args.resume is None:
+        return {}
+    folder = Path(args.resume).parent if args.resume else Path(args.out or TUTORIAL["out"])
+    path = folder / "args.json"
+    if not path.is_file():
+        return {}
+    try:
+        saved = json.loads(path.read_text())["args"]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); remove it, and give the run's arguments again.") from error
+    return {key: value for key, value in saved.items() if key not in ("device", "workers")} | {"out": str(folder)}
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuses values out of range, before anything is written."""
     for name in ("epochs", "batch_size", "image_size", "scale", "snapshot_interval"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {value}.")
-    if args.workers < 0:
-        raise ValueError(f"--workers must be 0 or more, got {args.workers}.")
-    return args
+    for name in ("workers", "lr", "trunk_lr_scale"):
+        if not getattr(args, name) >= 0:
+            raise ValueError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(args, name)}.")
+    if not 0 < args.test_fraction <= 1:
+        raise ValueError(f"--test-fraction must be above 0 and at most 1, got {args.test_fraction}.")
+    if args.scale < args.image_size:
+        raise ValueError(f"--scale must not be smaller than --image-size, got {args.scale} < {args.image_size}.")
+    if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {args.device}: torch sees no CUDA device here; use --device cpu.")
 
 
 # -- data

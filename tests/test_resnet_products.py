@@ -141,7 +141,7 @@ def test_bad_input_is_told_with_what_to_do(data, tmp_path, capsys):
     assert "No such file" in refused(capsys, *base, "--resume", tmp_path / "absent")
     assert "is not a snapshot, or is cut short" in refused(capsys, *base, "--resume", tmp_path / "file")
     assert "there is no good snapshot in" in refused(capsys, *base, "--resume")
-    assert "the scale must not be smaller than the crop" in refused(capsys, *base, "--scale", 100)
+    assert "--scale must not be smaller than --image-size" in refused(capsys, *base, "--scale", 100)
     assert "--test-fraction must be above 0 and at most 1" in refused(capsys, *base, "--test-fraction", 1.5)
     assert "--batch-size must be 1 or more, got 0" in refused(capsys, *base, "--batch-size", 0)
     assert "torch sees no CUDA device here" in refused(capsys, *base, "--device", "cuda") or torch.cuda.is_available()
