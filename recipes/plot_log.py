@@ -141,6 +141,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         names = [Path(log).parent.name or Path(log).name for log in args.logs]
         if len(set(names)) < len(names):
+            names = [str(Path(log).parent) for log in args.logs]
+        if len(set(names)) < len(names):
             names = list(args.logs)
         logs = {name: read_log(log) for name, log in zip(names, args.logs, strict=True)}
         keys = plotted_keys(list(logs.values()), args.keys)
