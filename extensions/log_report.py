@@ -103,9 +103,11 @@ class LogReport(Extension):
                 ]
                 self._file.open(Path(trainer.out), saved["name"], body)
                 return
+        if path.exists():  # nothing is lost: perhaps somebody has only formatted it anew
+            path.replace(path.with_name(path.name + ".old"))
         warnings.warn(
             f"{candidates[-1]} is missing or is not the log that the snapshot was made with: the log goes on without"
-            " the entries before the resume, and its first new one starts the file anew.",
+            " the entries before the resume; what there was is kept as .old.",
             stacklevel=2,
         )
 

@@ -37,6 +37,10 @@ SUPER_LABEL_NAMES = (
 )
 
 
+class BadImageError(OSError):
+    """An image of the list that cannot be used; the message has its path and its line in the list."""
+
+
 class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
     """The photographs of one list, each with the product's number and its kind's. ChainerCV: the class of this name.
 
@@ -79,7 +83,7 @@ class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
         """Returns one sample.
 
         Raises:
-            OSError: If the file is missing, cut short, or no image; its path and its line in the list are named.
+            BadImageError: If the file is missing, cut short, or no image; its path and its line are named.
         """
         path = self.root / self.paths[index]
         try:
@@ -95,7 +99,7 @@ class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
             reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
             if isinstance(error, UnidentifiedImageError):
                 reason = "it is not an image"
-            raise OSError(f"{path} ({self.list_file.name}, line {index + 2}) cannot be used: {reason}") from error
+            raise BadImageError(f"{path} ({self.list_file.name}, line {index + 2}) cannot be used: {reason}") from error
         return image, int(self.class_ids[index]), int(self.super_class_ids[index])
 
 
@@ -109,7 +113,7 @@ def read_rgb(path: str | Path) -> Image.Image:
 
 def _read_list(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     paths, class_ids, super_class_ids = [], [], []
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:  # any file name, with or without a BOM
         for number, line in enumerate(file, 1):
             if number == 1:
                 if line.split() != HEADER.split():

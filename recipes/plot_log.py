@@ -67,12 +67,12 @@ def plotted_keys(tables: list[pd.DataFrame], keys: list[str] | None) -> list[str
 
 
 def curve(table: pd.DataFrame, key: str, x: str) -> pd.Series[Any]:
-    """Returns the values of a key over x, gaps between known values interpolated.
+    """Returns the logged values of a key over x; a line through them bridges the gaps.
 
     Validation is logged once an epoch and training ten times: x within an epoch is not in the log, as ``epoch``
     counts whole ones, so it is taken from the iteration.
     """
-    values = table[key].astype(float).interpolate(limit_area="inside")
+    values = table[key].astype(float)
     position = table[x].astype(float)
     if x == "epoch" and "iteration" in table and (ends := table[position.diff() > 0]).shape[0] > 0:
         per_epoch = (ends["iteration"] / ends["epoch"]).iloc[-1]
@@ -98,7 +98,7 @@ def draw(logs: dict[str, pd.DataFrame], keys: list[str], x: str) -> Any:
                     continue
                 kind = kinds.index(key.rsplit("/", 1)[0]) if "/" in key else 0
                 # Several runs: a colour each, train and validation by dash. One run: a colour for each of the two.
-                colour, dash = (run, kind) if len(logs) > 1 else (kind, 0)
+                colour, dash = (run, kind + 2 * (run // len(COLOURS))) if len(logs) > 1 else (kind, 0)
                 label = " ".join(word for word in (name if len(logs) > 1 else "", _part(key)) if word)
                 series = curve(table, key, x)
                 (line,) = panel.plot(

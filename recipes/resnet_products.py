@@ -25,7 +25,7 @@ from torch.utils.data import Subset
 import extensions
 import trainer.random
 from recipes import drawn_products
-from recipes.online_products import SUPER_LABEL_NAMES, URL, OnlineProductsDataset, download
+from recipes.online_products import SUPER_LABEL_NAMES, URL, BadImageError, OnlineProductsDataset, download
 from recipes.transforms import ScaleAndCrop
 from trainer import Classifier, StandardUpdater, Trainer, checkpoint, concat_examples
 from trainer.checkpoint import SnapshotError
@@ -58,8 +58,12 @@ TUTORIAL: dict[str, Any] = {
     "seed": 0,
 }
 # About 12,000 small images through the network: what two cores do in a few minutes. Many pictures and few epochs,
-# for a picture costs nothing; the lower rate makes the last epoch steadier.
+# because drawing is cheap and variety prevents over-fitting; the lower rate makes the last epoch steadier.
 SAMPLE: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 0.0007, "image_size": 48, "scale": 48}
+
+
+# What a resumed run keeps: its state, or what it has learnt, would not fit another value.
+FIXED = ("model", "pretrained", "weights", "freeze", "lr", "trunk_lr_scale", "split", "seed", "scale", "image_size")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -88,7 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(data, "--test-fraction", type=float, metavar="F", help="the first part of the test list to test on")
     add(data, "--scale", type=int, metavar="N", help="pixels of the shorter side")
     add(data, "--image-size", type=int, metavar="N", help="pixels of the square cut from the middle")
-    add(data, "--workers", type=int, metavar="N", help="processes that load images (one a CPU, at most 8)")
+    add(data, "--workers", type=int, metavar="N", help="processes that load images (one for each CPU, up to 8)")
 
     model = parser.add_argument_group("model")
     add(model, "--model", metavar="NAME", help="any model of timm")
@@ -103,7 +107,7 @@ def make_parser() -> argparse.ArgumentParser:
         model,
         "--freeze",
         choices=("none", "stem", "trunk"),
-        help="leave the first layers, or all but the head",
+        help="keep the first layers, or all but the head, as they are",
     )
     add(
         model,
@@ -119,7 +123,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(training, "--lr", type=float, metavar="X", help="Adam's learning rate")
     add(training, "--device", help="such as cpu or cuda:1 (CUDA where there is one)")
     add(training, "--precision", choices=tuple(DTYPES), help="fp32, or torch's autocast")
-    add(training, "--seed", type=int, metavar="N", help="of weights, split, order and augmentation")
+    add(training, "--seed", type=int, metavar="N", help="decides the initial weights, the split and the order")
 
     run = parser.add_argument_group("run")
     add(run, "--out", metavar="DIR", help="folder of whatever the run writes")
@@ -142,7 +146,14 @@ def make_parser() -> argparse.ArgumentParser:
 def settle(args: argparse.Namespace) -> argparse.Namespace:
     """Fills in what was not asked for: from the run that is resumed, else the tutorial's or the sample's settings."""
     asked = {key: value for key, value in vars(args).items() if value is not None}
-    chosen = saved_args(args) | asked
+    saved = saved_args(args)
+    for key in FIXED:
+        if key in asked and key in saved and asked[key] != saved[key]:
+            raise ValueError(
+                f"--{key.replace('_', '-')} cannot change on --resume: the run has {saved[key]}, not {asked[key]};"
+                " leave it out, or start a new run, with --weights and a model_epoch file of this one."
+            )
+    chosen = saved | asked
     if "data" in asked:
         chosen["sample"] = asked.get("sample")
     elif "data" not in chosen and not args.download and not DATA.exists():
@@ -173,6 +184,8 @@ def saved_args(args: argparse.Namespace) -> dict[str, Any]:
 
 def check(args: argparse.Namespace) -> None:
     """Refuses values out of range, before anything is written."""
+    if args.resume is not None and args.overwrite:
+        raise ValueError("give --resume or --overwrite, not both: one goes on with the run in --out, one removes it.")
     for name in ("epochs", "batch_size", "image_size", "scale", "snapshot_interval"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {value}.")
@@ -197,12 +210,6 @@ def load_splits(args: argparse.Namespace) -> dict[str, Any]:
         download(root)
     if args.sample:
         root = drawn_products.write(DRAWN, seed=0)
-        print(
-            f"No photographs: training on pictures drawn into {root}, {args.image_size}x{args.image_size}, batch"
-            f" {args.batch_size}, {args.epochs} epochs, Adam {args.lr:g}. The real data set: --download (2.9 GB), or"
-            f" unpack {URL} to {args.data}.",
-            flush=True,
-        )
     transform = ScaleAndCrop(args.scale, args.image_size)
     train, test = (TransformDataset(OnlineProductsDataset(root, name, transform), _kind) for name in ("train", "test"))
     first = int(len(train) * 0.8)
@@ -211,6 +218,25 @@ def load_splits(args: argparse.Namespace) -> dict[str, Any]:
     else:
         train, valid = split_dataset_random(train, first, args.seed % 2**32)
     return {"train": train, "valid": valid, "test": test}
+
+
+def check_sizes(args: argparse.Namespace, data: dict[str, Any]) -> None:
+    """Refuses what the data set is too small for, before it has been trained on."""
+    if args.batch_size > len(data["train"]):
+        raise ValueError(f"--batch-size {args.batch_size} is more than the {len(data['train'])} training images.")
+    if int(len(data["test"]) * args.test_fraction) == 0:
+        raise ValueError(f"--test-fraction {args.test_fraction} of {len(data['test'])} test images leaves none.")
+
+
+def announce_sample(args: argparse.Namespace) -> None:
+    """Says that the pictures are drawn, how they are trained on, and how to get the real ones."""
+    reason = "as asked by --sample" if DATA.exists() else f"no photographs at {DATA}"
+    print(
+        f"Training on pictures drawn into {DRAWN} ({args.image_size}x{args.image_size}, batch {args.batch_size},"
+        f" {args.epochs} epochs, Adam {args.lr:g}): {reason}; the real ones come by --download (2.9 GB), or unpack"
+        f" {URL} there.",
+        flush=True,
+    )
 
 
 def _kind(sample: tuple[Any, int, int]) -> tuple[Any, int]:
@@ -258,6 +284,8 @@ def make_model(args: argparse.Namespace, fresh: bool = False) -> tuple[nn.Module
 def load_weights(model: nn.Module, path: str) -> None:
     """Loads a state_dict file; the head is left as it is, and that is said, where it has another size."""
     weights = checkpoint.load_weights(path)
+    if "updater" in weights:
+        raise ValueError(f"{path} is the snapshot of a run; give the weights beside it, a model_epoch file.")
     mine, head = model.state_dict(), _head_names(model)
     other = [key for key in weights if key in mine and weights[key].shape != mine[key].shape]
     replaced = [key for key in other if any(key.startswith(name + ".") for name in head)]
@@ -339,6 +367,7 @@ def write_args(args: argparse.Namespace) -> None:
     """Writes what the run was asked for, and with which versions."""
     versions = {"torch": torch.__version__, "timm": timm.__version__, "python": sys.version.split()[0]}
     kept = {key: value for key, value in vars(args).items() if key not in ("resume", "overwrite", "download")}
+    kept["data"] = str(Path(args.data).resolve())  # a resume may come from another folder
     write_json(Path(args.out) / "args.json", {"args": kept, "classes": SUPER_LABEL_NAMES, "versions": versions})
 
 
@@ -352,14 +381,15 @@ def resume(run: Trainer, path: str) -> None:
     if path:
         run.resume(path)
     else:
-        for file in checkpoint.find(run.out):
+        whole = [file.path for file in checkpoint.find(run.out)]
+        for file in [*sorted(set(Path(run.out).glob("snapshot_*")) - set(whole)), *whole]:
             try:
-                run.resume(file.path)
+                run.resume(file)
                 break
             except SnapshotError as error:
                 print(f"passed over: {error}")
         else:
-            raise ValueError(f"there is no good snapshot in {run.out}: start without --resume.")
+            raise ValueError(f"there is no good snapshot in {run.out}: start anew, with --overwrite and not --resume.")
     print(f"Resumed from {run.resumed_from}, iteration {run.updater.iteration}.", flush=True)
 
 
@@ -398,11 +428,9 @@ def make_run(args: argparse.Namespace, data: dict[str, Any]) -> tuple[Trainer, N
     return run, normalize
 
 
-def test(args: argparse.Namespace, data: Any, weights: Path, normalize: Normalize) -> dict[str, float]:
+def test_weights(args: argparse.Namespace, data: Any, weights: Path, normalize: Normalize) -> dict[str, float]:
     """Evaluates a fresh network, loaded from the weights file, on the first part of the test list."""
     n = int(len(data) * args.test_fraction)
-    if n == 0:
-        raise ValueError(f"--test-fraction {args.test_fraction} of {len(data)} test images leaves none.")
     kinds = sorted(set(data.dataset.super_class_ids[:n]))
     names = ", ".join(SUPER_LABEL_NAMES[kind] for kind in kinds)
     print(
@@ -431,17 +459,31 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         settle(args)
         trainer.random.set_seed(args.seed)
         old = old_files(args)
+        if args.sample:
+            announce_sample(args)
         data = load_splits(args)
+        check_sizes(args, data)
         run, normalize = make_run(args, data)
         for path in old:  # only now: nothing is lost to a mistyped option
             path.unlink(missing_ok=True)
-        if args.resume is None:
-            write_args(args)
+        write_args(args)
     except (OSError, ValueError, RuntimeError) as error:
         parser.error(str(error))
-    run.run()
-    weights = Path(args.out) / f"model_epoch-{run.updater.epoch}"
-    return test(args, data["test"], weights, normalize)
+    try:
+        run.run(show_loop_exception_msg=False)
+        weights = Path(args.out) / f"model_epoch-{run.updater.epoch}"
+        if not weights.exists():  # resumed at its end, from another folder
+            predictor = run.updater.get_model("main").predictor
+            checkpoint.write(weights, lambda file: torch.save(predictor.state_dict(), file))
+        return test_weights(args, data["test"], weights, normalize)
+    except BadImageError as error:  # from a worker it comes with the worker's traceback before the message
+        sys.exit(f"{parser.prog}: error: {str(error).strip().splitlines()[-1]}")
+    except KeyboardInterrupt:
+        iteration = run.updater.iteration
+        sys.exit(
+            f"{parser.prog}: interrupted at iteration {iteration}; --resume --out {args.out} goes on from the last"
+            " snapshot."
+        )
 
 
 if __name__ == "__main__":

@@ -153,6 +153,8 @@ def test_a_resume_without_its_log_says_so_and_goes_on(tmp_path, damage):
     with pytest.warns(UserWarning, match="log is missing or is not the log that the snapshot was made with"):
         resumed.run()
     assert [e["iteration"] for e in json.loads((tmp_path / "log").read_text())] == [5, 6]
+    if damage == "other":
+        assert len(json.loads((tmp_path / "log.old").read_text())) == 4
 
 
 def test_a_snapshot_does_not_carry_the_log(tmp_path):

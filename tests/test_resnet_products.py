@@ -129,7 +129,7 @@ def test_a_used_folder_is_refused_unless_the_run_in_it_may_go(finished, data, tm
 
 
 def test_bad_input_is_told_with_what_to_do(data, tmp_path, capsys):
-    base = ("--data", data, "--out", tmp_path / "out")
+    base = ("--data", data, "--out", tmp_path / "out", *SMALL)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     told = refused(capsys, "--data", tmp_path / "absent", "--out", tmp_path / "o1")
@@ -137,22 +137,60 @@ def test_bad_input_is_told_with_what_to_do(data, tmp_path, capsys):
     assert "Ebay_train.txt is missing" in refused(capsys, "--data", tmp_path / "empty", "--out", tmp_path / "o2")
     told = refused(capsys, *base, "--model", "resnet5")
     assert "timm has no model 'resnet5', but " in told and "resnet50" in told
-    assert "File exists" in refused(capsys, "--data", data, "--out", tmp_path / "file")
+    assert "File exists" in refused(capsys, "--data", data, *SMALL, "--out", tmp_path / "file")
     assert "No such file" in refused(capsys, *base, "--resume", tmp_path / "absent")
     assert "is not a snapshot, or is cut short" in refused(capsys, *base, "--resume", tmp_path / "file")
     assert "there is no good snapshot in" in refused(capsys, *base, "--resume")
-    assert "--scale must not be smaller than --image-size" in refused(capsys, *base, "--scale", 100)
+    assert "--scale must not be smaller than --image-size" in refused(capsys, *base, "--scale", 20)
     assert "--test-fraction must be above 0 and at most 1" in refused(capsys, *base, "--test-fraction", 1.5)
+    assert "--test-fraction 0.01 of 24 test images leaves none" in refused(
+        capsys, *base, "--test-fraction", 0.01, *SMALL
+    )
+    assert "--batch-size 39 is more than the 38 training images" in refused(capsys, *base, "--batch-size", 39)
+    assert "--trunk-lr-scale must be 0 or more, got nan" in refused(capsys, *base, "--trunk-lr-scale", "nan")
     assert "--batch-size must be 1 or more, got 0" in refused(capsys, *base, "--batch-size", 0)
     assert "torch sees no CUDA device here" in refused(capsys, *base, "--device", "cuda") or torch.cuda.is_available()
     assert "--workers must be 0 or more, got -1" in refused(capsys, *base, "--workers", -1)
     assert "invalid choice: 'fp8'" in refused(capsys, *base, "--precision", "fp8")
 
 
-def test_a_snapshot_of_another_model_is_refused_with_the_keys(finished, data, capsys):
+def test_what_a_resumed_run_cannot_change_is_refused(finished, tmp_path, capsys):
     out, _ = finished
-    told = refused(capsys, "--data", data, "--out", out, "--resume", "--model", "resnet18")
-    assert "Missing key(s) in state_dict" in told
+    for option, value in [("model", "resnet18"), ("lr", 0.1), ("seed", 5), ("split", "tutorial"), ("freeze", "stem")]:
+        told = refused(capsys, "--out", out, "--resume", f"--{option}", value)
+        assert f"--{option} cannot change on --resume: the run has " in told
+    assert "give --resume or --overwrite, not both" in refused(capsys, "--out", out, "--resume", "--overwrite")
+    (tmp_path / "args.json").write_text("{")
+    assert "args.json cannot be read" in refused(capsys, "--out", tmp_path, "--resume")
+
+
+def test_a_finished_run_may_be_resumed_into_another_folder_and_on_from_there(finished, tmp_path):
+    out, result = finished
+    again = resnet_products.main(["--resume", str(out / "snapshot_epoch-2"), "--out", str(tmp_path)])
+    assert again == pytest.approx(result)
+    resnet_products.main(["--resume", str(out / "snapshot_epoch-1"), "--out", str(tmp_path), "--epochs", "3"])
+    assert json.loads((tmp_path / "args.json").read_text())["args"]["epochs"] == 3
+    assert (tmp_path / "model_epoch-3").exists()
+
+
+def test_a_cut_snapshot_is_passed_over_with_a_word(data, tmp_path, capsys):
+    train(data, tmp_path)
+    newest = tmp_path / "snapshot_epoch-2"
+    newest.write_bytes(newest.read_bytes()[:10000])
+    resnet_products.main(["--out", str(tmp_path), "--resume"])
+    out = capsys.readouterr().out
+    assert "snapshot_epoch-2 is not a snapshot, or is cut short" in out and "snapshot_epoch-1, iteration" in out
+
+
+def test_an_interrupted_run_says_how_to_go_on(data, tmp_path, monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(resnet_products.StandardUpdater, "update_core", interrupt)
+    with pytest.raises(
+        SystemExit, match=r"interrupted at iteration 0; --resume --out .* goes on from the last snapshot"
+    ):
+        train(data, tmp_path)
 
 
 def test_a_mistyped_option_loses_nothing(data, tmp_path, capsys):
@@ -168,7 +206,9 @@ def test_a_broken_photograph_stops_the_run_with_its_path(data, tmp_path):
     path = broken / "sofa_final" / "100017_0.JPG"
     path.write_bytes(path.read_bytes()[:500])
     for workers in ("0", "1"):
-        with pytest.raises(OSError, match=r"sofa_final/100017_0.JPG \(Ebay_train.txt, line \d+\) cannot be used"):
+        with pytest.raises(
+            SystemExit, match=r"error: .*sofa_final/100017_0.JPG \(Ebay_train.txt, line \d+\) cannot be"
+        ):
             train(broken, tmp_path / workers, "--workers", workers)
 
 
@@ -214,6 +254,11 @@ def test_weights_of_a_file_are_loaded_and_a_head_of_another_size_replaced(tmp_pa
     assert "its head (fc.weight, fc.bias) is of another size and is replaced by a new one" in capsys.readouterr().out
     assert torch.equal(model.layer1[0].conv1.weight, other.layer1[0].conv1.weight)
     assert model.fc.weight.shape[0] == len(SUPER_LABEL_NAMES)
+
+
+def test_a_snapshot_is_no_file_of_weights(finished):
+    with pytest.raises(ValueError, match="is the snapshot of a run; give the weights beside it, a model_epoch file"):
+        resnet_products.make_model(parse("--weights", str(finished[0] / "snapshot_epoch-2")))
 
 
 def test_weights_that_do_not_fit_are_refused_with_the_keys(tmp_path):
@@ -301,8 +346,13 @@ def test_without_photographs_it_says_so_in_one_line_and_draws(tmp_path, monkeypa
     monkeypatch.setattr(drawn_products, "TEST_PRODUCTS", 1)
     resnet_products.main([*SMALL, "--epochs", "1"])
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith("No photographs: training on pictures drawn into data/drawn_products, 32x32, batch 16")
-    assert "--download (2.9 GB), or unpack http" in first
+    assert first.startswith(
+        "Training on pictures drawn into data/drawn_products (32x32, batch 16, 1 epochs, Adam 0.0007)"
+    )
+    assert (
+        "no photographs at data/Stanford_Online_Products; the real ones come by --download (2.9 GB), or unpack http"
+        in first
+    )
     assert (tmp_path / "data/drawn_products/Ebay_train.txt").exists() and (tmp_path / "result/test.json").exists()
 
 
@@ -360,10 +410,10 @@ def test_each_quantity_has_a_panel_with_training_and_validation_and_several_runs
     ]
 
 
-def test_gaps_between_known_values_are_interpolated(tmp_path):
+def test_gaps_between_known_values_are_bridged_and_nothing_is_invented(tmp_path):
     table = plot_log.read_log(log_of(tmp_path / "log", [None, 0.5, None, 0.7]))
     curve = plot_log.curve(table, "validation/main/loss", "iteration")
-    assert curve.index.tolist() == [10, 15, 20] and curve.tolist() == pytest.approx([0.5, 0.6, 0.7])
+    assert curve.index.tolist() == [10, 20] and curve.tolist() == [0.5, 0.7]
     assert plot_log.curve(table, "main/loss", "epoch").index.tolist() == [0.5, 1, 1.5, 2]
 
 

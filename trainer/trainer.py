@@ -116,7 +116,7 @@ class Trainer:
         *,
         call_before_training: bool = False,
     ) -> None:
-        """Registers an extension: an :class:`~trainer.Extension` or any function of the trainer.
+        """Registers an extension: any function of the trainer, or a :class:`~trainer.Extension`.
 
         Args:
             extension: Called as ``extension(trainer)`` in iterations in which the trigger fires.
