@@ -87,11 +87,11 @@ class MultiprocessIterator(SerialIterator):
             self._ahead.clear()
             self._batches = iter(self._workers())
         try:
-            batch = next(self._batches)
+            batch, after = next(self._batches), self._ahead.popleft()
         except BaseException:
             self.finalize()  # a worker may be dead: new ones fetch this batch at the next call
             raise
-        return (batch if self.collate_fn is None else as_tuple(batch)), self._ahead.popleft()
+        return (batch if self.collate_fn is None else as_tuple(batch)), after
 
     def _workers(self) -> DataLoader[Any]:
         if self._loader is None:
