@@ -148,7 +148,10 @@ class _LogFile:
         self.close()
         self.name, self.path = name, (folder / name).resolve()
         if self.path in self.in_use:
-            raise ValueError(f"two LogReports write to {folder / name}: give one of them another filename.")
+            raise ValueError(
+                f"two LogReports write to {folder / name}: give one of them another filename, or call finalize() on the"
+                " trainer of a loop that ended early."
+            )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._open()
         self._size = len(body)

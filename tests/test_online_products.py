@@ -319,7 +319,6 @@ def test_a_download_that_is_cut_goes_on_where_it_stopped(tmp_path, serve, archiv
 
 def test_a_download_goes_on_the_next_time_where_the_server_stopped_for_good(tmp_path, serve, archive):
     server = serve(archive, cut=700)
-    server.resumes = True
     dead = serve(archive, cut=0)
     (tmp_path / "sop.zip.part").write_bytes(archive[:700])
     with pytest.raises(OSError, match=r"the connection failed 2 times .*; what came is kept in .*sop.zip.part"):

@@ -178,7 +178,9 @@ def test_one_trigger_for_two_extensions_is_refused(run):
         run.extend(lambda t: None, name="b", trigger=trigger)
     with pytest.raises(ValueError, match="is already that of 'stop'"):
         run.extend(lambda t: None, name="c", trigger=run.stop_trigger)
-    assert [run.get_extension(name) is not None for name in ("a",)] == [True]
+    for name in "bc":
+        with pytest.raises(ValueError, match=f"extension {name} not found"):
+            run.get_extension(name)
 
 
 def test_call_before_training_calls_once_before_the_first_iteration_whatever_the_trigger(run):
