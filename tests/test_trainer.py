@@ -292,7 +292,6 @@ def test_a_hand_written_loop_may_make_its_own_update(run):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            run.updater.iteration += 1
     assert run.updater.iteration == 4
     assert "main/loss" in run.observation
 

@@ -10,6 +10,7 @@ from trainer.reporter import (
     Reporter,
     Summary,
     Weighted,
+    get_current_reporter,
     report,
     report_scope,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "Weighted",
     "accuracy",
     "concat_examples",
+    "get_current_reporter",
     "make_extension",
     "report",
     "report_scope",

@@ -89,6 +89,7 @@ def make_extension(
     finalizer: Callable[[], None] | None = None,
     initializer: Callable[[Trainer], None] | None = None,
     on_error: Callable[[Trainer, BaseException, TracebackType | None], None] | None = None,
+    **kwargs: Any,
 ) -> Callable[[F], F]:
     """Decorates a function of the trainer with what ``extend`` looks for. Chainer: ``training.make_extension``.
 
@@ -99,6 +100,10 @@ def make_extension(
         finalizer: Called without arguments at the end.
         initializer: Called with the trainer before training.
         on_error: Called with trainer, exception and traceback when training failed.
+        **kwargs: None is known.
+
+    Raises:
+        TypeError: If another argument is given; ``ValueError`` for Chainer's old ``invoke_before_training``.
 
     Example:
         >>> from trainer import make_extension
@@ -108,6 +113,7 @@ def make_extension(
         >>> say_epoch.trigger, say_epoch.default_name
         ((1, 'epoch'), 'say_epoch')
     """
+    refuse_old(kwargs)
 
     def decorate(function: F) -> F:
         attributes = {
@@ -123,3 +129,20 @@ def make_extension(
         return function
 
     return decorate
+
+
+def refuse_old(kwargs: dict[str, Any]) -> None:
+    """Refuses unknown keyword arguments; of ``invoke_before_training`` (Chainer 1) it says what to write instead.
+
+    Example:
+        >>> from trainer.extension import refuse_old
+        >>> refuse_old({"invoke_before_training": True})
+        Traceback (most recent call last):
+        ValueError: invoke_before_training is gone; define initialize(trainer), or extend(call_before_training=True).
+    """
+    if "invoke_before_training" in kwargs:
+        raise ValueError(
+            "invoke_before_training is gone; define initialize(trainer), or extend(call_before_training=True)."
+        )
+    if kwargs:
+        raise TypeError(f"unexpected keyword argument {next(iter(kwargs))!r}.")

@@ -103,12 +103,13 @@ class Reporter:
     def __init__(self) -> None:
         self.observation: dict[str, Any] = {}
         self._names: dict[int, str] = {}
-        self._observers: list[object] = []  # held, so that no id is used a second time
+        self._observers: dict[int, object] = {}  # held, so that no id is used a second time
+        self._compiled: set[int] = set()  # what may not report
 
     def add_observer(self, name: str, observer: object) -> None:
         """Registers an object: what it reports is called ``name/key``."""
         self._names[id(observer)] = name
-        self._observers.append(observer)
+        self._observers[id(observer)] = observer
 
     def add_observers(self, prefix: str, observers: Iterable[tuple[str, object]]) -> None:
         """Registers several objects, each as ``prefix + name``, nothing put between."""
@@ -119,18 +120,26 @@ class Reporter:
         """Registers a model as ``name`` and every module in it as ``name/path/to/it``."""
         for path, module in model.named_modules():
             self.add_observer(f"{name}/{path.replace('.', '/')}" if path else name, module)
+            if getattr(module, "_compiled_call_impl", None) is not None:  # set by Module.compile()
+                self._compiled.update(id(part) for part in module.modules())
 
     @contextmanager
     def scope(self, observation: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Makes this the current reporter and ``observation`` its target, until the block ends."""
         previous, self.observation = self.observation, observation
-        stack = _stack()
-        stack.append(self)
         try:
-            yield observation
+            with self:
+                yield observation
         finally:
-            stack.pop()
             self.observation = previous
+
+    def __enter__(self) -> Reporter:
+        """Makes this the current reporter until the block ends."""
+        _stack().append(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _stack().pop()
 
     def report(self, values: Mapping[str, Any], observer: object | None = None) -> None:
         """Stores values in the observation; see :func:`report`."""
@@ -140,23 +149,32 @@ class Reporter:
             try:
                 prefix = self._names[id(observer)] + "/"
             except KeyError:
-                raise _UnknownObserverError(observer, sorted(set(self._names.values()))) from None
+                raise UnknownKeyError(
+                    f"Given observer is not registered to the reporter: a {type(observer).__name__}, and only"
+                    f" {sorted(set(self._names.values()))} are; report from a model that the updater or the Evaluator"
+                    " was given, or call report(values) without an observer."
+                ) from None
+            if id(observer) in self._compiled:
+                raise RuntimeError(
+                    f"{prefix[:-1]} reports {sorted(values)} and is compiled: the graph would break at the report."
+                    " Report from the module that calls it, as Classifier does, or compile the parts below it."
+                )
         observation = self.observation
         for key, value in values.items():
             observation[prefix + key] = kept(value)
 
 
-class _UnknownObserverError(KeyError):
-    def __init__(self, observer: object, names: list[str]) -> None:
-        super().__init__(observer, names)
-        self.observer, self.names = observer, names
+class UnknownKeyError(KeyError):
+    """A ``KeyError`` that prints its message as it is, not in quotes.
 
-    def __str__(self) -> str:  # KeyError would print the message in quotes
-        return (
-            f"Given observer is not registered to the reporter: a {type(self.observer).__name__}, and only"
-            f" {self.names} are; report from a model that the updater or the Evaluator was given, or call"
-            " report(values) without an observer."
-        )
+    Example:
+        >>> from trainer.reporter import UnknownKeyError
+        >>> str(UnknownKeyError("'main/los' was not observed."))
+        "'main/los' was not observed."
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 _local = threading.local()
@@ -170,6 +188,24 @@ def _stack() -> list[Reporter]:
     return stack
 
 
+def get_current_reporter() -> Reporter:
+    """Returns what :func:`report` reports to. Chainer: ``get_current_reporter``.
+
+    Raises:
+        IndexError: If there is none: outside an iteration, an evaluation and ``with reporter``.
+
+    Example:
+        >>> import trainer
+        >>> with trainer.Reporter() as reporter:
+        ...     trainer.get_current_reporter() is reporter
+        True
+    """
+    stack = _stack()
+    if not stack:
+        raise IndexError("there is no current reporter outside an iteration; enter one: with Reporter() as reporter.")
+    return stack[-1]
+
+
 def report(values: Mapping[str, Any], observer: object | None = None) -> None:
     """Reports values to the current reporter; without one (a model called outside training) it does nothing.
 
@@ -181,6 +217,7 @@ def report(values: Mapping[str, Any], observer: object | None = None) -> None:
 
     Raises:
         KeyError: If the observer is not registered.
+        RuntimeError: If it was compiled, or is part of what was.
 
     Example:
         >>> import trainer
@@ -229,6 +266,42 @@ def kept(value: Any) -> Any:
     if isinstance(value, tuple) and len(value) == 2:
         return Weighted(kept(value[0]), kept(value[1]))
     return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def averaged(observations: Iterable[Observation]) -> dict[str, Any]:
+    """Returns the weighted mean of each value over several observations, without waiting for the device.
+
+    A :class:`Ratio` stays one, with both parts added up; what is no number is taken from the last observation.
+
+    Example:
+        >>> from trainer import Observation, Ratio
+        >>> from trainer.reporter import averaged
+        >>> mean = averaged([Observation(x=1.0, hits=Ratio(1, 2)), Observation(x=2.0, hits=Ratio(0, 2))])
+        >>> float(mean["x"]), mean["hits"]
+        (1.5, Ratio(total=1, count=4))
+    """
+    columns: dict[str, list[tuple[Any, float]]] = {}
+    for observation in observations:
+        for key, value in observation.items():
+            columns.setdefault(key, []).append((value, observation.weight))
+    means: dict[str, Any] = {}
+    for key, column in columns.items():
+        values = [value for value, _ in column]
+        if all(type(value) is Ratio for value in values):
+            means[key] = Ratio(sum(value.total for value in values), sum(value.count for value in values))
+        elif all(type(value) is Weighted or is_scalar(value) for value in values):
+            pairs = [(v.value, v.weight) if type(v) is Weighted else (v, weight) for v, weight in column]
+            x = torch.stack([_float64(value) for value, _ in pairs])
+            weights = torch.stack([_float64(weight).to(x.device) for _, weight in pairs])
+            total = torch.where(weights == 0, 0.0, x * weights).sum()  # what weighs 0 may be NaN
+            means[key] = Weighted(total / weights.sum(), weights.sum())
+        else:
+            means[key] = values[-1]
+    return means
+
+
+def _float64(value: Any) -> Tensor:
+    return torch.as_tensor(value).to(torch.float64)
 
 
 class Summary:
@@ -357,12 +430,12 @@ class DictSummary:
                 continue
             value, weight = observation[key], plain_weight
             if isinstance(value, tuple) and type(value) is not Ratio:
-                if len(value) != 2 or not _is_scalar(value[0]):
+                if len(value) != 2 or not is_scalar(value[0]):
                     continue
                 value, weight = value
-                if not _is_scalar(weight):
+                if not is_scalar(weight):
                     raise ValueError(f"the weight of {key!r} must be a number or 0-d tensor, got {weight!r}.")
-            elif type(value) is not Ratio and not _is_scalar(value):
+            elif type(value) is not Ratio and not is_scalar(value):
                 continue
             try:
                 summary = self._summaries[key]
@@ -393,7 +466,14 @@ class DictSummary:
             summary.load_state_dict(sums)
 
 
-def _is_scalar(value: Any) -> bool:
+def is_scalar(value: Any) -> bool:
+    """Tells whether a value is a number, or an array or tensor with 0 dimensions.
+
+    Example:
+        >>> from trainer.reporter import is_scalar
+        >>> is_scalar(1.5), is_scalar("1.5")
+        (True, False)
+    """
     if isinstance(value, (float, int)):
         return True
     return not isinstance(value, str) and getattr(value, "ndim", None) == 0

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from trainer import checkpoint, random
-from trainer.extension import PRIORITY_READER
+from trainer.extension import PRIORITY_READER, refuse_old
 from trainer.reporter import Observation, Reporter
 from trainer.state import load_into, state_of
-from trainer.triggers import IntervalTrigger, get_trigger
+from trainer.triggers import ProgressTrigger, get_trigger
 
 
 @dataclass
@@ -47,7 +47,9 @@ class Trainer:
     trigger asked right before its extension; the stop trigger; the snapshots.
 
     Args:
-        updater: Does one update, as :class:`~trainer.StandardUpdater`.
+        updater: Does one update, as :class:`~trainer.StandardUpdater`: anything with ``update()``, ``iteration``,
+            ``epoch`` and ``epoch_detail``. Used where it has them: ``get_all_models`` (whose reports get names),
+            ``connect_trainer`` (told of the trainer), ``finalize``, ``state_dict`` and ``load_state_dict``.
         stop_trigger: ``(10, "epoch")`` stops when ten epochs are reached; a function of the trainer stops when it
             says so; None never.
         out: Folder of whatever the extensions write; made at the start.
@@ -86,8 +88,7 @@ class Trainer:
         self.out = out
         self.observation: dict[str, Any] = {}
         self.reporter = Reporter()
-        for name, model in updater.get_all_models().items():
-            self.reporter.add_model(name, model)
+        self._register_models()
         self.run_id = secrets.token_hex(8)
         self.resumed_from: Path | None = None
 
@@ -102,8 +103,14 @@ class Trainer:
         self._elapsed = 0.0  # before this start; after the end, all of it
         self._random: dict[str, Any] | None = None  # loaded, to be put back when everything is initialized
 
+        if connect := getattr(updater, "connect_trainer", None):
+            connect(self)
         for extension in extensions or ():
             self.extend(extension)
+
+    def _register_models(self) -> None:
+        for name, model in getattr(self.updater, "get_all_models", dict)().items():
+            self.reporter.add_model(name, model)
 
     # -- extensions
 
@@ -115,6 +122,7 @@ class Trainer:
         priority: int | None = None,
         *,
         call_before_training: bool = False,
+        **kwargs: Any,
     ) -> None:
         """Registers an extension: any function of the trainer, or a :class:`~trainer.Extension`.
 
@@ -126,12 +134,14 @@ class Trainer:
             priority: By default the extension's own, or ``PRIORITY_READER``. Among equals the first registered
                 is called first.
             call_before_training: Call it also once before the first iteration of a fresh run.
+            **kwargs: None is known; Chainer's old ``invoke_before_training`` is told what to write instead.
 
         Raises:
             TypeError: If no name is given and the extension has none.
             ValueError: If the name is ``training``, or the trigger object is in use by another extension: a trigger
                 remembers when it was last asked, and would fire for the first one only.
         """
+        refuse_old(kwargs)
         name = name or next(
             (n for n in (getattr(extension, a, None) for a in ("name", "default_name", "__name__")) if n),
             None,
@@ -215,7 +225,10 @@ class Trainer:
 
                 while not trainer.finished:
                     with trainer.iteration():
-                        trainer.updater.update()
+                        x, t = updater.next_batch()
+                        optimizer.zero_grad()
+                        model(x, t).backward()
+                        optimizer.step()
 
         Raises:
             RuntimeError: If training is over.
@@ -227,7 +240,10 @@ class Trainer:
         try:
             self.observation = observation = Observation()
             with self.reporter.scope(observation):
+                before = self.updater.iteration
                 yield
+                if self.updater.iteration == before:  # a block of one's own, without updater.update()
+                    self.updater.iteration += 1
                 observation.weight = getattr(self.updater, "batch_size", 1)
                 for trigger, extension in self._loop:
                     if trigger(self):
@@ -241,12 +257,11 @@ class Trainer:
         self._conclude(stop)
 
     def _should_stop(self, resumed: bool = False) -> bool:
-        if isinstance(self.stop_trigger, IntervalTrigger):
-            return self.stop_trigger.reached(self)
-        if resumed and hasattr(self.stop_trigger, "state_dict"):  # was asked of this iteration before it was saved
-            return self._stop_fired
-        self._stop_fired = self._stop_fired or bool(self.stop_trigger(self))
-        return self._stop_fired
+        trigger = self.stop_trigger
+        if not (resumed and hasattr(trigger, "state_dict")):  # else it was asked of this iteration before the save
+            self._stop_fired = bool(trigger(self)) or self._stop_fired
+        reached = getattr(trigger, "reached", None)  # what says by itself whether the end lies behind may be moved
+        return self._stop_fired if reached is None else bool(reached(self))
 
     # -- the life of the extensions
 
@@ -254,12 +269,12 @@ class Trainer:
         """Opens what the run needs: state first, then every extension, highest priority first."""
         Path(self.out).mkdir(parents=True, exist_ok=True)
         entries = self._ordered()
-        self._loop = [(entry.trigger, entry.extension) for entry in entries if not entry.runs_last]
-        self._last = [(entry.trigger, entry.extension) for entry in entries if entry.runs_last]
+        self.wrap_calls(None)
         self._start_time = time.perf_counter()
         self._phase = "running"
-        self._closers = [self.updater.finalize]
+        self._closers = [self.updater.finalize] if hasattr(self.updater, "finalize") else []
         try:
+            self._register_models()  # once more: it may have been compiled since, or have other parts
             for entry in entries:
                 if restore := entry.hook("restore"):
                     restore(self)
@@ -282,6 +297,18 @@ class Trainer:
             self._close_after(error)
             raise
         self._conclude(stop)
+
+    def wrap_calls(self, wrap: Callable[[str, Callable[[Trainer], Any]], Callable[[Trainer], Any]] | None) -> None:
+        """Has each extension called through ``wrap(name, extension)`` from the next iteration on: to time it, say.
+
+        Args:
+            wrap: Returns what to call in place of the extension; None takes the wrapping off.
+        """
+        calls: tuple[list[Any], list[Any]] = ([], [])
+        for entry in self._ordered():
+            call = entry.extension if wrap is None else wrap(entry.name, entry.extension)
+            calls[bool(entry.runs_last)].append((entry.trigger, call))
+        self._loop, self._last = calls
 
     def _ordered(self) -> list[_Entry]:
         return sorted(self._entries.values(), key=lambda entry: (entry.runs_last, -entry.priority))
@@ -359,7 +386,8 @@ class Trainer:
         """Returns the state of the whole run: model, optimizer, data order, extensions, triggers, random state."""
         return {
             "run_id": self.run_id,
-            "updater": self.updater.state_dict(),
+            "iteration": self.updater.iteration,
+            "updater": state_of(self.updater),
             "extensions": {name: state_of(entry.extension) for name, entry in self._entries.items()},
             "triggers": {name: state_of(entry.trigger) for name, entry in self._entries.items()},
             "stop_trigger": state_of(self.stop_trigger),
@@ -387,7 +415,7 @@ class Trainer:
                 load_into(entry.trigger, state["triggers"][name], f"the trigger of extension {name!r}")
             else:
                 warnings.warn(f"extension {name!r} is not in the snapshot: it starts fresh.", stacklevel=2)
-            if isinstance(entry.trigger, IntervalTrigger) and not state["triggers"].get(name):
+            if isinstance(entry.trigger, ProgressTrigger) and not state["triggers"].get(name):
                 entry.trigger(self)  # new: what was crossed before the resume is past
         for name in saved:
             if name not in self._entries:

@@ -1,36 +1,23 @@
 """When things happen: a trigger is a function from the trainer to a bool."""
 
-from __future__ import annotations
+from trainer.triggers.best_value import BestValueTrigger, MaxValueTrigger, MinValueTrigger
+from trainer.triggers.early_stopping import EarlyStoppingTrigger
+from trainer.triggers.interval import IntervalTrigger, get_trigger
+from trainer.triggers.manual_schedule import ManualScheduleTrigger
+from trainer.triggers.once import OnceTrigger
+from trainer.triggers.progress import ProgressTrigger, epoch_progress
+from trainer.triggers.time import TimeTrigger
 
-from collections.abc import Callable
-from typing import Any
-
-from trainer.triggers.interval import IntervalTrigger, epoch_progress
-
-__all__ = ["IntervalTrigger", "epoch_progress", "get_trigger"]
-
-
-def get_trigger(trigger: Any) -> Callable[..., bool]:
-    """Returns a trigger: a callable as it is, ``(period, unit)`` as :class:`IntervalTrigger`, None as never.
-
-    Raises:
-        TypeError: If it is none of these.
-
-    Example:
-        >>> from trainer.triggers import get_trigger
-        >>> get_trigger((0.1, "epoch"))
-        IntervalTrigger(0.1, 'epoch')
-    """
-    if trigger is None:
-        return _never
-    if callable(trigger):
-        return trigger  # type: ignore[no-any-return]
-    if isinstance(trigger, (tuple, list)) and len(trigger) == 2:
-        return IntervalTrigger(*trigger)
-    raise TypeError(
-        f"a trigger must be (period, unit), a function of the trainer, or None, got {trigger!r}; e.g. (1, 'epoch')."
-    )
-
-
-def _never(trainer: Any) -> bool:
-    return False
+__all__ = [
+    "BestValueTrigger",
+    "EarlyStoppingTrigger",
+    "IntervalTrigger",
+    "ManualScheduleTrigger",
+    "MaxValueTrigger",
+    "MinValueTrigger",
+    "OnceTrigger",
+    "ProgressTrigger",
+    "TimeTrigger",
+    "epoch_progress",
+    "get_trigger",
+]

@@ -1,0 +1,123 @@
+"""When an observed value is better than ever before."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from trainer.reporter import DictSummary, UnknownKeyError
+from trainer.state import load_into, state_of
+from trainer.triggers.interval import get_trigger
+
+if TYPE_CHECKING:
+    from trainer.trainer import Trainer
+
+
+class BestValueTrigger:
+    """Fires when the mean of a value over an interval is better than the best so far. Chainer: ``BestValueTrigger``.
+
+    The first value is the best; NaN never is.
+
+    Args:
+        key: The observed value.
+        compare: Called as ``compare(best, new)``; tells whether the new one is better.
+        trigger: When the mean is taken and compared.
+
+    Attributes:
+        best_value: The best mean so far; None before the first.
+
+    Raises:
+        KeyError: When asked, if the value was not observed in a whole interval.
+
+    Example:
+        >>> from extensions import snapshot
+        >>> from trainer.triggers import BestValueTrigger
+        >>> trigger = BestValueTrigger("main/loss", lambda best, new: new < 0.9 * best)
+        >>> run.extend(snapshot(filename="good_{.updater.epoch}"), trigger=trigger)
+        >>> run.run()
+        >>> (tmp / "good_1").exists()
+        True
+    """
+
+    def __init__(self, key: str, compare: Callable[[float, float], bool], trigger: Any = (1, "epoch")) -> None:
+        self.key = key
+        self.best_value: float | None = None
+        self._compare = compare
+        self._trigger = get_trigger(trigger)
+        self._summary = DictSummary()
+
+    def __call__(self, trainer: Trainer) -> bool:
+        """Adds the value to the mean; when that is due, tells whether it is the best."""
+        self._summary.add(trainer.observation, (self.key,))
+        if not self._trigger(trainer):
+            return False
+        means = self._summary.compute_mean()
+        if self.key not in means:
+            raise UnknownKeyError(
+                f"{self.key!r} was not observed since the last question, only {sorted(trainer.observation)} now;"
+                " correct the key, or let what reports it come first."
+            )
+        self._summary = DictSummary()
+        value, best = means[self.key], self.best_value
+        if value != value or not (best is None or self._compare(best, value)):
+            return False
+        self.best_value = value
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the best value, the mean under way and the state of the inner trigger."""
+        return {
+            "best": self.best_value,
+            "summary": self._summary.state_dict(),
+            "trigger": state_of(self._trigger),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`state_dict` returned."""
+        self.best_value = state["best"]
+        self._summary.load_state_dict(state["summary"])
+        load_into(self._trigger, state["trigger"], f"the trigger of {type(self).__name__}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.key!r})"
+
+
+class MaxValueTrigger(BestValueTrigger):
+    """Fires when the mean of a value is greater than ever before. Chainer: ``MaxValueTrigger``.
+
+    Args:
+        key: The observed value.
+        trigger: When the mean is taken and compared.
+
+    Example:
+        >>> from extensions import snapshot
+        >>> from trainer.triggers import MaxValueTrigger
+        >>> run.extend(snapshot(filename="best_{.updater.epoch}"), trigger=MaxValueTrigger("main/accuracy"))
+        >>> run.run()
+        >>> (tmp / "best_1").exists()
+        True
+    """
+
+    def __init__(self, key: str, trigger: Any = (1, "epoch")) -> None:
+        super().__init__(key, operator.lt, trigger)
+
+
+class MinValueTrigger(BestValueTrigger):
+    """Fires when the mean of a value is less than ever before. Chainer: ``MinValueTrigger``.
+
+    Args:
+        key: The observed value.
+        trigger: When the mean is taken and compared.
+
+    Example:
+        >>> from extensions import snapshot
+        >>> from trainer.triggers import MinValueTrigger
+        >>> run.extend(snapshot(filename="best_{.updater.epoch}"), trigger=MinValueTrigger("main/loss"))
+        >>> run.run()
+        >>> (tmp / "best_1").exists()
+        True
+    """
+
+    def __init__(self, key: str, trigger: Any = (1, "epoch")) -> None:
+        super().__init__(key, operator.gt, trigger)

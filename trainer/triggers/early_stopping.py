@@ -1,0 +1,132 @@
+"""When an observed value has not become better for a while."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from trainer.reporter import DictSummary
+from trainer.state import load_into, state_of
+from trainer.triggers.interval import get_trigger
+
+if TYPE_CHECKING:
+    from trainer.trainer import Trainer
+
+
+class EarlyStoppingTrigger:
+    """Fires when ``patience`` checks in a row found no better mean than the best. Chainer: ``EarlyStoppingTrigger``.
+
+    It is meant as stop trigger: ``Trainer(updater, EarlyStoppingTrigger(monitor="validation/main/loss"))``.
+
+    Args:
+        check_trigger: When the mean since the last check is compared with the best.
+        monitor: The observed value. A check in an iteration that did not observe it is passed over with a warning.
+        patience: Checks without a better mean until it fires; 3 by default.
+        mode: ``"max"``, ``"min"``, or ``"auto"``: max where the key says accuracy, min where it says loss.
+        verbose: Whether to print what each check finds.
+        max_trigger: When training ends at the latest.
+        patients: Chainer's other word for ``patience``.
+
+    Raises:
+        ValueError: If the mode is another, or cannot be told from the key; or ``patience`` is not positive.
+        TypeError: If both ``patience`` and ``patients`` are given.
+
+    Example:
+        >>> from trainer import Trainer
+        >>> from trainer.triggers import EarlyStoppingTrigger
+        >>> trigger = EarlyStoppingTrigger(monitor="main/accuracy", patience=2, max_trigger=(50, "epoch"))
+        >>> trainer = Trainer(run.updater, trigger, out=tmp)
+        >>> trainer.run()
+        >>> trainer.updater.epoch < 50
+        True
+    """
+
+    def __init__(
+        self,
+        check_trigger: Any = (1, "epoch"),
+        monitor: str = "main/loss",
+        patience: int | None = None,
+        mode: str = "auto",
+        verbose: bool = False,
+        max_trigger: Any = (100, "epoch"),
+        *,
+        patients: int | None = None,
+    ) -> None:
+        if patience is not None and patients is not None:
+            raise TypeError("patience and patients are one thing: give patience.")
+        patience = next((p for p in (patience, patients) if p is not None), 3)
+        if patience < 1:
+            raise ValueError(f"patience must be 1 or more checks, got {patience}.")
+        if mode not in ("auto", "max", "min"):
+            raise ValueError(f"mode must be 'auto', 'max' or 'min', got {mode!r}.")
+        if mode == "auto":
+            accuracy, loss = monitor.rfind("accuracy"), monitor.rfind("loss")
+            if accuracy == loss:
+                raise ValueError(
+                    f"mode must be 'max' or 'min' here: {monitor!r} does not say whether more is better;"
+                    " 'auto' knows accuracy and loss only."
+                )
+            mode = "max" if accuracy > loss else "min"
+        self.monitor = monitor
+        self.patience = patience
+        self.mode = mode
+        self.verbose = verbose
+        self.best: float | None = None
+        self.count = 0  # checks in a row without a better mean
+        self._check_trigger = get_trigger(check_trigger)
+        self._max_trigger = get_trigger(max_trigger)
+        self._summary = DictSummary()
+
+    def __call__(self, trainer: Trainer) -> bool:
+        """Adds the value to the mean; tells whether it is time to stop."""
+        self._summary.add(trainer.observation, (self.monitor,))
+        if self._max_trigger(trainer):
+            return True
+        if not self._check_trigger(trainer):
+            return False
+        if self.monitor not in trainer.observation:
+            warnings.warn(
+                f"{self.monitor!r} is not observed in this iteration, only {sorted(trainer.observation)}: early"
+                " stopping passes this check over; correct the key, or check when it is reported.",
+                stacklevel=2,
+            )
+            return False
+        value = self._summary.compute_mean()[self.monitor]
+        self._summary = DictSummary()
+        best = float("-inf" if self.mode == "max" else "inf") if self.best is None else self.best
+        if value > best if self.mode == "max" else value < best:
+            self.best, self.count = value, 0
+        else:
+            self.count += 1
+        if self.verbose:
+            print(f"early stopping: {self.monitor} {value:g}, best {self.best}, {self.count} of {self.patience}")
+        return self.count >= self.patience
+
+    def reached(self, trainer: Trainer) -> bool:
+        """Tells whether training is over, without a new check: so a resumed run may be given more patience."""
+        reached = getattr(self._max_trigger, "reached", None)
+        return self.count >= self.patience or (reached is not None and reached(trainer))
+
+    def get_training_length(self) -> tuple[float, str]:
+        """Returns period and unit of ``max_trigger``: how long training takes at most."""
+        return self._max_trigger.get_training_length()  # type: ignore[attr-defined,no-any-return]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the best mean, the count, the mean under way and the states of both triggers."""
+        return {
+            "best": self.best,
+            "count": self.count,
+            "summary": self._summary.state_dict(),
+            "check_trigger": state_of(self._check_trigger),
+            "max_trigger": state_of(self._max_trigger),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`state_dict` returned."""
+        self.best, self.count = state["best"], state["count"]
+        self._summary.load_state_dict(state["summary"])
+        load_into(self._check_trigger, state["check_trigger"], "the check_trigger of EarlyStoppingTrigger")
+        load_into(self._max_trigger, state["max_trigger"], "the max_trigger of EarlyStoppingTrigger")
+
+    def __repr__(self) -> str:
+        return f"EarlyStoppingTrigger(monitor={self.monitor!r}, patience={self.patience})"

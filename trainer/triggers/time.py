@@ -1,0 +1,52 @@
+"""Every so many seconds of training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.trainer import Trainer
+
+
+class TimeTrigger:
+    """Fires when another period of ``trainer.elapsed_time`` has passed. Chainer: ``TimeTrigger``.
+
+    Time before a resume counts. Of several periods passed at once each fires, one a question.
+
+    Args:
+        period: Seconds, a positive number.
+
+    Raises:
+        ValueError: If the period is not positive.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from trainer.triggers import TimeTrigger
+        >>> trigger = TimeTrigger(60)
+        >>> [trigger(SimpleNamespace(elapsed_time=t)) for t in (30, 61, 90, 125)]
+        [False, True, False, True]
+    """
+
+    def __init__(self, period: float) -> None:
+        if not isinstance(period, (int, float)) or not period > 0:
+            raise ValueError(f"period must be a positive number of seconds, got {period!r}.")
+        self.period = period
+        self._next: float = period
+
+    def __call__(self, trainer: Trainer) -> bool:
+        """Tells whether the time has come."""
+        if trainer.elapsed_time <= self._next:
+            return False
+        self._next += self.period
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns when it fires next."""
+        return {"next": self._next}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`state_dict` returned."""
+        self._next = state["next"]
+
+    def __repr__(self) -> str:
+        return f"TimeTrigger({self.period!r})"
