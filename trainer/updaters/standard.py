@@ -12,33 +12,43 @@ from torch.optim import Optimizer
 from trainer.convert import concat_examples, count_samples, device_of
 from trainer.iterators import as_iterator
 from trainer.precision import autocast
+from trainer.reporter import Observation, averaged, report, report_scope
 from trainer.triggers import epoch_progress
 
 
 class StandardUpdater:
     """Takes a batch, computes the loss and its gradient, and lets the optimizer step. Chainer: ``StandardUpdater``.
 
-    For another kind of update (two optimizers, say) override :meth:`update_core`.
+    For another kind of update (two optimizers, say) override :meth:`update_core`; it is made of :meth:`next_batch`,
+    :meth:`compute_loss`, :meth:`backward` and :meth:`step`.
+
+    To compile the predictor call ``model.predictor.compile()`` before: names and ``state_dict`` stay as they are.
 
     Args:
         iterator: An iterator, a ``DataLoader``, or a dict of these with the key ``"main"``.
         optimizer: A torch optimizer, or a dict of them with the key ``"main"``.
-        model: The model whose parameters the optimizer changes, or a dict with the key ``"main"``. It is called as
-            ``model(*batch)`` and returns the loss.
-        device: Where the model is moved to and each batch is put; by default where the model is.
         converter: Called as ``converter(batch, device)`` once on what the iterator yields.
+        device: Where the model is moved to and each batch is put; by default where the model is.
         loss_func: Called for the loss in place of the model.
+        model: The model whose parameters the optimizer changes, or a dict with the key ``"main"``. It is called as
+            ``model(*batch)`` and returns the loss, a mean over the batch.
+        accumulate: Batches that make one update, as if they were one batch: each loss weighs its number of samples,
+            and so do the observed values, whose means are reported once.
+        clip_norm: The most that the norm of the gradient, all parameters of an optimizer together, may be (Pascanu
+            et al. 2013). Chainer: ``GradientClipping``.
+        clip_value: The most that an element of the gradient may be, either way. Chainer: ``GradientHardClipping``.
         precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` for torch's autocast (fp16 with a gradient scaler).
 
     Attributes:
         iteration: Updates done.
-        batch_size: Samples in the main iterator's last batch.
+        batch_size: Samples in the last update.
         device: As given, or where the model was.
         scaler: The ``GradScaler`` of fp16, else None.
 
     Raises:
         TypeError: If a part is not of its kind.
-        ValueError: If a dict lacks ``"main"``, or the precision is not known.
+        ValueError: If a dict lacks ``"main"``, a number is out of range, the precision is not known, or a model holds
+            the result of ``torch.compile``.
 
     Example:
         >>> import torch
@@ -57,16 +67,25 @@ class StandardUpdater:
         self,
         iterator: Any,
         optimizer: Optimizer | dict[str, Optimizer],
+        converter: Callable[[Any, torch.device], Any] = concat_examples,
+        device: torch.device | str | None = None,
+        loss_func: Callable[..., Tensor] | None = None,
         *,
         model: nn.Module | dict[str, nn.Module],
-        device: torch.device | str | None = None,
-        converter: Callable[[Any, torch.device], Any] = concat_examples,
-        loss_func: Callable[..., Tensor] | None = None,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
         precision: str = "fp32",
     ) -> None:
+        if accumulate < 1:
+            raise ValueError(f"accumulate must be 1 batch or more, got {accumulate}.")
+        for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{name} must be positive, or None for no clipping, got {limit}.")
         iterators = _named(iterator, "iterator")
         self._optimizers: dict[str, Optimizer] = _named(optimizer, "optimizer", Optimizer)
         self._models: dict[str, nn.Module] = _named(model, "model", nn.Module)
+        _refuse_wrapped(self._models)
         self.device = device_of(self._models["main"]) if device is None else torch.device(device)
         for module in self._models.values():
             module.to(self.device)
@@ -77,9 +96,13 @@ class StandardUpdater:
                     source.pin_memory = True
         self.converter = converter
         self.loss_func = loss_func or self._models["main"]
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self.clip_value = clip_value
         self.precision = precision
         self.iteration = 0
         self.batch_size = 1
+        self._before: tuple[int, float] | None = None  # epoch, epoch_detail before an update of several batches
         autocast(precision, self.device)  # refuses a wrong word now and not in the first update
         self.scaler = torch.amp.GradScaler(self.device.type) if precision == "fp16" else None
 
@@ -88,21 +111,36 @@ class StandardUpdater:
     def update(self) -> None:
         """Does one update, and counts it."""
         self.update_core()
+        if self.scaler is not None:
+            self.scaler.update()  # once: every loss of an update is scaled alike
         self.iteration += 1
 
     def update_core(self) -> None:
         """The update itself; a subclass may do another."""
-        optimizer = self._optimizers["main"]
-        batch = self.next_batch()
-        optimizer.zero_grad()  # before the forward pass, which then has the gradients' memory
-        loss = self.compute_loss(batch)
-        if self.scaler is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+        if self.accumulate == 1:
+            batch = self.next_batch()
+            self._optimizers["main"].zero_grad()  # before the forward pass, which then has the gradients' memory
+            self.backward(self.compute_loss(batch))
         else:
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            self.scaler.step(optimizer)
-            self.scaler.update()
+            self._accumulate()
+        self.step()
+
+    def _accumulate(self) -> None:
+        self._before = self.epoch, self.epoch_detail
+        batches, sizes, observations = [], [], []
+        for _ in range(self.accumulate):
+            batches.append(self.next_batch())
+            sizes.append(self.batch_size)
+        self.batch_size = sum(sizes)
+        self._optimizers["main"].zero_grad()
+        for batch, size in zip(batches, sizes, strict=True):
+            observation = Observation()
+            observation.weight = size
+            with report_scope(observation):
+                loss = self.compute_loss(batch)
+            self.backward(loss * (size / self.batch_size))
+            observations.append(observation)
+        report(averaged(observations))
 
     def next_batch(self, name: str = "main") -> Any:
         """Returns an iterator's next batch, converted and on the device."""
@@ -117,6 +155,26 @@ class StandardUpdater:
             return call(self.loss_func, batch)  # type: ignore[no-any-return]
         with autocast(self.precision, self.device):
             return call(self.loss_func, batch)  # type: ignore[no-any-return]
+
+    def backward(self, loss: Tensor) -> None:
+        """Computes the gradient of a loss, scaled up if the precision is fp16."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, name: str = "main") -> None:
+        """Clips the gradients of an optimizer's parameters, if that was asked for, and lets it step."""
+        optimizer = self._optimizers[name]
+        if self.clip_norm is not None or self.clip_value is not None:
+            if self.scaler is not None:
+                self.scaler.unscale_(optimizer)
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            if self.clip_value is not None:
+                nn.utils.clip_grad_value_(parameters, self.clip_value)
+            if self.clip_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        if self.scaler is None:
+            optimizer.step()
+        else:
+            self.scaler.step(optimizer)
 
     def finalize(self) -> None:
         """Finalizes every iterator."""
@@ -159,13 +217,13 @@ class StandardUpdater:
 
     @property
     def previous_epoch_detail(self) -> float | None:
-        """``epoch_detail`` before the last batch; None before the first."""
-        return self._iterators["main"].previous_epoch_detail  # type: ignore[no-any-return]
+        """``epoch_detail`` before the last update; None before the first."""
+        return self._before[1] if self._before else self._iterators["main"].previous_epoch_detail
 
     @property
     def is_new_epoch(self) -> bool:
-        """Whether the last batch finished an epoch."""
-        return self._iterators["main"].is_new_epoch  # type: ignore[no-any-return]
+        """Whether an epoch ended in the last update."""
+        return self.epoch != self._before[0] if self._before else self._iterators["main"].is_new_epoch
 
     def epoch_progress(self) -> tuple[int, int]:
         """Returns ``epoch_detail`` in integers: (samples, samples in an epoch)."""
@@ -218,6 +276,17 @@ def call(function: Callable[..., Any], batch: Any) -> Any:
     if isinstance(batch, dict):
         return function(**batch)
     return function(batch)
+
+
+def _refuse_wrapped(models: dict[str, nn.Module]) -> None:
+    for name, model in models.items():
+        for path, _ in model.named_modules():
+            if path.rpartition(".")[2] == "_orig_mod":
+                inner = path.rpartition(".")[0]
+                raise ValueError(
+                    f"model {name!r} holds the result of torch.compile at {inner or 'its root'!r}: its weights would be"
+                    f" saved as {path}...; compile it in place instead: {inner or 'model.predictor'}.compile()."
+                )
 
 
 def _named(part: Any, kind: str, expected: type | None = None) -> dict[str, Any]:
