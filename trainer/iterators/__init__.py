@@ -6,6 +6,17 @@ Any object with ``__next__``, ``epoch``, ``epoch_detail``, ``is_new_epoch``, ``s
 
 from trainer.iterators.loader import DataLoaderIterator, as_iterator
 from trainer.iterators.multiprocess import MultiprocessIterator
+from trainer.iterators.multithread import MultithreadIterator
+from trainer.iterators.order_samplers import ShuffleOrderSampler, StratifiedOrderSampler, WeightedOrderSampler
 from trainer.iterators.serial import SerialIterator
 
-__all__ = ["DataLoaderIterator", "MultiprocessIterator", "SerialIterator", "as_iterator"]
+__all__ = [
+    "DataLoaderIterator",
+    "MultiprocessIterator",
+    "MultithreadIterator",
+    "SerialIterator",
+    "ShuffleOrderSampler",
+    "StratifiedOrderSampler",
+    "WeightedOrderSampler",
+    "as_iterator",
+]

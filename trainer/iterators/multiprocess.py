@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 
-from trainer.convert import as_tuple
+from trainer.convert import as_tuple, concat_examples
 from trainer.iterators.serial import Key, OrderSampler, SerialIterator, _Place
 
 
@@ -59,7 +59,7 @@ class MultiprocessIterator(SerialIterator):
         *,
         n_prefetch: int = 2,
         order_sampler: OrderSampler | None = None,
-        collate_fn: Callable[[list[Any]], Any] | None = default_collate,
+        collate_fn: Callable[[list[Any]], Any] | None = concat_examples,
         seed: int | None = None,
     ) -> None:
         if n_processes is None:

@@ -27,20 +27,34 @@ class _Place(NamedTuple):
 class Samples:
     """A data set in which the global generators are seeded before each sample, by its place in the run.
 
-    So a sample's augmentation does not depend on what was drawn before, nor on the process that makes it.
+    So a sample's augmentation does not depend on what was drawn before, nor on the process that makes it. A data set
+    that defines ``draw_sample(index, generator)`` is asked that way, with a generator of its own for each sample.
     """
 
     def __init__(self, dataset: Any, seed: int) -> None:
         self.dataset = dataset
         self.seed = seed
+        self._draw_sample = getattr(dataset, "draw_sample", None)
 
     def __getitem__(self, key: Key) -> Any:
-        epoch, position, index = key
-        random.seed_generators(random.derive(self.seed, random.SAMPLE, epoch, position))
+        if self._draw_sample is None:
+            random.seed_generators(self._bits(key))
+        return self.get(key)
+
+    def get(self, key: Key) -> Any:
+        """Returns a sample without touching a global generator."""
+        index = key[2]
         try:
-            return self.dataset[index]
+            if self._draw_sample is None:
+                return self.dataset[index]
+            generator = torch.Generator()
+            generator.manual_seed(self._bits(key))
+            return self._draw_sample(index, generator)
         except StopIteration as error:  # would end the loop as if the data had come to its end
             raise RuntimeError(f"the data set raised StopIteration for index {index}.") from error
+
+    def _bits(self, key: Key) -> int:
+        return random.derive(self.seed, random.SAMPLE, key[0], key[1])
 
 
 class SerialIterator:
@@ -51,7 +65,8 @@ class SerialIterator:
     global generators one of (seed, epoch, position); the generators are put back after each batch.
 
     Args:
-        dataset: Anything with ``len`` and integer indices.
+        dataset: Anything with ``len`` and integer indices. If it defines ``draw_sample(index, generator)``, that is
+            called in place of ``dataset[index]``, with a ``torch.Generator`` seeded by (seed, epoch, position).
         batch_size: Samples in a batch.
         repeat: Whether to go on after the first epoch; if not, its last batch may be short.
         shuffle: Whether to draw a new order for each epoch; by default yes, unless there is an ``order_sampler``.
@@ -219,9 +234,12 @@ class SerialIterator:
         torch.set_num_threads(1)
         try:
             with random.preserved():
-                return self._collate([self._samples[key] for key in keys])
+                return self._collate(self._samples_of(keys))
         finally:
             torch.set_num_threads(threads)
+
+    def _samples_of(self, keys: list[Key]) -> list[Any]:
+        return [self._samples[key] for key in keys]
 
     def _collate(self, samples: list[Any]) -> Any:
         return samples

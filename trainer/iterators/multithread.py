@@ -1,0 +1,80 @@
+"""The same batches, fetched by threads."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from trainer import random
+from trainer.iterators.serial import Key, OrderSampler, SerialIterator
+
+
+class MultithreadIterator(SerialIterator):
+    """Yields lists of samples that threads fetch side by side. Chainer: ``iterators.MultithreadIterator``.
+
+    For data sets whose ``__getitem__`` waits, for a network disk say. Training waits while a batch is fetched: no
+    thread runs beside it. What decodes or computes is better served by :class:`MultiprocessIterator`.
+
+    The order is that of :class:`SerialIterator` with the same seed. The global generators belong to all threads, so a
+    data set that draws from them is refused. One that draws defines ``draw_sample(index, generator)`` in place of
+    ``__getitem__``: it is handed a ``torch.Generator`` for each sample, and every iterator gives the same bits.
+
+    Args:
+        dataset: As for :class:`SerialIterator`.
+        batch_size: Samples in a batch.
+        repeat: Whether to go on after the first epoch.
+        shuffle: Whether to draw a new order for each epoch.
+        n_threads: How many threads.
+        order_sampler: As for :class:`SerialIterator`.
+        seed: By default the run's.
+
+    Raises:
+        ValueError: As :class:`SerialIterator`, or if ``n_threads`` is not positive.
+        RuntimeError: When a batch is fetched, if the data set draws from a global generator.
+
+    Example:
+        >>> from trainer.iterators import MultithreadIterator
+        >>> iterator = MultithreadIterator(range(10), 4, shuffle=False, n_threads=2)
+        >>> next(iterator), next(iterator)
+        ([0, 1, 2, 3], [4, 5, 6, 7])
+        >>> iterator.finalize()
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        repeat: bool = True,
+        shuffle: bool | None = None,
+        n_threads: int = 1,
+        order_sampler: OrderSampler | None = None,
+        *,
+        seed: int | None = None,
+    ) -> None:
+        if n_threads < 1:
+            raise ValueError(f"n_threads must be 1 or more, got {n_threads}.")
+        self.n_threads = n_threads
+        self._pool: ThreadPoolExecutor | None = None
+        super().__init__(dataset, batch_size, repeat, shuffle, order_sampler, seed=seed)
+
+    def _samples_of(self, keys: list[Key]) -> list[Any]:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.n_threads, thread_name_prefix="samples")
+        before = random.take()
+        try:
+            samples = list(self._pool.map(self._samples.get, keys))
+        except BaseException:
+            self.finalize()  # waits for those that are still at work
+            raise
+        if not random.are_equal(before, random.take()):
+            raise RuntimeError(
+                f"{type(self.dataset).__name__} draws from a global random generator, which its threads share: the run"
+                " could not be repeated. Use MultiprocessIterator, or define draw_sample(index, generator) in it."
+            )
+        return samples
+
+    def finalize(self) -> None:
+        """Ends the threads; the next batch, if there is one, starts new ones."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._pool = None
