@@ -102,7 +102,10 @@ def test_no_import_points_up(path):
         top = name.split(".")[0]
         assert top not in above, f"{path} imports {name}"
         if path.parts[0] == "trainer":
-            assert top in {"trainer", "torch", "numpy"} | sys.stdlib_module_names, f"{path} imports {name}"
+            known = {"trainer", "torch", "numpy"} | sys.stdlib_module_names
+            if path.name == "datasets.py":
+                known |= {"PIL"}  # in the function that opens a file; see the last test
+            assert top in known, f"{path} imports {name}"
 
 
 def test_there_are_no_circles():

@@ -2,39 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from numbers import Number
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import default_collate
 
 __all__ = ["concat_examples", "count_samples"]
 
 
-def concat_examples(batch: Any, device: torch.device | str | None = None) -> Any:
+def concat_examples(batch: Any, device: torch.device | str | None = None, padding: Any = None) -> Any:
     """Makes a batch of tensors and moves it to the device. Chainer: ``dataset.concat_examples``.
 
     One rule: a ``list`` is samples, which torch's ``default_collate`` puts together; anything else is a collated
     batch, and only moved.
 
+    With ``padding`` arrays may differ in shape: each is put into the top left corner of one as large as the largest,
+    filled with the padding, of the first one's dtype. Padding is done where samples are collated, in one of two
+    places::
+
+        pad = functools.partial(concat_examples, padding=0)
+        MultiprocessIterator(dataset, 32, collate_fn=pad)  # in the workers
+        StandardUpdater(SerialIterator(dataset, 32), optimizer, model=model, converter=pad)  # in the main process
+
     Args:
         batch: Samples, or tensors, or tuples and dicts of tensors of shape (N, ...).
         device: Where to; None leaves them where they are.
+        padding: A number; or for samples that are tuples or dicts, a tuple or dict of the same parts with a number
+            each, or None where all shapes are the same.
 
     Returns:
         A tensor, tuple or dict; never a list.
 
     Raises:
-        ValueError: If the batch is an empty list.
+        ValueError: If the batch is an empty list, or a sample does not go with the first one: it has another shape,
+            other parts, or holds what cannot be put into a batch. The message names sample and part.
+        TypeError: If there is a padding and the batch is collated already.
 
     Example:
+        >>> import torch
         >>> from trainer import concat_examples
         >>> concat_examples([(1.0, 3), (2.0, 4)])
         (tensor([1., 2.], dtype=torch.float64), tensor([3, 4]))
+        >>> concat_examples([(torch.tensor([1, 2]), 0), (torch.tensor([3]), 1)], padding=(-1, None))
+        (tensor([[ 1,  2],
+                [ 3, -1]]), tensor([0, 1]))
     """
     if isinstance(batch, list):
         if not batch:
             raise ValueError("batch is empty")
-        batch = as_tuple(default_collate(batch))
+        try:
+            batch = as_tuple(default_collate(batch)) if padding is None else _padded(batch, padding)
+        except Exception as error:
+            if (fault := _fault(batch, padding)) is None:
+                raise
+            raise ValueError(fault) from error
+    elif padding is not None:
+        raise TypeError(
+            f"padding is for a list of samples, and this batch is collated already ({_outline(batch)}): pad where it"
+            " is collated, e.g. MultiprocessIterator(..., collate_fn=functools.partial(concat_examples, padding=0))."
+        )
     return batch if device is None else _moved(batch, torch.device(device))
 
 
@@ -79,3 +108,69 @@ def _moved(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, dict):
         return {key: _moved(part, device) for key, part in batch.items()}
     return batch
+
+
+def _padded(samples: list[Any], padding: Any) -> Any:
+    if padding is None:
+        return as_tuple(default_collate(samples))
+    first, keys = samples[0], _keys(samples[0])
+    if not isinstance(padding, Number) and (keys is None or _keys(padding) != keys):
+        raise ValueError(f"padding must be a number, or have the sample's parts, got {padding!r}.")
+    if any(_keys(sample) != keys for sample in samples):
+        raise ValueError("the samples have different parts")  # _fault says which one
+    if keys is not None:
+        parts = {key: _padded([sample[key] for sample in samples], _of(padding, key)) for key in keys}
+        if isinstance(first, Mapping):
+            return parts
+        return type(first)(*parts.values()) if hasattr(first, "_fields") else tuple(parts.values())
+    tensors = [x if isinstance(x, torch.Tensor) else torch.as_tensor(np.asarray(x)) for x in samples]
+    shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
+    batch = tensors[0].new_full((len(tensors), *shape), padding)
+    for row, tensor in zip(batch, tensors, strict=True):
+        row[tuple(slice(size) for size in tensor.shape)] = tensor
+    return batch
+
+
+def _fault(samples: list[Any], padding: Any) -> str | None:
+    """Names the first sample that does not go with sample 0, and its innermost part that does not; None if all do."""
+    first, part = samples[0], ""
+    number = next((i for i, sample in enumerate(samples) if _error([first, sample], padding)), None)
+    if number is None:
+        return None
+    sample = samples[number]
+    while (keys := _keys(first)) is not None and _keys(sample) == keys and _keys(padding) in (None, keys):
+        key = next((key for key in keys if _error([first[key], sample[key]], _of(padding, key))), None)
+        if key is None:
+            break
+        first, sample, padding, part = first[key], sample[key], _of(padding, key), f"{part}, part {key!r}"
+    if error := _error([sample], padding):
+        return f"sample {number}{part} is {_outline(sample)}, which cannot be put into a batch: {error}"
+    return (
+        f"sample {number}{part} is {_outline(sample)} where sample 0 is {_outline(first)}: make them alike in a"
+        " transform, or give concat_examples a padding if only their sizes differ."
+    )
+
+
+def _error(samples: list[Any], padding: Any) -> Exception | None:
+    try:
+        _padded(samples, padding)
+    except Exception as error:
+        return error
+    return None
+
+
+def _keys(sample: Any) -> Collection[Any] | None:
+    if isinstance(sample, Mapping):
+        return sample.keys()
+    return range(len(sample)) if isinstance(sample, (tuple, list)) else None
+
+
+def _of(padding: Any, key: Any) -> Any:
+    return padding[key] if isinstance(padding, (tuple, dict)) else padding
+
+
+def _outline(value: Any) -> str:
+    name = type(value).__name__
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return f"{value.dtype} {name} of shape {tuple(value.shape)}"
+    return name if (keys := _keys(value)) is None else f"{name} with parts {list(keys)}"
