@@ -12,7 +12,7 @@ import io
 import os
 import pickle
 import struct
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +205,7 @@ def find(folder: str | Path) -> list[SnapshotFile]:
     """
     found = []
     for path in Path(folder).iterdir():
-        if path.is_file() and not path.name.startswith("."):
+        if path.is_file() and not path.is_symlink() and not path.name.startswith("."):  # a link is no second snapshot
             with open(path, "rb") as file:
                 if file.seek(0, os.SEEK_END) >= _TAIL:
                     file.seek(-_TAIL, os.SEEK_END)
@@ -236,7 +236,7 @@ def check(state: Any, path: str = "") -> None:
     if kind in (list, tuple):
         for index, value in enumerate(state):
             check(value, f"{path}/{index}" if path else str(index))
-    elif kind in (dict, OrderedDict):
+    elif kind in (dict, OrderedDict, Counter):
         for key, value in state.items():
             parts = key if type(key) is tuple else (key,)
             if any(type(part) not in (str, int, float, bool, type(None)) for part in parts):

@@ -1,0 +1,70 @@
+"""Lets a scheduler of torch or timm set the learning rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainer import Extension, Trainer
+
+
+class LRScheduler(Extension):
+    """Steps a ``torch.optim.lr_scheduler`` or a ``timm.scheduler`` each time that its trigger fires.
+
+    The trigger decides whether a step is an epoch, as by default, or an iteration. A timm scheduler is told epoch and
+    iteration, and counts what it was built for. The scheduler's state is saved: a resumed run has the very rate it had.
+
+    Args:
+        scheduler: Built over the optimizer that the updater has.
+        monitor: The observed value that ``ReduceLROnPlateau`` (or timm's ``PlateauLRScheduler``) is to follow: that
+            of the iteration in which the trigger fires, such as an :class:`~extensions.Evaluator`'s mean.
+
+    Raises:
+        TypeError: If it is no scheduler, or one that follows a value is given no ``monitor``.
+        ValueError: When called, if the monitored value is not observed.
+
+    Example:
+        >>> import torch
+        >>> from extensions import LRScheduler
+        >>> scheduler = torch.optim.lr_scheduler.StepLR(run.updater.get_optimizer("main"), 1, gamma=0.5)
+        >>> run.extend(LRScheduler(scheduler), trigger=(1, "epoch"))
+        >>> run.run()
+        >>> run.updater.get_optimizer("main").param_groups[0]["lr"]
+        0.025
+    """
+
+    trigger = (1, "epoch")
+
+    def __init__(self, scheduler: Any, monitor: str | None = None) -> None:
+        if not (hasattr(scheduler, "step") and hasattr(scheduler, "state_dict")) or hasattr(scheduler, "param_groups"):
+            raise TypeError(
+                f"scheduler must be one of torch.optim.lr_scheduler or timm.scheduler, got {type(scheduler).__name__}."
+            )
+        if "Plateau" in type(scheduler).__name__ and monitor is None:
+            raise TypeError(f"{type(scheduler).__name__} needs monitor; e.g. monitor='validation/main/loss'.")
+        self.scheduler = scheduler
+        self.monitor = monitor
+
+    def __call__(self, trainer: Trainer) -> None:
+        """Makes one step."""
+        values = [] if self.monitor is None else [self._value(trainer)]
+        if hasattr(self.scheduler, "step_update"):  # timm's; it passes over the clock that is not its own
+            self.scheduler.step_update(trainer.updater.iteration, *values)
+            self.scheduler.step(trainer.updater.epoch, *values)
+        else:
+            self.scheduler.step(*values)
+
+    def _value(self, trainer: Trainer) -> float:
+        if self.monitor not in trainer.observation:
+            raise ValueError(
+                f"monitor {self.monitor!r} is not observed in this iteration, only {sorted(trainer.observation)};"
+                " correct it, or give LRScheduler the trigger of what reports it."
+            )
+        return float(trainer.observation[self.monitor])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the scheduler's state."""
+        return dict(self.scheduler.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`state_dict` returned."""
+        self.scheduler.load_state_dict(state)
