@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-import torch
-
+from extensions.snapshot_writers import SimpleWriter
 from trainer import Extension, Trainer, checkpoint
 from trainer.checkpoint import SnapshotError
 
@@ -21,31 +23,98 @@ class _Snapshot(Extension):
     priority = -100
     runs_last: int = True
 
-    def __init__(self, target: Any, filename: str | Callable[[Trainer], str], n_retains: int, autoload: bool) -> None:
+    def __init__(
+        self,
+        target: Any,
+        filename: str | Callable[[Trainer], str],
+        savefun: Callable[[Any, Any], object] | None,
+        condition: Callable[[], bool] | None,
+        writer: Callable[..., Any] | None,
+        snapshot_on_error: bool,
+        n_retains: int,
+        autoload: bool,
+        link: str | None,
+    ) -> None:
+        if not isinstance(filename, str) and not callable(filename):
+            raise TypeError(f"filename must be a string or a function of the trainer, got {filename!r}.")
+        if isinstance(savefun, str):
+            raise TypeError(f"savefun must be a function, got {savefun!r}; for a name write filename={savefun!r}.")
+        if savefun is not None and writer is not None:
+            raise TypeError("savefun and writer cannot be given together: give savefun to the writer.")
         if n_retains == 0 or n_retains < -1:
             raise ValueError(f"n_retains must be 1 or more, or -1 for all, got {n_retains}.")
         if autoload and not isinstance(filename, str):
             raise ValueError("autoload needs a filename that is a string: a function does not tell which files match.")
+        if autoload and savefun is not None:
+            raise ValueError("autoload reads what is written without savefun; load your own format yourself.")
         self._target = target
         self._filename = filename
+        self._condition = condition
+        self._writer = SimpleWriter(savefun) if writer is None else writer
+        self._snapshot_on_error = snapshot_on_error
         self._n_retains = n_retains
         self._autoload = autoload
+        self._link = link
         self._kept: list[str] = []  # written by this run and not deleted, oldest first
+        self._jobs: list[tuple[Path, Any]] = []  # the files under way, and the futures that tell when they are written
 
     def __call__(self, trainer: Trainer) -> None:
-        """Writes a file, then deletes those of this run beyond the last ``n_retains``."""
+        """Has a file written; when it is, those of this run beyond the last ``n_retains`` are deleted."""
+        if self._condition is None or self._condition():
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
         name = self._filename(trainer) if callable(self._filename) else self._filename.format(trainer)
         before = self._kept
         self._kept = [kept for kept in before if kept != name] + [name]
         try:
-            self._save(trainer, Path(trainer.out) / name)
+            job = self._writer(name, trainer.out, self._state(trainer))
         except BaseException:
             self._kept = before
             raise
-        while 0 < self._n_retains < len(self._kept):
-            (Path(trainer.out) / self._kept.pop(0)).unlink(missing_ok=True)
+        self._jobs.append((Path(trainer.out) / name, job))
+        self._settle()
 
-    def _save(self, trainer: Trainer, path: Path) -> None:
+    def _settle(self, wait: bool = False) -> None:
+        """Clears up after every file that is written: then, and not before, older ones may go."""
+        while self._jobs:
+            path, job = self._jobs[0]
+            if isinstance(job, Future) and not (wait or job.done()):
+                return
+            self._jobs.pop(0)
+            if isinstance(job, Future) and (error := job.exception()) is not None:
+                self._kept.remove(path.name)
+                raise error
+            self._clear_up(path)
+
+    def _clear_up(self, path: Path) -> None:
+        if self._n_retains > 0:
+            beyond = max(self._kept.index(path.name) + 1 - self._n_retains, 0)
+            for stale in self._kept[:beyond]:
+                (path.parent / stale).unlink(missing_ok=True)
+            del self._kept[:beyond]
+        if self._link is not None:
+            temporary = path.with_name(f".{self._link}.{os.getpid()}.tmp")
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(path.name)
+            os.replace(temporary, path.with_name(self._link))
+
+    def on_error(self, trainer: Trainer, exc: BaseException, tb: TracebackType | None) -> None:
+        """With ``snapshot_on_error`` saves what there is."""
+        if self._snapshot_on_error:
+            self._save(trainer)
+
+    def finalize(self) -> None:
+        """Waits for what is still being written."""
+        try:
+            self._settle(wait=True)
+        finally:  # a second error is raised with the first as its context
+            if self._jobs:
+                self.finalize()
+            elif finalize := getattr(self._writer, "finalize", None):
+                finalize()
+
+    def _state(self, trainer: Trainer) -> dict[str, Any]:
         raise NotImplementedError
 
     def _load(self, trainer: Trainer, path: Path) -> None:
@@ -82,7 +151,7 @@ class _Snapshot(Extension):
         assert isinstance(self._filename, str)
         fixed = re.split(r"{[^}]*}", self._filename)
         pattern = re.compile(".+".join(map(re.escape, fixed)))
-        paths = [path for path in folder.iterdir() if pattern.fullmatch(path.name) and path.is_file()]
+        paths = [path for path in folder.iterdir() if pattern.fullmatch(path.name) and _is_own(path)]
         return sorted(paths, key=lambda path: (path.stat().st_mtime, _natural(path.name)), reverse=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -102,8 +171,8 @@ def _natural(name: str) -> list[Any]:
 class _RunSnapshot(_Snapshot):
     runs_last = 2  # after the other snapshots, whose lists of files it saves
 
-    def _save(self, trainer: Trainer, path: Path) -> None:
-        checkpoint.save(trainer.state_dict(), path, run_id=trainer.run_id, iteration=trainer.updater.iteration)
+    def _state(self, trainer: Trainer) -> dict[str, Any]:
+        return trainer.state_dict()
 
     def _load(self, trainer: Trainer, path: Path) -> None:
         trainer.resume(path)
@@ -115,10 +184,8 @@ class _RunSnapshot(_Snapshot):
 
 
 class _ObjectSnapshot(_Snapshot):
-    def _save(self, trainer: Trainer, path: Path) -> None:
-        state = self._target.state_dict()
-        checkpoint.check(state)
-        checkpoint.write(path, lambda file: torch.save(state, file))
+    def _state(self, trainer: Trainer) -> dict[str, Any]:
+        return self._target.state_dict()  # type: ignore[no-any-return]
 
     def _load(self, trainer: Trainer, path: Path) -> None:
         self._target.load_state_dict(checkpoint.load_weights(path))
@@ -127,41 +194,70 @@ class _ObjectSnapshot(_Snapshot):
         return self._matching(folder)
 
 
+def _is_own(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
 def snapshot(
+    savefun: Callable[[Any, Any], object] | None = None,
     filename: str | Callable[[Trainer], str] = "snapshot_iter_{.updater.iteration}",
     *,
+    target: Any = None,
+    condition: Callable[[], bool] | None = None,
+    writer: Callable[..., Any] | None = None,
+    snapshot_on_error: bool = False,
     n_retains: int = -1,
     autoload: bool = False,
+    link: str | None = None,
 ) -> Extension:
     """Returns an extension that saves the whole run. Chainer: ``extensions.snapshot``.
 
     It is taken when every other extension of the iteration has run, and written whole or not at all.
-    ``trainer.resume(path)`` loads it.
+    ``trainer.resume(path)`` loads it. To keep the best beside the last, use two; see the example.
 
     Args:
+        savefun: Writes a format of your own, which neither ``resume`` nor ``autoload`` reads; as for
+            :class:`~extensions.snapshot_writers.SimpleWriter`.
         filename: In the trainer's ``out``: a format string that is given the trainer, or a function of it.
+        target: What to save in place of the run, as :func:`snapshot_object` does.
+        condition: Asked without arguments each time; no snapshot is taken when it says False.
+        writer: One of :mod:`extensions.snapshot_writers`, or a function of (filename, folder, state); by default
+            ``SimpleWriter()``.
+        snapshot_on_error: Take one also when training fails, whatever trigger and condition say. The iteration that
+            failed may be half done in it.
         n_retains: How many of the files that this run wrote are kept; -1 keeps all.
         autoload: Start from the newest good snapshot in ``out``, if there is one.
+        link: Name of a symbolic link in ``out`` that is kept on the file last written.
 
     Raises:
-        ValueError: If ``n_retains`` is 0, or ``autoload`` is asked with a function as filename.
+        TypeError: If ``savefun`` and ``writer`` are both given, or an argument is of the wrong kind.
+        ValueError: If ``n_retains`` is 0, or ``autoload`` is asked with a function as filename or with ``savefun``.
 
     Example:
         >>> from extensions import snapshot
-        >>> run.extend(snapshot("snapshot_epoch-{.updater.epoch}", n_retains=1))
+        >>> from trainer.triggers import MaxValueTrigger
+        >>> run.extend(snapshot(filename="snapshot_epoch-{.updater.epoch}", n_retains=1))
+        >>> best = snapshot(filename="best_epoch-{.updater.epoch}", n_retains=1, link="best")
+        >>> run.extend(best, trigger=MaxValueTrigger("main/accuracy"))
         >>> run.run()
-        >>> [path.name for path in tmp.iterdir()]
-        ['snapshot_epoch-2']
+        >>> sorted(path.name.split("-")[0] for path in tmp.iterdir())
+        ['best', 'best_epoch', 'snapshot_epoch']
     """
-    return _RunSnapshot(None, filename, n_retains, autoload)
+    kind = _RunSnapshot if target is None else _ObjectSnapshot
+    return kind(target, filename, savefun, condition, writer, snapshot_on_error, n_retains, autoload, link)
 
 
 def snapshot_object(
     target: Any,
     filename: str | Callable[[Trainer], str],
+    savefun: Callable[[Any, Any], object] | None = None,
     *,
+    condition: Callable[[], bool] | None = None,
+    writer: Callable[..., Any] | None = None,
+    snapshot_on_error: bool = False,
     n_retains: int = -1,
     autoload: bool = False,
+    link: str | None = None,
 ) -> Extension:
     """Returns an extension that saves one object's ``state_dict``. Chainer: ``extensions.snapshot_object``.
 
@@ -169,11 +265,17 @@ def snapshot_object(
 
     Args:
         target: A model, or anything with ``state_dict`` and ``load_state_dict``.
-        filename: As for :func:`snapshot`.
-        n_retains: As for :func:`snapshot`.
+        filename: As for :func:`snapshot`, and so are the others.
+        savefun: Writes another format, such as safetensors'.
+        condition: Whether to save this time.
+        writer: Who writes.
+        snapshot_on_error: Save also when training fails.
+        n_retains: How many files are kept.
         autoload: Load the last written good file into the target before training.
+        link: Name of a symbolic link to the file last written.
 
     Raises:
+        TypeError: As :func:`snapshot`.
         ValueError: As :func:`snapshot`.
 
     Example:
@@ -185,4 +287,4 @@ def snapshot_object(
         >>> sorted(torch.load(tmp / "model_epoch-2", weights_only=True))
         ['bias', 'weight']
     """
-    return _ObjectSnapshot(target, filename, n_retains, autoload)
+    return _ObjectSnapshot(target, filename, savefun, condition, writer, snapshot_on_error, n_retains, autoload, link)

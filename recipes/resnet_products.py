@@ -419,7 +419,7 @@ def make_run(args: argparse.Namespace, data: dict[str, Any]) -> tuple[Trainer, N
         keys = [f"main/{quantity}", f"validation/main/{quantity}"]
         run.extend(extensions.PlotReport(keys, "epoch", (1, "epoch"), filename=f"{quantity}.png"))
     if args.snapshot_interval is None:
-        run.extend(extensions.snapshot("snapshot_epoch-{.updater.epoch}", n_retains=2))
+        run.extend(extensions.snapshot(filename="snapshot_epoch-{.updater.epoch}", n_retains=2))
     else:
         run.extend(extensions.snapshot(n_retains=2), trigger=(args.snapshot_interval, "iteration"))
     run.extend(extensions.snapshot_object(predictor, "model_epoch-{.updater.epoch}"))

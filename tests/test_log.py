@@ -17,7 +17,7 @@ from trainer import Extension
 def logged(out, stop=(4, "iteration"), trigger=(1, "iteration"), **kwargs):
     run = make_run(out, stop)
     run.extend(extensions.LogReport(trigger=trigger, **kwargs))
-    run.extend(extensions.snapshot("s"), trigger=(2, "iteration"))
+    run.extend(extensions.snapshot(filename="s"), trigger=(2, "iteration"))
     return run
 
 
@@ -219,13 +219,13 @@ def test_a_table_that_prints_less_often_prints_all_that_is_new(tmp_path):
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_resumed_table_goes_on_where_it_was(tmp_path, lost):
     first = printing(tmp_path, io.StringIO(), (3, "iteration"), ROWS * 3, (2, "iteration"))
-    first.extend(extensions.snapshot("s"), trigger=(3, "iteration"))
+    first.extend(extensions.snapshot(filename="s"), trigger=(3, "iteration"))
     first.run()
     if lost:
         os.remove(tmp_path / "log")
     out = io.StringIO()
     resumed = printing(tmp_path, out, (4, "iteration"), ROWS * 3, (2, "iteration"))
-    resumed.extend(extensions.snapshot("s"), trigger=(3, "iteration"))
+    resumed.extend(extensions.snapshot(filename="s"), trigger=(3, "iteration"))
     resumed.resume(tmp_path / "s")
     if lost:
         with pytest.warns(UserWarning, match="missing"):

@@ -23,7 +23,7 @@ def test_a_snapshot_holds_the_whole_run_and_is_named_by_format(tmp_path):
     run = make_run(tmp_path)
     run.extend(extensions.snapshot())
     run.extend(extensions.snapshot(filename="snapshot_epoch-{.updater.epoch}"))
-    run.extend(extensions.snapshot(lambda t: f"own-{t.updater.iteration}"), trigger=(3, "iteration"))
+    run.extend(extensions.snapshot(filename=lambda t: f"own-{t.updater.iteration}"), trigger=(3, "iteration"))
     run.run()
     assert files(tmp_path) == [
         "own-3",
@@ -91,7 +91,7 @@ def test_a_run_resumed_into_another_folder_deletes_nothing_there(tmp_path):
 
 def test_a_failed_snapshot_leaves_the_previous_one_and_no_scraps(tmp_path):
     run = make_run(tmp_path)
-    run.extend(extensions.snapshot("s", n_retains=1))
+    run.extend(extensions.snapshot(filename="s", n_retains=1))
     run.extend(
         lambda t: setattr(run.stop_trigger, "state_dict", lambda: {"x": {1}} if t.updater.iteration > 2 else {}),
         name="spoil",
@@ -105,7 +105,7 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="n_retains must be 1 or more, or -1 for all, got 0"):
         extensions.snapshot(n_retains=0)
     with pytest.raises(ValueError, match="autoload needs a filename that is a string"):
-        extensions.snapshot(lambda t: "x", autoload=True)
+        extensions.snapshot(filename=lambda t: "x", autoload=True)
 
 
 # -- autoload
@@ -223,8 +223,8 @@ run.extend(extensions.LogReport(trigger=(0.3, "epoch")))
 run.extend(extensions.PrintReport(["iteration", "main/loss", "validation/main/accuracy"]), trigger=(0.5, "epoch"))
 run.extend(extensions.PlotReport(["main/loss"], trigger=(0.7, "epoch")))
 run.extend(lambda t: random.random() + np.random.rand(), name="draws")
-run.extend(extensions.snapshot("final"), trigger=lambda t: t.updater.iteration == int(stop))
-run.extend(extensions.snapshot("mid"), trigger=(5, "iteration"))
+run.extend(extensions.snapshot(filename="final"), trigger=lambda t: t.updater.iteration == int(stop))
+run.extend(extensions.snapshot(filename="mid"), trigger=(5, "iteration"))
 if resume != "-":
     run.resume(resume)
 run.run()

@@ -1,0 +1,186 @@
+"""Who writes a snapshot: training itself, or a thread or process beside it.
+
+A writer is called as ``writer(filename, outdir, state)``. Those that work in the background first take a copy, so that
+training may go on changing the weights, and return a ``Future``. The snapshot raises its error at the next one, or at
+the end of the run.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer import checkpoint
+
+__all__ = ["ProcessQueueWriter", "ProcessWriter", "SimpleWriter", "ThreadQueueWriter", "ThreadWriter"]
+
+SaveFunction = Callable[[Any, Any], object]
+
+
+class SimpleWriter:
+    """Writes at once: training goes on when the file is on the disk. Chainer: ``SimpleWriter``.
+
+    Args:
+        savefun: Called as ``savefun(state, file)``, as ``torch.save`` is, with a binary file. By default a run's
+            snapshot is written with checksum, and any other state by ``torch.save``.
+
+    Example:
+        >>> from extensions import snapshot, snapshot_writers
+        >>> run.extend(snapshot(writer=snapshot_writers.SimpleWriter()))
+        >>> run.run()
+        >>> sorted(path.name for path in tmp.iterdir())
+        ['snapshot_iter_2', 'snapshot_iter_4']
+    """
+
+    def __init__(self, savefun: SaveFunction | None = None) -> None:
+        self.savefun = savefun
+
+    def __call__(self, filename: str, outdir: str | Path, target: dict[str, Any]) -> Future[None] | None:
+        """Writes a state to a file of that name, whole or not at all."""
+        _write(target, Path(outdir) / filename, self.savefun)
+        return None
+
+    def finalize(self) -> None:
+        """Waits for what is still being written."""
+
+
+class ThreadWriter(SimpleWriter):
+    """Writes in a thread; the next snapshot waits for this one. Chainer: ``ThreadWriter``.
+
+    The state is copied into memory that is kept for the next one: the memory of one snapshot is held.
+
+    Args:
+        savefun: As for :class:`SimpleWriter`.
+
+    Example:
+        >>> from extensions import snapshot, snapshot_writers
+        >>> run.extend(snapshot(writer=snapshot_writers.ThreadWriter()))
+        >>> run.run()
+        >>> sorted(path.name for path in tmp.iterdir())
+        ['snapshot_iter_2', 'snapshot_iter_4']
+    """
+
+    waits = True
+
+    def __init__(self, savefun: SaveFunction | None = None) -> None:
+        super().__init__(savefun)
+        self._executor: Executor | None = None
+        self._copy: Any = None
+        self._last: Future[None] | None = None
+
+    def __call__(self, filename: str, outdir: str | Path, target: dict[str, Any]) -> Future[None]:
+        """Copies the state and has it written."""
+        if self.savefun is None:
+            checkpoint.check(target)  # now, where the error belongs
+        if self.waits and self._last is not None:
+            wait([self._last])
+        if self._executor is None:
+            self._executor = self._start()
+        self._last = self._submit(self._executor, target, Path(outdir) / filename)
+        return self._last
+
+    def _start(self) -> Executor:
+        return ThreadPoolExecutor(1, thread_name_prefix="snapshot")
+
+    def _submit(self, executor: Executor, target: Any, path: Path) -> Future[None]:
+        self._copy = _copied(target, self._copy if self.waits else None)
+        return executor.submit(_write, self._copy, path, self.savefun)
+
+    def finalize(self) -> None:
+        """Waits for what is still being written."""
+        executor, self._executor = self._executor, None
+        self._copy = self._last = None
+        if executor is not None:
+            executor.shutdown(wait=True)
+
+
+class ThreadQueueWriter(ThreadWriter):
+    """Writes in a thread, one snapshot after the other; training never waits. Chainer: ``ThreadQueueWriter``.
+
+    Each snapshot that waits its turn holds a copy of the state.
+
+    Args:
+        savefun: As for :class:`SimpleWriter`.
+
+    Example:
+        >>> from extensions import snapshot, snapshot_writers
+        >>> run.extend(snapshot(writer=snapshot_writers.ThreadQueueWriter()))
+        >>> run.run()
+        >>> sorted(path.name for path in tmp.iterdir())
+        ['snapshot_iter_2', 'snapshot_iter_4']
+    """
+
+    waits = False
+
+
+class ProcessWriter(ThreadWriter):
+    """Writes in a process; the next snapshot waits for this one. Chainer: ``ProcessWriter``.
+
+    Args:
+        savefun: As for :class:`SimpleWriter`; a function that can be pickled.
+
+    Example:
+        >>> from extensions import snapshot, snapshot_writers
+        >>> run.extend(snapshot(writer=snapshot_writers.ProcessWriter()))
+        >>> run.run()
+        >>> sorted(path.name for path in tmp.iterdir())
+        ['snapshot_iter_2', 'snapshot_iter_4']
+    """
+
+    def _start(self) -> Executor:
+        return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
+
+    def _submit(self, executor: Executor, target: Any, path: Path) -> Future[None]:
+        # Bytes: tensors as such would go through shared memory, a file descriptor each.
+        return executor.submit(_write_pickled, pickle.dumps(_copied(target, None)), path, self.savefun)
+
+
+class ProcessQueueWriter(ProcessWriter):
+    """Writes in a process, one snapshot after the other; training never waits. Chainer: ``ProcessQueueWriter``.
+
+    Args:
+        savefun: As for :class:`SimpleWriter`; a function that can be pickled.
+
+    Example:
+        >>> from extensions import snapshot, snapshot_writers
+        >>> run.extend(snapshot(writer=snapshot_writers.ProcessQueueWriter()))
+        >>> run.run()
+        >>> sorted(path.name for path in tmp.iterdir())
+        ['snapshot_iter_2', 'snapshot_iter_4']
+    """
+
+    waits = False
+
+
+def _write(state: Any, path: Path, savefun: SaveFunction | None) -> None:
+    if savefun is not None:
+        checkpoint.write(path, lambda file: savefun(state, file))
+    elif "run_id" in state:
+        checkpoint.save(state, path, run_id=state["run_id"], iteration=state["iteration"])
+    else:
+        checkpoint.check(state)
+        checkpoint.write(path, lambda file: torch.save(state, file))
+
+
+def _write_pickled(state: bytes, path: Path, savefun: SaveFunction | None) -> None:
+    _write(pickle.loads(state), path, savefun)
+
+
+def _copied(state: Any, buffer: Any) -> Any:
+    """Returns a copy of a state on the CPU, in the memory of an earlier copy where it fits."""
+    if isinstance(state, torch.Tensor):
+        fits = isinstance(buffer, torch.Tensor) and (buffer.shape, buffer.dtype) == (state.shape, state.dtype)
+        return buffer.copy_(state.detach()) if fits else state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        old = buffer if isinstance(buffer, dict) else {}
+        return type(state)((key, _copied(value, old.get(key))) for key, value in state.items())
+    if isinstance(state, (list, tuple)):
+        old_ = buffer if isinstance(buffer, type(state)) and len(buffer) == len(state) else [None] * len(state)
+        return type(state)(map(_copied, state, old_))
+    return state

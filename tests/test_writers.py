@@ -1,0 +1,229 @@
+"""Who writes a snapshot: nothing torn, nothing hidden, nothing kept too long."""
+
+import copy
+import os
+import signal
+import threading
+import time
+
+import pytest
+import torch
+from helpers import equal, make_run
+
+import extensions
+from extensions import snapshot_writers as writers
+from trainer import checkpoint
+
+KINDS = [
+    writers.SimpleWriter,
+    writers.ThreadWriter,
+    writers.ThreadQueueWriter,
+    writers.ProcessWriter,
+    writers.ProcessQueueWriter,
+]
+every = pytest.mark.parametrize("kind", KINDS)
+background = pytest.mark.parametrize("kind", KINDS[1:])
+
+
+def slow(state, file):
+    time.sleep(0.05)
+    torch.save(state, file)
+
+
+def failing(state, file):
+    raise OSError(28, "No space left on device")
+
+
+@every
+def test_every_writer_writes_what_a_simple_one_writes(tmp_path, kind):
+    states = []
+    run = make_run(tmp_path)
+    run.extend(extensions.snapshot(writer=kind()), trigger=(1, "iteration"))
+    model = run.updater.get_model("main")
+    run.stop_trigger = lambda t: states.append(copy.deepcopy(dict(model.state_dict()))) or len(states) == 5
+    run.run()
+    for iteration, model in list(enumerate(states))[1:]:
+        state = checkpoint.load(tmp_path / f"snapshot_iter_{iteration}")
+        assert equal(dict(state["updater"]["model"]["main"]), model)
+    assert not list(tmp_path.glob(".*"))
+    resumed = make_run(tmp_path / "other", (3, "epoch"))
+    resumed.extend(extensions.snapshot(), trigger=(1, "iteration"))
+    resumed.resume(tmp_path / "snapshot_iter_3")
+    resumed.run()
+    assert resumed.updater.iteration == 6
+
+
+@background
+def test_the_state_is_that_of_its_iteration_however_late_it_is_written(tmp_path, kind):
+    weight = torch.nn.Parameter(torch.zeros(1000))
+    target = torch.nn.ParameterList([weight])
+    writer = kind(slow)
+    for i in range(4):
+        with torch.no_grad():
+            weight.fill_(i)
+        writer(f"w{i}", tmp_path, target.state_dict())
+        with torch.no_grad():
+            weight.fill_(-1)
+    writer.finalize()
+    assert [float(torch.load(tmp_path / f"w{i}", weights_only=True)["0"].unique()) for i in range(4)] == [0, 1, 2, 3]
+
+
+@every
+def test_retention_and_link_hold_with_every_writer(tmp_path, kind):
+    run = make_run(tmp_path)
+    run.extend(extensions.snapshot(writer=kind(), n_retains=2, link="newest"), trigger=(1, "iteration"))
+    run.run()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["newest", "snapshot_iter_3", "snapshot_iter_4"]
+    assert os.readlink(tmp_path / "newest") == "snapshot_iter_4"
+    assert [file.iteration for file in checkpoint.find(tmp_path)] == [4, 3]  # a link is no snapshot of its own
+
+
+@background
+def test_an_older_file_is_there_until_the_newer_one_is_whole(tmp_path, kind):
+    model = torch.nn.Linear(1, 1)
+    run = make_run(tmp_path)
+    extension = extensions.snapshot_object(model, "model_{.updater.iteration}", writer=kind(slow), n_retains=1)
+    run.extend(extension, trigger=(1, "iteration"))
+    seen = []
+    run.extend(lambda t: seen.append(sum(p.name.startswith("model") for p in tmp_path.iterdir())), name="count")
+    run.run()
+    assert 0 not in seen[seen.index(1) :] if 1 in seen else len(seen) == 4
+    assert [p.name for p in tmp_path.iterdir()] == ["model_4"]
+
+
+@every
+def test_a_failure_is_raised_at_the_next_snapshot_or_at_the_end(tmp_path, kind):
+    run = make_run(tmp_path)
+    run.extend(extensions.snapshot(writer=kind(failing)), trigger=(2, "iteration"))
+    with pytest.raises(OSError, match="No space left on device"):
+        run.run(show_loop_exception_msg=False)
+    assert list(tmp_path.iterdir()) == []
+    assert threading.active_count() == 1
+
+
+@background
+def test_a_failure_at_the_last_snapshot_is_raised_too(tmp_path, kind):
+    run = make_run(tmp_path)
+    run.extend(extensions.snapshot(writer=kind(failing)), trigger=(4, "iteration"))
+    with pytest.raises(OSError, match="No space left on device"):
+        run.run()
+    assert run.updater.iteration == 4
+
+
+@background
+def test_a_state_that_could_not_be_loaded_is_refused_at_once(tmp_path, kind):
+    with pytest.raises(TypeError, match="best is object: return numbers"):
+        kind()("file", tmp_path, {"best": object()})
+
+
+def test_a_writing_process_that_is_killed_is_no_hang(tmp_path):
+    writer = writers.ProcessWriter(_kill_itself)
+    run = make_run(tmp_path)
+    run.extend(extensions.snapshot(writer=writer), trigger=(2, "iteration"))
+    with pytest.raises(Exception, match="process pool was terminated abruptly"):
+        run.run(show_loop_exception_msg=False)
+
+
+def _kill_itself(state, file):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_thread_writer_copies_into_the_same_memory_again(tmp_path):
+    writer, state = writers.ThreadWriter(), {"a": torch.zeros(100), "b": [torch.zeros(3)]}
+    writer("one", tmp_path, state)
+    first = writer._copy["a"].data_ptr()
+    writer("two", tmp_path, state)
+    assert writer._copy["a"].data_ptr() == first != state["a"].data_ptr()
+    writer("three", tmp_path, {"a": torch.zeros(7), "b": []})  # other shapes
+    writer.finalize()
+    assert torch.load(tmp_path / "three", weights_only=True)["a"].shape == (7,)
+
+
+def test_a_writer_of_ones_own_is_called_with_name_folder_and_state(tmp_path):
+    calls = []
+    run = make_run(tmp_path)
+    run.extend(extensions.snapshot(filename="s{.updater.iteration}", writer=lambda *args: calls.append(args)))
+    run.run()
+    assert [(name, str(out), state["iteration"]) for name, out, state in calls] == [
+        ("s2", str(tmp_path), 2),
+        ("s4", str(tmp_path), 4),
+    ]
+
+
+def test_a_condition_is_asked_each_time(tmp_path):
+    answers = iter([True, False])
+    run = make_run(tmp_path)
+    run.extend(extensions.snapshot(condition=lambda: next(answers)))
+    run.run()
+    assert [p.name for p in tmp_path.iterdir()] == ["snapshot_iter_2"]
+
+
+def test_target_is_saved_in_place_of_the_run(tmp_path):
+    model = torch.nn.Linear(1, 1)
+    run = make_run(tmp_path)
+    run.extend(extensions.snapshot(target=model, filename="model"))
+    run.run()
+    assert sorted(torch.load(tmp_path / "model", weights_only=True)) == ["bias", "weight"]
+
+
+def test_savefun_writes_a_format_of_ones_own(tmp_path):
+    def save(state, file):
+        file.write(",".join(sorted(state)).encode())
+
+    run = make_run(tmp_path)
+    run.extend(extensions.snapshot_object(torch.nn.Linear(1, 1), "model.txt", save))
+    run.run()
+    assert (tmp_path / "model.txt").read_text() == "bias,weight"
+
+
+@pytest.mark.parametrize("trigger", [None, (100, "epoch")])
+def test_a_snapshot_is_taken_on_an_error_if_asked_for(tmp_path, trigger):
+    run = make_run(tmp_path)
+    run.extend(extensions.snapshot(snapshot_on_error=True, condition=lambda: False), trigger=trigger)
+    run.extend(lambda t: 1 / 0 if t.updater.iteration == 3 else None, name="fail")
+    with pytest.raises(ZeroDivisionError):
+        run.run(show_loop_exception_msg=False)
+    assert checkpoint.load(tmp_path / "snapshot_iter_3")["iteration"] == 3
+    other = make_run(tmp_path / "without")
+    other.extend(extensions.snapshot(), trigger=trigger)
+    other.extend(lambda t: 1 / 0, name="fail")
+    with pytest.raises(ZeroDivisionError):
+        other.run(show_loop_exception_msg=False)
+    assert list((tmp_path / "without").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (dict(savefun=torch.save, writer=writers.SimpleWriter()), TypeError, "savefun and writer cannot be given"),
+        (dict(savefun="name"), TypeError, "savefun must be a function, got 'name'; for a name write filename='name'"),
+        (dict(filename=3), TypeError, "filename must be a string or a function of the trainer, got 3"),
+        (dict(savefun=torch.save, autoload=True), ValueError, "autoload reads what is written without savefun"),
+        (dict(n_retains=0), ValueError, "n_retains must be 1 or more, or -1 for all, got 0"),
+    ],
+)
+def test_bad_arguments_are_refused_when_the_snapshot_is_made(arguments, error, message):
+    with pytest.raises(error, match=message):
+        extensions.snapshot(**arguments)
+    with pytest.raises(error, match=message):
+        extensions.snapshot_object(torch.nn.Linear(1, 1), **{"filename": "x", **arguments})
+
+
+def test_the_best_is_kept_beside_the_last_over_a_resume(tmp_path):
+    from trainer.triggers import MaxValueTrigger
+
+    scores = [0.1, 0.5, 0.3, 0.4, 0.6, 0.2]
+
+    def prepare(stop):
+        run = make_run(tmp_path, (stop, "epoch"))
+        run.extend(extensions.observe_value("score", lambda t: scores[t.updater.epoch - 1]))
+        best = extensions.snapshot(filename="best_{.updater.epoch}", n_retains=1, link="best")
+        run.extend(best, name="best", trigger=MaxValueTrigger("score"))
+        run.extend(extensions.snapshot(filename="last_{.updater.epoch}", n_retains=1, autoload=True))
+        return run
+
+    prepare(4).run()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "best_2", "last_4"]
+    prepare(6).run()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "best_5", "last_6"]
+    assert checkpoint.load(tmp_path / "best")["iteration"] == 10
