@@ -74,7 +74,8 @@ class PlotReport(Extension):
 
         figure = Figure(figsize=(6.4, 4.8))
         axes = figure.add_subplot(xlabel=self._x_key)
-        axes.grid(self._grid, color="0.9")
+        if self._grid:
+            axes.grid(color="0.9")
         drawn = False
         for key, points in self._data.items():
             if points:

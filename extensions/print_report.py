@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -14,12 +15,12 @@ class PrintReport(Extension):
     """Prints log entries as the rows of a table. Chainer: ``extensions.PrintReport``, to the byte.
 
     A column is as wide as its title, or 10; numbers are printed with 6 significant digits. On a terminal each row
-    first erases what stands below, a :class:`~extensions.ProgressBar`.
+    first erases what stands below, a :class:`~extensions.ProgressBar`. In a notebook it is one table that grows.
 
     Args:
         entries: Keys of the log, one a column.
         log_report: The name of a registered :class:`~extensions.LogReport`, or one that this extension is to drive.
-        out: Where to print.
+        out: Where to print; by default ``sys.stdout``, or the notebook's cell.
 
     Raises:
         TypeError: When called, if ``log_report`` is neither.
@@ -44,6 +45,8 @@ class PrintReport(Extension):
         self._printed = 0  # entries of the log
         self._last = -1  # iteration of the last one of them
         self._has_header = False
+        self._rows: list[list[str]] = []  # shown in a notebook
+        self._table: Any = None  # the notebook's handle of them
 
     def _own(self) -> LogReport | None:
         return self._log_report if isinstance(self._log_report, LogReport) else None
@@ -69,19 +72,36 @@ class PrintReport(Extension):
         log = self._find(trainer).log
         if self._printed == 0:  # resumed: go on with the first entry that was not printed
             self._printed = sum(entry.get("iteration", 0) <= self._last for entry in log)
+        new = [[_cell(entry.get(key, "")) for key in self._entries] for entry in log[self._printed :]]
+        if self._out is None and _is_notebook():
+            self._show(new)
+        else:
+            self._print(new)
+        self._last = log[-1].get("iteration", 0) if new else self._last
+        self._printed = len(log)
+
+    def _print(self, rows: list[list[str]]) -> None:
         out = self._out or sys.stdout
         if not self._has_header:
             titles = (f"{entry:<{width}}" for entry, width in zip(self._entries, self._widths, strict=True))
             out.write("  ".join(titles) + "\n")
             self._has_header = True
-        for entry in log[self._printed :]:
+        for row in rows:
             if out.isatty():
                 out.write("\033[J")
-            cells = (_cell(entry.get(key, ""), width) for key, width in zip(self._entries, self._widths, strict=True))
-            out.write("".join(cells) + "\n")
-            self._last = entry.get("iteration", 0)
-        self._printed = len(log)
+            out.write("".join(f"{cell:<{width}}  " for cell, width in zip(row, self._widths, strict=True)) + "\n")
         out.flush()
+
+    def _show(self, rows: list[list[str]]) -> None:
+        import pandas as pd
+
+        ipython: Any = importlib.import_module("IPython.display")
+        self._rows += rows
+        table = ipython.HTML(pd.DataFrame(self._rows, columns=self._entries).to_html(index=False))
+        if self._table is None:
+            self._table = ipython.display(table, display_id=True)
+        else:
+            self._table.update(table)
 
     def finalize(self) -> None:
         """Finalizes a LogReport of its own."""
@@ -100,5 +120,10 @@ class PrintReport(Extension):
             own.load_state_dict(state["log_report"])
 
 
-def _cell(value: Any, width: int) -> str:
-    return f"{value:<{width}}  " if isinstance(value, str) else f"{value:<{width}g}  "
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _is_notebook() -> bool:
+    ipython = sys.modules.get("IPython")  # if it is one, it is loaded
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")

@@ -1,0 +1,79 @@
+"""Averages over an epoch what was counted batch by batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer import PRIORITY_EDITOR, Extension, Ratio, Summary, Trainer, report
+from trainer.state import load_into, state_of
+from trainer.triggers import get_trigger
+
+
+class MicroAverage(Extension):
+    """Reports the sum of one observation over the sum of another, such as correct over all. Chainer: ``MicroAverage``.
+
+    A mean of the batches' means gives every batch the same weight; this gives it to every sample. (What is reported
+    as :class:`~trainer.Ratio` is averaged so in any case.) An iteration that lacks one of the two is passed over.
+
+    Args:
+        numerator_key: The observation to sum up.
+        denominator_key: The observation whose sum it is divided by; where that is 0 the result is NaN.
+        result_key: The name of the result in the observation, as it is.
+        trigger: When the result is reported and the sums start anew.
+
+    Example:
+        >>> from extensions import MicroAverage, observe_value
+        >>> run.extend(observe_value("correct", lambda trainer: trainer.updater.iteration), trigger=(1, "iteration"))
+        >>> run.extend(observe_value("count", lambda trainer: 5), trigger=(1, "iteration"))
+        >>> run.extend(MicroAverage("correct", "count", "accuracy"))
+        >>> run.run()
+        >>> run.observation["accuracy"]
+        0.7
+    """
+
+    priority = PRIORITY_EDITOR
+
+    def __init__(self, numerator_key: str, denominator_key: str, result_key: str, trigger: Any = (1, "epoch")) -> None:
+        self._numerator_key = numerator_key
+        self._denominator_key = denominator_key
+        self._result_key = result_key
+        self._trigger = get_trigger(trigger)
+        self._numerator, self._denominator = Summary(), Summary()
+
+    def __call__(self, trainer: Trainer) -> None:
+        """Adds both to their sums; reports the quotient if it is time."""
+        observation = trainer.observation
+        if self._numerator_key not in observation or self._denominator_key not in observation:
+            return
+        self._numerator.add(_plain(observation[self._numerator_key]))
+        self._denominator.add(_plain(observation[self._denominator_key]))
+        if self._trigger(trainer):
+            numerator, denominator = self._numerator.state_dict()["x"], self._denominator.state_dict()["x"]
+            report({self._result_key: numerator / denominator if denominator else float("nan")})
+            self._numerator, self._denominator = Summary(), Summary()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the sums under way."""
+        return {
+            "numerator": self._numerator.state_dict(),
+            "denominator": self._denominator.state_dict(),
+            "trigger": state_of(self._trigger),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`state_dict` returned."""
+        self._numerator.load_state_dict(state["numerator"])
+        self._denominator.load_state_dict(state["denominator"])
+        load_into(self._trigger, state["trigger"], "the trigger of MicroAverage")
+
+
+def _plain(value: Any) -> Any:
+    """Returns what ``float(value)`` would, as a tensor where it is one: nothing waits for the device."""
+    if isinstance(value, Ratio):
+        if not isinstance(value.total, Tensor) and not isinstance(value.count, Tensor):
+            return float(value)
+        return torch.as_tensor(value.total, dtype=torch.float64) / value.count
+    return value[0] if isinstance(value, tuple) else value  # (value, weight): each counts once, whatever its weight
