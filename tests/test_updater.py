@@ -7,7 +7,8 @@ import torch
 from helpers import Augmented, equal, make_data, make_run
 from torch.utils.data import DataLoader
 
-from trainer import Classifier, StandardUpdater, Trainer
+import extensions
+from trainer import Classifier, Observation, Ratio, Reporter, StandardUpdater, Trainer, concat_examples, report
 from trainer.iterators import MultiprocessIterator, SerialIterator
 
 
@@ -166,3 +167,207 @@ def test_dropout_does_not_depend_on_the_number_of_workers():
     expected = train(SerialIterator(Augmented(), 8))
     for n in (0, 1, 2, 4):
         assert equal(train(MultiprocessIterator(Augmented(), 8, n_processes=n)), expected)
+
+
+# -- several optimizers
+
+
+class Pair(StandardUpdater):
+    """Two players, as in a GAN: each has its loss and its optimizer."""
+
+    def update_core(self):
+        x, t = self.next_batch()
+        for name, model in self.get_all_models().items():
+            self.get_optimizer(name).zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(x), t)
+            report({"loss": loss}, model)
+            self.backward(loss)
+            self.step(name)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_two_optimizers_of_any_names_train_and_resume_exactly(tmp_path, precision):
+    def make(stop):
+        torch.manual_seed(0)
+        models = {"gen": torch.nn.Linear(2, 3), "dis": torch.nn.Linear(2, 3)}
+        optimizers = {name: torch.optim.Adam(m.parameters()) for name, m in models.items()}
+        iterator = SerialIterator(make_data(), 4)
+        updater = Pair(iterator, optimizers, model=models, precision=precision, clip_norm=1.0)
+        return Trainer(updater, (stop, "iteration"), out=tmp_path)
+
+    whole, first, resumed = make(6), make(3), make(6)
+    whole.run(), first.run()
+    resumed.load_state_dict(first.state_dict())
+    resumed.run()
+    assert sorted(resumed.observation) == ["dis/loss", "gen/loss"]
+    assert equal(resumed.updater.state_dict(), whole.updater.state_dict())
+    with pytest.raises(ValueError, match=r"there is no optimizer 'main'; there are \['dis', 'gen'\]"):
+        whole.updater.get_optimizer("main")
+
+
+# -- accumulation and clipping
+
+
+class Counted(torch.nn.Module):
+    """Reports one value of each kind there is."""
+
+    def __init__(self):
+        super().__init__()
+        self.predictor = torch.nn.Linear(2, 3).double()
+
+    def forward(self, x, t):
+        y = self.predictor(x.double())
+        loss = torch.nn.functional.cross_entropy(y, t)
+        counted = torch.count_nonzero(t != -100)
+        correct = torch.count_nonzero(y.argmax(1) == t)
+        nothing = (loss * float("nan"), 0)
+        report({"loss": loss, "hits": Ratio(correct, counted), "none": nothing, "size": len(x), "pair": (1.0, 2)}, self)
+        return loss
+
+
+def accumulated(accumulate, batch_size, n=24, **kwargs):
+    torch.manual_seed(0)
+    model = Counted()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    iterator = SerialIterator(make_data(24), batch_size)
+    return StandardUpdater(iterator, optimizer, model=model, accumulate=accumulate, **kwargs)
+
+
+def observed(updater):
+    reporter = Reporter()
+    reporter.add_model("main", updater.get_model("main"))
+    with reporter.scope(Observation()) as observation:
+        updater.update()
+    return {key.removeprefix("main/"): value for key, value in observation.items()}
+
+
+def test_accumulated_batches_are_as_one_batch():
+    whole, parts = accumulated(1, 12), accumulated(3, 4)
+    for _ in range(4):
+        a, b = observed(whole), observed(parts)
+        assert parts.batch_size == whole.batch_size == 12
+        assert (parts.epoch_detail, parts.is_new_epoch, parts.previous_epoch_detail) == (
+            whole.epoch_detail,
+            whole.is_new_epoch,
+            whole.previous_epoch_detail,
+        )
+        (ratio_a, ratio_b) = (o["hits"] for o in (a, b))
+        assert ratio_a == ratio_b  # exactly correct / total
+        assert float(b["loss"]) == pytest.approx(float(a["loss"]), rel=1e-12)
+        assert (float(b["size"]), float(b["size"].weight), float(b["pair"]), float(b["pair"].weight)) == (4, 12, 1, 6)
+        assert float(b["none"].weight) == 0
+    for p, q in zip(whole.get_model("main").parameters(), parts.get_model("main").parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=1e-12)
+    assert parts.iteration == whole.iteration == 4
+
+
+def test_a_short_batch_weighs_less_when_it_is_accumulated():
+    torch.manual_seed(0)
+    model = Counted()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loader = DataLoader(make_data(10), 6)  # 6 and 4
+    updater = StandardUpdater(loader, optimizer, model=model, accumulate=2)
+    whole = accumulated(1, 10)
+    whole.get_iterator("main").finalize()
+    whole = StandardUpdater(DataLoader(make_data(10), 10), whole.get_optimizer("main"), model=whole.get_model("main"))
+    updater.update(), whole.update()
+    for p, q in zip(whole.get_model("main").parameters(), model.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=1e-12)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_run_that_accumulates_resumes_exactly(tmp_path, precision):
+    def make(stop):
+        run = make_run(tmp_path, (stop, "iteration"), accumulate=3, precision=precision, clip_value=0.1)
+        run.extend(extensions.LogReport(trigger=(1, "iteration"), filename=None))
+        return run
+
+    whole, first, resumed = make(7), make(4), make(7)
+    whole.run(), first.run()
+    resumed.load_state_dict(first.state_dict())
+    resumed.run()
+    assert equal(resumed.updater.state_dict(), whole.updater.state_dict())
+    logs = [[entry["main/loss"] for entry in r.get_extension("LogReport").log] for r in (whole, resumed)]
+    assert logs[0] == logs[1] and len(logs[0]) == 7
+    assert whole.updater.epoch_detail == 7 * 3 * 5 / 10
+
+
+def gradient_norm(updater):
+    return torch.nn.utils.get_total_norm([p.grad for p in updater.get_model("main").parameters()])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_norm_of_the_gradient_is_clipped(tmp_path, precision):
+    free = make_run(tmp_path, precision=precision).updater
+    bound = make_run(tmp_path, precision=precision, clip_norm=0.1).updater
+    loose = make_run(tmp_path, precision=precision, clip_norm=1e6).updater
+    free.update(), bound.update(), loose.update()
+    assert gradient_norm(free) > 0.1
+    assert gradient_norm(bound) == pytest.approx(0.1, rel=1e-3)
+    assert equal(loose.get_model("main").state_dict(), free.get_model("main").state_dict())
+
+
+def test_the_elements_of_the_gradient_are_clipped(tmp_path):
+    updater = make_run(tmp_path, clip_value=0.01).updater
+    updater.update()
+    largest = max(float(p.grad.abs().max()) for p in updater.get_model("main").parameters())
+    assert largest == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(accumulate=0), "accumulate must be 1 batch or more, got 0"),
+        (dict(clip_norm=0), "clip_norm must be positive, or None for no clipping, got 0"),
+        (dict(clip_value=-1.0), "clip_value must be positive, or None for no clipping, got -1.0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_run(tmp_path, **arguments)
+
+
+def test_converter_device_and_loss_func_may_stand_in_chainer_s_places():
+    model = Classifier(torch.nn.Linear(2, 3))
+    optimizer = torch.optim.SGD(model.parameters())
+    updater = StandardUpdater(SerialIterator(make_data(), 4), optimizer, concat_examples, "cpu", model, model=model)
+    updater.update()
+    assert (updater.converter, updater.device, updater.loss_func) == (concat_examples, torch.device("cpu"), model)
+
+
+# -- torch.compile
+
+
+def test_a_compiled_predictor_keeps_names_weights_and_values(tmp_path):
+    plain, compiled = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    compiled.updater.get_model("main").predictor.compile(backend="aot_eager")
+    plain.run(), compiled.run()
+    assert equal(compiled.updater.state_dict()["model"], plain.updater.state_dict()["model"])
+    assert sorted(compiled.observation) == sorted(plain.observation) == ["main/accuracy", "main/loss"]
+
+
+def test_a_report_inside_a_compiled_predictor_is_refused(tmp_path):
+    class Reporting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(2, 3)
+
+        def forward(self, x):
+            y = self.linear(x)
+            report({"mean": y.mean()}, self)
+            return y
+
+    model = Classifier(Reporting())
+    optimizer = torch.optim.SGD(model.parameters())
+    run = Trainer(StandardUpdater(SerialIterator(make_data(), 5), optimizer, model=model), (1, "epoch"), out=tmp_path)
+    model.predictor.compile(backend="eager")
+    with pytest.raises(RuntimeError, match=r"main/predictor reports \['mean'\] and is compiled"):
+        run.run(show_loop_exception_msg=False)
+
+
+def test_what_torch_compile_wraps_is_refused(tmp_path):
+    model = Classifier(torch.compile(torch.nn.Linear(2, 3), backend="eager"))
+    optimizer = torch.optim.SGD(model.parameters())
+    message = r"model 'main' holds the result of torch.compile at 'predictor': .* place instead: predictor.compile\(\)"
+    with pytest.raises(ValueError, match=message):
+        StandardUpdater(SerialIterator(make_data(), 5), optimizer, model=model)

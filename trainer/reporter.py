@@ -206,6 +206,17 @@ def get_current_reporter() -> Reporter:
     return stack[-1]
 
 
+def is_reporting() -> bool:
+    """Tells whether there is a current reporter.
+
+    Example:
+        >>> from trainer.reporter import is_reporting
+        >>> is_reporting()
+        False
+    """
+    return bool(_stack())
+
+
 def report(values: Mapping[str, Any], observer: object | None = None) -> None:
     """Reports values to the current reporter; without one (a model called outside training) it does nothing.
 

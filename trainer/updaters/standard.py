@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.optim import Optimizer
 from trainer.convert import concat_examples, count_samples, device_of
 from trainer.iterators import as_iterator
 from trainer.precision import autocast
-from trainer.reporter import Observation, averaged, report, report_scope
+from trainer.reporter import Observation, averaged, is_reporting, report, report_scope
 from trainer.triggers import epoch_progress
 
 
@@ -26,11 +27,11 @@ class StandardUpdater:
 
     Args:
         iterator: An iterator, a ``DataLoader``, or a dict of these with the key ``"main"``.
-        optimizer: A torch optimizer, or a dict of them with the key ``"main"``.
+        optimizer: A torch optimizer, or a dict of them, with the key ``"main"`` unless ``update_core`` is your own.
         converter: Called as ``converter(batch, device)`` once on what the iterator yields.
         device: Where the model is moved to and each batch is put; by default where the model is.
         loss_func: Called for the loss in place of the model.
-        model: The model whose parameters the optimizer changes, or a dict with the key ``"main"``. It is called as
+        model: The model whose parameters the optimizer changes, or a dict as for ``optimizer``. It is called as
             ``model(*batch)`` and returns the loss, a mean over the batch.
         accumulate: Batches that make one update, as if they were one batch: each loss weighs its number of samples,
             and so do the observed values, whose means are reported once.
@@ -86,7 +87,11 @@ class StandardUpdater:
         self._optimizers: dict[str, Optimizer] = _named(optimizer, "optimizer", Optimizer)
         self._models: dict[str, nn.Module] = _named(model, "model", nn.Module)
         _refuse_wrapped(self._models)
-        self.device = device_of(self._models["main"]) if device is None else torch.device(device)
+        if type(self).update_core is StandardUpdater.update_core:
+            _require_main(self._optimizers, "optimizer")
+            _require_main(self._models, "model")
+        _require_main(iterators, "iterator")
+        self.device = device_of(next(iter(self._models.values()))) if device is None else torch.device(device)
         for module in self._models.values():
             module.to(self.device)
         self._iterators = {name: as_iterator(source) for name, source in iterators.items()}
@@ -95,7 +100,7 @@ class StandardUpdater:
                 if hasattr(source, "pin_memory"):
                     source.pin_memory = True
         self.converter = converter
-        self.loss_func = loss_func or self._models["main"]
+        self.loss_func: Callable[..., Any] = loss_func or self._models.get("main") or _no_loss
         self.accumulate = accumulate
         self.clip_norm = clip_norm
         self.clip_value = clip_value
@@ -136,7 +141,7 @@ class StandardUpdater:
         for batch, size in zip(batches, sizes, strict=True):
             observation = Observation()
             observation.weight = size
-            with report_scope(observation):
+            with report_scope(observation) if is_reporting() else nullcontext():
                 loss = self.compute_loss(batch)
             self.backward(loss * (size / self.batch_size))
             observations.append(observation)
@@ -189,6 +194,8 @@ class StandardUpdater:
 
     def get_optimizer(self, name: str) -> Optimizer:
         """Returns the optimizer of a name."""
+        if name not in self._optimizers:
+            raise ValueError(f"there is no optimizer {name!r}; there are {sorted(self._optimizers)}.")
         return self._optimizers[name]
 
     def get_all_optimizers(self) -> dict[str, Optimizer]:
@@ -289,10 +296,17 @@ def _refuse_wrapped(models: dict[str, nn.Module]) -> None:
                 )
 
 
-def _named(part: Any, kind: str, expected: type | None = None) -> dict[str, Any]:
-    named = dict(part) if isinstance(part, dict) else {"main": part}
+def _no_loss(*batch: Any, **named: Any) -> Tensor:
+    raise ValueError("compute_loss needs a model 'main' or a loss_func; there is neither.")
+
+
+def _require_main(named: dict[str, Any], kind: str) -> None:
     if "main" not in named:
         raise ValueError(f"the {kind}s {sorted(named)} lack 'main'; e.g. {{'main': {kind}}}.")
+
+
+def _named(part: Any, kind: str, expected: type | None = None) -> dict[str, Any]:
+    named = dict(part) if isinstance(part, dict) else {"main": part}
     for name, value in named.items():
         if expected is not None and not isinstance(value, expected):
             raise TypeError(

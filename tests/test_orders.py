@@ -1,0 +1,204 @@
+"""Weighted and stratified orders, threads, and data sets that take a generator."""
+
+import collections
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from helpers import Augmented, equal
+
+from trainer import concat_examples
+from trainer.iterators import (
+    MultiprocessIterator,
+    MultithreadIterator,
+    SerialIterator,
+    ShuffleOrderSampler,
+    StratifiedOrderSampler,
+    WeightedOrderSampler,
+)
+
+LABELS = [0] * 600 + [1] * 300 + [2] * 90 + [3] * 10
+
+
+def take(iterator, n):
+    return [concat_examples(next(iterator)) for _ in range(n)]
+
+
+def test_a_weighted_order_balances_classes_in_expectation():
+    counts = collections.Counter(LABELS)
+    sampler = WeightedOrderSampler([1 / counts[label] for label in LABELS])
+    iterator = SerialIterator(LABELS, 1000, order_sampler=sampler, seed=0)
+    drawn = collections.Counter(label for _ in range(20) for label in next(iterator))
+    for label in counts:  # 20,000 draws of 1/4 each: five standard deviations are 306
+        assert abs(drawn[label] - 5000) < 306
+
+
+def test_a_weighted_order_follows_its_weights_and_its_size():
+    sampler = WeightedOrderSampler([1, 2, 0, 5], size=8000)
+    iterator = SerialIterator("abcd", 8000, order_sampler=sampler, seed=1)
+    drawn = collections.Counter(next(iterator))
+    assert drawn["c"] == 0 and iterator.epoch == 1
+    for letter, expected in (("a", 1000), ("b", 2000), ("d", 5000)):
+        assert abs(drawn[letter] - expected) < 5 * (expected * (1 - expected / 8000)) ** 0.5
+
+
+@pytest.mark.parametrize("batch_size", [10, 50, 64, 333])
+def test_a_stratified_order_gives_each_batch_its_share_of_every_class(batch_size):
+    iterator = SerialIterator(LABELS, batch_size, order_sampler=StratifiedOrderSampler(LABELS), seed=0)
+    for _ in range(1000 // batch_size):
+        drawn = collections.Counter(next(iterator))
+        for label, count in collections.Counter(LABELS).items():
+            assert abs(drawn[label] - batch_size * count / 1000) <= 2.5
+
+
+def test_a_stratified_order_holds_each_sample_once_and_changes_with_the_epoch():
+    sampler = StratifiedOrderSampler(np.array(["b", "a", "b", "c"]))
+    iterator = SerialIterator(range(4), 4, order_sampler=sampler)
+    epochs = [next(iterator) for _ in range(20)]
+    assert all(sorted(epoch) == [0, 1, 2, 3] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 5
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ShuffleOrderSampler(),
+        lambda: WeightedOrderSampler([1.0] * 10 + [3.0] * 10),
+        lambda: StratifiedOrderSampler([0, 1] * 10),
+    ],
+)
+def test_an_order_is_the_run_s_own_over_workers_and_resumes(make):
+    whole = take(SerialIterator(Augmented(), 6, order_sampler=make(), seed=3), 9)
+    first = SerialIterator(Augmented(), 6, order_sampler=make(), seed=3)
+    before = take(first, 4)
+    np.random.rand(5)  # nobody's business
+    second = MultiprocessIterator(Augmented(), 6, order_sampler=make(), seed=3, n_processes=1)
+    second.load_state_dict(first.state_dict())
+    after = take(second, 5)
+    second.finalize()
+    assert equal(whole, before + after)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: WeightedOrderSampler([1, -1]), "weights must be one number for each sample, none negative"),
+        (lambda: WeightedOrderSampler([0, 0]), "and not all 0"),
+        (lambda: WeightedOrderSampler([[1], [2]]), "weights must be one number for each sample"),
+        (lambda: WeightedOrderSampler([1, float("nan")]), "weights must be one number"),
+        (lambda: WeightedOrderSampler([1], size=0), "size must be 1 or more, got 0"),
+        (lambda: StratifiedOrderSampler([]), "labels must be the class of each sample, got none"),
+        (lambda: MultithreadIterator([1], 1, n_threads=0), "n_threads must be 1 or more, got 0"),
+    ],
+)
+def test_bad_arguments_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# -- threads
+
+
+class Slow(torch.utils.data.Dataset):
+    """Waits, and notes when it is at work and in which thread."""
+
+    def __init__(self):
+        self.at_work, self.most, self.threads = 0, 0, set()
+        self.lock = threading.Lock()
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        with self.lock:
+            self.at_work += 1
+            self.most = max(self.most, self.at_work)
+            self.threads.add(threading.current_thread().name)
+        time.sleep(0.01)
+        with self.lock:
+            self.at_work -= 1
+        return index
+
+
+def test_threads_give_the_order_of_the_serial_iterator_and_its_walk():
+    threads, serial = MultithreadIterator(range(10), 4, n_threads=3), SerialIterator(range(10), 4)
+    for _ in range(6):
+        assert next(threads) == next(serial)
+        assert (threads.epoch, threads.is_new_epoch, threads.epoch_detail) == (
+            serial.epoch,
+            serial.is_new_epoch,
+            serial.epoch_detail,
+        )
+    resumed = MultithreadIterator(range(10), 4, n_threads=2)
+    resumed.load_state_dict(serial.state_dict())
+    assert next(resumed) == next(serial) == next(threads)
+    for iterator in (threads, resumed):
+        iterator.finalize()
+        iterator.finalize()
+
+
+def test_threads_work_side_by_side_and_never_beside_the_training_loop():
+    data = Slow()
+    iterator = MultithreadIterator(data, 6, n_threads=3)
+    next(iterator)
+    assert data.most == 3 and all(name.startswith("samples") for name in data.threads)
+    before = len(data.threads), data.at_work
+    time.sleep(0.05)
+    assert (len(data.threads), data.at_work) == before == (3, 0)
+    iterator.finalize()
+    assert threading.active_count() == 1
+
+
+def test_a_data_set_that_draws_from_a_global_generator_is_refused_in_threads():
+    state = torch.random.get_rng_state()
+    iterator = MultithreadIterator(Augmented(), 4)
+    with pytest.raises(RuntimeError, match="Augmented draws from a global random generator.* Use MultiprocessIterator"):
+        next(iterator)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    iterator.finalize()
+
+
+def test_an_error_in_a_thread_comes_through_and_the_position_stays():
+    class Bad(Slow):
+        def __getitem__(self, index):
+            if index == 5:
+                raise OSError("no such image")
+            return super().__getitem__(index)
+
+    data = Bad()
+    iterator = MultithreadIterator(data, 4, shuffle=False, n_threads=2)
+    assert next(iterator) == [0, 1, 2, 3]
+    with pytest.raises(OSError, match="no such image"):
+        next(iterator)
+    assert iterator.current_position == 4 and data.at_work == 0 and threading.active_count() == 1
+
+
+class Drawing(torch.utils.data.Dataset):
+    """Is handed its generator."""
+
+    def __len__(self):
+        return 12
+
+    def draw_sample(self, index, generator):
+        return torch.rand(3, generator=generator) + index, index
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MultithreadIterator(Drawing(), 5, n_threads=3),
+        lambda: MultiprocessIterator(Drawing(), 5, n_processes=2),
+        lambda: MultiprocessIterator(Drawing(), 5, n_processes=0),
+    ],
+)
+def test_a_data_set_that_takes_a_generator_gives_the_same_bits_everywhere(make):
+    iterator = make()
+    state = torch.random.get_rng_state()
+    batches = take(iterator, 6)
+    iterator.finalize()
+    assert equal(batches, take(SerialIterator(Drawing(), 5), 6))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    first_epoch = torch.cat([x - t[:, None] for x, t in batches])[:12]
+    assert len(first_epoch.unique()) == 36  # each sample has draws of its own
