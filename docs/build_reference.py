@@ -20,6 +20,7 @@ MODULES = {
     "trainer.precision": "Mixed precision by one word.",
     "trainer.state": "The state of a part that may have none.",
     "extensions": "Plug-ins.",
+    "extensions.snapshot_writers": "Who writes a snapshot.",
 }
 
 

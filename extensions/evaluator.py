@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ from trainer.convert import count_samples, device_of
 from trainer.iterators import as_iterator
 from trainer.precision import autocast
 from trainer.reporter import report, report_scope
+from trainer.triggers import epoch_progress
 from trainer.updaters.standard import call
 
 
@@ -42,6 +43,7 @@ class Evaluator(Extension):
         device: Where a batch is put; by default where the target is.
         eval_hook: Called with the evaluator before each evaluation.
         eval_func: Called on each batch in place of the target.
+        progress_bar: Whether to show on ``sys.stderr`` how far an evaluation is.
         precision: As the updater's: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
 
     Raises:
@@ -76,6 +78,7 @@ class Evaluator(Extension):
         eval_hook: Callable[[Evaluator], None] | None = None,
         eval_func: Callable[..., Any] | None = None,
         *,
+        progress_bar: bool = False,
         precision: str = "fp32",
     ) -> None:
         iterators = iterator if isinstance(iterator, dict) else {"main": iterator}
@@ -88,12 +91,21 @@ class Evaluator(Extension):
         self.device = None if device is None else torch.device(device)
         self.eval_hook = eval_hook
         self.eval_func = eval_func
+        self.progress_bar = progress_bar
         self.precision = precision
         autocast(precision, torch.device("cpu"))  # refuses a wrong word now and not in the first evaluation
 
     def get_iterator(self, name: str) -> Any:
         """Returns the iterator of a name."""
         return self._iterators[name]
+
+    def get_all_iterators(self) -> dict[str, Any]:
+        """Returns the iterators by name."""
+        return dict(self._iterators)
+
+    def get_all_targets(self) -> dict[str, nn.Module]:
+        """Returns the targets by name."""
+        return dict(self._targets)
 
     def get_target(self, name: str) -> nn.Module:
         """Returns the target of a name."""
@@ -125,13 +137,22 @@ class Evaluator(Extension):
             self.eval_hook(self)
         iterator.reset()
         summary = DictSummary()
-        for batch in iterator:
+        for batch in self._shown(iterator) if self.progress_bar else iterator:
             observation = Observation()
             observation.weight = count_samples(batch)
             with report_scope(observation), autocast(self.precision, device):
                 call(function, self.converter(batch, device))
             summary.add(observation)
         return summary.compute_mean()
+
+    def _shown(self, iterator: Any) -> Iterator[Any]:
+        from tqdm import tqdm
+
+        samples, size = epoch_progress(iterator)
+        with tqdm(total=size, desc=self.name or self.default_name, leave=False) as bar:
+            for batch in iterator:
+                yield batch
+                bar.update(epoch_progress(iterator)[0] - samples - bar.n)
 
     def finalize(self) -> None:
         """Finalizes the iterators."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
+from extensions.log_file import END, LogFile, head
 from trainer import DictSummary, Extension, Trainer
 from trainer.state import load_into, state_of
 from trainer.triggers import get_trigger
-
-_END = b"\n]"
 
 
 class LogReport(Extension):
@@ -57,7 +54,7 @@ class LogReport(Extension):
         self._postprocess = postprocess
         self._filename = filename
         self._summary = DictSummary()
-        self._file = _LogFile()
+        self._file = LogFile()
         self._saved: dict[str, Any] = {}  # what a loaded snapshot says of the file
 
     def __call__(self, trainer: Trainer) -> None:
@@ -95,11 +92,11 @@ class LogReport(Extension):
         if trainer.resumed_from is not None:
             candidates.append(trainer.resumed_from.parent / saved["name"])
         for candidate in candidates:
-            body = _head(candidate, saved["bytes"])
+            body = head(candidate, saved["bytes"])
             if body is not None and hashlib.sha256(body).hexdigest() == saved["sha256"]:
                 self.log = [
                     {key: float("nan") if value is None else value for key, value in entry.items()}
-                    for entry in json.loads(body + _END)
+                    for entry in json.loads(body + END)
                 ]
                 self._file.open(Path(trainer.out), saved["name"], body)
                 return
@@ -129,86 +126,3 @@ class LogReport(Extension):
         load_into(self._trigger, state["trigger"], "the trigger of LogReport")
         self._summary.load_state_dict(state["summary"])
         self._saved = {key: state[key] for key in ("log", "name", "bytes", "sha256")}
-
-
-class _LogFile:
-    """A JSON list that grows by one write at its end, over the closing bracket."""
-
-    in_use: ClassVar[set[Path]] = set()  # files of this process
-
-    def __init__(self) -> None:
-        self.name = ""  # relative to the run's folder
-        self.path = Path()
-        self._file = -1
-        self._size = 0  # without the closing bracket
-        self._hash = hashlib.sha256()
-
-    def open(self, folder: Path, name: str, body: bytes = b"") -> None:
-        """Starts the file with what it is to hold, without the closing bracket."""
-        self.close()
-        self.name, self.path = name, (folder / name).resolve()
-        if self.path in self.in_use:
-            raise ValueError(
-                f"two LogReports write to {folder / name}: give one of them another filename, or call finalize() on the"
-                " trainer of a loop that ended early."
-            )
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._open()
-        self._size = len(body)
-        self._hash = hashlib.sha256(body)
-        whole = body + _END if body else b""
-        self._write(whole, 0)
-        os.ftruncate(self._file, len(whole))
-
-    def append(self, entries: list[dict[str, Any]]) -> None:
-        if self._file < 0:  # the run was finalized, and goes on
-            self._open()
-        texts = [json.dumps(_finite(entry), indent=4, allow_nan=False, default=_plain) for entry in entries]
-        new = ((",\n" if self._size else "[\n") + ",\n".join(texts)).replace("\n", "\n    ").encode()
-        self._write(new + _END, self._size)
-        self._size += len(new)
-        self._hash.update(new)
-
-    def _open(self) -> None:
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        self.in_use.add(self.path)
-
-    def _write(self, data: bytes, offset: int) -> None:
-        while data:
-            written = os.pwrite(self._file, data, offset)
-            data, offset = data[written:], offset + written
-
-    def state(self) -> dict[str, Any]:
-        if self._file >= 0:
-            os.fsync(self._file)
-        return {"name": self.name, "bytes": self._size, "sha256": self._hash.hexdigest()}
-
-    def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self.in_use.discard(self.path)
-        self._file = -1
-
-
-def _head(path: Path, size: int) -> bytes | None:
-    if not path.is_file():
-        return None
-    with open(path, "rb") as file:
-        return file.read(size)
-
-
-def _finite(entry: Any) -> Any:
-    """Returns the entry with null for NaN and infinity, which JSON does not have."""
-    if isinstance(entry, float):
-        return entry if math.isfinite(entry) else None
-    if isinstance(entry, dict):
-        return {key: _finite(value) for key, value in entry.items()}
-    if isinstance(entry, (list, tuple)):
-        return [_finite(value) for value in entry]
-    return entry
-
-
-def _plain(value: Any) -> Any:
-    if getattr(value, "ndim", None) == 0:
-        return _finite(value.item())
-    raise TypeError(f"the log takes numbers and strings, got {type(value).__name__} {value!r} from postprocess.")

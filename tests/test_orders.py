@@ -1,6 +1,8 @@
 """Weighted and stratified orders, threads, and data sets that take a generator."""
 
 import collections
+import multiprocessing
+import pickle
 import threading
 import time
 
@@ -8,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from helpers import Augmented, equal
+from torch.utils.data import DataLoader
 
 from trainer import concat_examples
 from trainer.iterators import (
+    DataLoaderIterator,
     MultiprocessIterator,
     MultithreadIterator,
     SerialIterator,
@@ -202,3 +206,46 @@ def test_a_data_set_that_takes_a_generator_gives_the_same_bits_everywhere(make):
     assert torch.equal(torch.random.get_rng_state(), state)
     first_epoch = torch.cat([x - t[:, None] for x, t in batches])[:12]
     assert len(first_epoch.unique()) == 36  # each sample has draws of its own
+
+
+# -- what any iterator does
+
+
+@pytest.mark.parametrize("kind", [SerialIterator, MultithreadIterator, MultiprocessIterator])
+def test_a_pickled_iterator_goes_on_where_it_was(kind):
+    with kind(range(10), 4) as iterator:
+        next(iterator)
+        with pickle.loads(pickle.dumps(iterator)) as copied:
+            expected = take(iterator, 4)
+            assert equal(take(copied, 4), expected)
+
+
+def test_at_the_end_of_a_with_the_workers_end():
+    with MultiprocessIterator(range(10), 4, n_processes=1) as iterator:
+        next(iterator)
+        assert multiprocessing.active_children()
+    assert not multiprocessing.active_children()
+    with MultithreadIterator(range(10), 4) as iterator:
+        next(iterator)
+    assert threading.active_count() == 1
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        number = 0
+        while True:
+            yield torch.tensor([float(number), torch.rand(()).item()])
+            number += 1
+
+
+def test_an_endless_stream_is_resumed_by_loading_it_again_up_to_its_place():
+    def make():
+        return DataLoaderIterator(DataLoader(Endless(), batch_size=2))
+
+    whole = make()
+    expected = [next(whole) for _ in range(6)]
+    assert (whole.epoch, whole.epoch_detail) == (0, 0.0)
+    first, resumed = make(), make()
+    before = [next(first) for _ in range(4)]
+    resumed.load_state_dict(first.state_dict())
+    assert equal(before + [next(resumed) for _ in range(2)], expected)

@@ -218,6 +218,7 @@ def scheduled(out, name, stop, trigger):
     return run, seen
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter in:UserWarning")  # SequentialLR's own, in torch 2.6
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("trigger", [(1, "iteration"), (1, "epoch")])
 def test_a_scheduler_of_torch_goes_on_exactly_after_a_resume(tmp_path, name, trigger):

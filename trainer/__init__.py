@@ -1,5 +1,6 @@
 """Kusari's engine: the training loop, its parts, and what a plug-in needs of it."""
 
+import trainer.datasets  # noqa: F401  # so that trainer.datasets is there after `import trainer`
 from trainer.classifier import Classifier, accuracy
 from trainer.convert import concat_examples
 from trainer.extension import PRIORITY_EDITOR, PRIORITY_READER, PRIORITY_WRITER, Extension, make_extension

@@ -121,6 +121,9 @@ class MultiprocessIterator(SerialIterator):
         if self.seed != seed:
             self._loader = None  # workers hold the seed with which they started
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_loader": None, "_batches": None, "_ahead": deque()}  # a copy starts its own workers
+
     def finalize(self) -> None:
         """Ends the workers; the next batch, if there is one, starts new ones."""
         self._batches = self._loader = None

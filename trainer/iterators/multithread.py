@@ -73,6 +73,9 @@ class MultithreadIterator(SerialIterator):
             )
         return samples
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_pool": None}
+
     def finalize(self) -> None:
         """Ends the threads; the next batch, if there is one, starts new ones."""
         if self._pool is not None:

@@ -245,7 +245,13 @@ class SerialIterator:
         return samples
 
     def finalize(self) -> None:
-        """Releases what the iterator holds; it may be called twice."""
+        """Releases what the iterator holds; it may be called twice, and is at the end of a ``with``."""
+
+    def __enter__(self) -> SerialIterator:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.finalize()
 
     # -- state
 

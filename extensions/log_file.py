@@ -1,0 +1,115 @@
+"""The file of a log: whole after each entry, in constant time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+END = b"\n]"
+
+
+class LogFile:
+    """A JSON list that grows by one write at its end, over the closing bracket.
+
+    Example:
+        >>> from extensions.log_file import LogFile
+        >>> file = LogFile()
+        >>> file.open(tmp, "log")
+        >>> file.append([{"epoch": 1}])
+        >>> file.close()
+        >>> (tmp / "log").read_text().split()
+        ['[', '{', '"epoch":', '1', '}', ']']
+    """
+
+    in_use: ClassVar[set[Path]] = set()  # files of this process
+
+    def __init__(self) -> None:
+        self.name = ""  # relative to the run's folder
+        self.path = Path()
+        self._file = -1
+        self._size = 0  # without the closing bracket
+        self._hash = hashlib.sha256()
+
+    def open(self, folder: Path, name: str, body: bytes = b"") -> None:
+        """Starts the file with what it is to hold, without the closing bracket."""
+        self.close()
+        self.name, self.path = name, (folder / name).resolve()
+        if self.path in self.in_use:
+            raise ValueError(
+                f"two LogReports write to {folder / name}: give one of them another filename, or call finalize() on the"
+                " trainer of a loop that ended early."
+            )
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._open()
+        self._size = len(body)
+        self._hash = hashlib.sha256(body)
+        whole = body + END if body else b""
+        self._write(whole, 0)
+        os.ftruncate(self._file, len(whole))
+
+    def append(self, entries: list[dict[str, Any]]) -> None:
+        """Adds entries; what JSON does not have (NaN, infinity) becomes null."""
+        if self._file < 0:  # the run was finalized, and goes on
+            self._open()
+        texts = [json.dumps(_finite(entry), indent=4, allow_nan=False, default=_plain) for entry in entries]
+        new = ((",\n" if self._size else "[\n") + ",\n".join(texts)).replace("\n", "\n    ").encode()
+        self._write(new + END, self._size)
+        self._size += len(new)
+        self._hash.update(new)
+
+    def _open(self) -> None:
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        self.in_use.add(self.path)
+
+    def _write(self, data: bytes, offset: int) -> None:
+        while data:
+            written = os.pwrite(self._file, data, offset)
+            data, offset = data[written:], offset + written
+
+    def state(self) -> dict[str, Any]:
+        """Returns name, length and SHA-256 of what is on the disk, the closing bracket left out."""
+        if self._file >= 0:
+            os.fsync(self._file)
+        return {"name": self.name, "bytes": self._size, "sha256": self._hash.hexdigest()}
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self.in_use.discard(self.path)
+        self._file = -1
+
+
+def head(path: Path, size: int) -> bytes | None:
+    """Returns the first bytes of a file; None if there is none.
+
+    Example:
+        >>> from extensions.log_file import head
+        >>> head(tmp / "missing", 10) is None
+        True
+    """
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return file.read(size)
+
+
+def _finite(entry: Any) -> Any:
+    """Returns the entry with null for NaN and infinity, which JSON does not have."""
+    if isinstance(entry, float):
+        return entry if math.isfinite(entry) else None
+    if isinstance(entry, dict):
+        return {key: _finite(value) for key, value in entry.items()}
+    if isinstance(entry, (list, tuple)):
+        return [_finite(value) for value in entry]
+    return entry
+
+
+def _plain(value: Any) -> Any:
+    if getattr(value, "ndim", None) == 0:
+        return _finite(value.item())
+    raise TypeError(f"the log takes numbers and strings, got {type(value).__name__} {value!r} from postprocess.")
