@@ -47,7 +47,8 @@ class Evaluator(Extension):
         precision: As the updater's: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
 
     Raises:
-        ValueError: If an iterator repeats: an evaluation would never end.
+        ValueError: If an iterator repeats: an evaluation would never end. Or if a dict lacks ``"main"``, unless
+            ``evaluate`` is your own.
 
     Example:
         >>> import torch
@@ -87,6 +88,10 @@ class Evaluator(Extension):
             if getattr(source, "repeat", False):
                 raise ValueError(f"iterator {name!r} repeats, so an evaluation would never end; give it repeat=False.")
         self._targets = target if isinstance(target, dict) else {"main": target}
+        if type(self).evaluate is Evaluator.evaluate:
+            for kind, named in (("iterator", self._iterators), ("target", self._targets)):
+                if "main" not in named:
+                    raise ValueError(f"the {kind}s {sorted(named)} lack 'main'; e.g. {{'main': {kind}}}.")
         self.converter = converter
         self.device = None if device is None else torch.device(device)
         self.eval_hook = eval_hook

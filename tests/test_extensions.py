@@ -265,3 +265,17 @@ def test_an_evaluation_may_show_how_far_it_is(run, capsys):
     err = capsys.readouterr().err
     assert "validation" in err and "/10" in err
     assert shown.get_all_iterators() == {"main": iterator} and shown.get_all_targets() == {"main": model}
+
+
+def test_an_evaluator_needs_main_unless_it_evaluates_in_a_way_of_its_own(run):
+    iterator, model = SerialIterator(make_data(4), 4, repeat=False), run.updater.get_model("main")
+    with pytest.raises(ValueError, match=r"the targets \['other'\] lack 'main'"):
+        extensions.Evaluator(iterator, {"other": model})
+    with pytest.raises(ValueError, match=r"the iterators \['other'\] lack 'main'"):
+        extensions.Evaluator({"other": iterator}, model)
+
+    class Own(extensions.Evaluator):
+        def evaluate(self):
+            return {"size": float(len(next(self.get_iterator("other"))))}
+
+    assert Own({"other": iterator}, {"other": model})() == {"size": 4.0}

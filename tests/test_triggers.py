@@ -345,3 +345,10 @@ def test_a_new_schedule_at_a_resume_does_not_catch_up(tmp_path):
         resumed.load_state_dict(first.state_dict())
     resumed.run()
     assert fired == [4]
+
+
+def test_a_best_value_trigger_needs_a_name_and_a_comparison():
+    with pytest.raises(TypeError, match="key must be the name of an observation, got None"):
+        MaxValueTrigger(None)
+    with pytest.raises(TypeError, match="compare must be a function of the best value and a new one, got 'max'"):
+        BestValueTrigger("main/loss", "max")

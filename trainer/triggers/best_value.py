@@ -28,6 +28,7 @@ class BestValueTrigger:
         best_value: The best mean so far; None before the first.
 
     Raises:
+        TypeError: If the key is no string, or ``compare`` cannot be called.
         KeyError: When asked, if the value was not observed in a whole interval.
 
     Example:
@@ -41,6 +42,10 @@ class BestValueTrigger:
     """
 
     def __init__(self, key: str, compare: Callable[[float, float], bool], trigger: Any = (1, "epoch")) -> None:
+        if not isinstance(key, str):
+            raise TypeError(f"key must be the name of an observation, got {key!r}; e.g. 'validation/main/loss'.")
+        if not callable(compare):
+            raise TypeError(f"compare must be a function of the best value and a new one, got {compare!r}.")
         self.key = key
         self.best_value: float | None = None
         self._compare = compare
