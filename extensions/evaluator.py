@@ -47,6 +47,7 @@ class Evaluator(Extension):
         precision: As the updater's: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
 
     Raises:
+        TypeError: If an iterator has no ``reset``.
         ValueError: If an iterator repeats: an evaluation would never end. Or if a dict lacks ``"main"``, unless
             ``evaluate`` is your own.
 
@@ -65,10 +66,7 @@ class Evaluator(Extension):
     trigger = (1, "epoch")
     priority = PRIORITY_WRITER
 
-    @property
-    def default_name(self) -> str:
-        """The first part of the names of its values."""
-        return "validation"
+    default_name = "validation"
 
     def __init__(
         self,
@@ -85,12 +83,14 @@ class Evaluator(Extension):
         iterators = iterator if isinstance(iterator, dict) else {"main": iterator}
         self._iterators = {name: as_iterator(source, repeat=False) for name, source in iterators.items()}
         for name, source in self._iterators.items():
+            if not hasattr(source, "reset"):
+                raise TypeError(f"iterator {name!r} needs reset(): each evaluation begins anew.")
             if getattr(source, "repeat", False):
                 raise ValueError(f"iterator {name!r} repeats, so an evaluation would never end; give it repeat=False.")
         self._targets = target if isinstance(target, dict) else {"main": target}
         if type(self).evaluate is Evaluator.evaluate:
             for kind, named in (("iterator", self._iterators), ("target", self._targets)):
-                if "main" not in named:
+                if "main" not in named and not (kind == "target" and eval_func is not None):
                     raise ValueError(f"the {kind}s {sorted(named)} lack 'main'; e.g. {{'main': {kind}}}.")
         self.converter = converter
         self.device = None if device is None else torch.device(device)
@@ -134,18 +134,20 @@ class Evaluator(Extension):
 
     def evaluate(self) -> dict[str, float]:
         """Goes once through the main iterator and returns the means; a subclass may do otherwise."""
-        iterator, function = self._iterators["main"], self.eval_func or self._targets["main"]
-        device = self.device or device_of(self._targets["main"])
+        iterator = self._iterators["main"]
+        function = self._targets["main"] if self.eval_func is None else self.eval_func
+        model = self._targets.get("main", function)
+        device = self.device or (device_of(model) if isinstance(model, nn.Module) else torch.device("cpu"))
         if device.type == "cuda" and hasattr(iterator, "pin_memory"):
             iterator.pin_memory = True
         if self.eval_hook is not None:
             self.eval_hook(self)
         iterator.reset()
         summary = DictSummary()
-        for batch in self._shown(iterator) if self.progress_bar else iterator:
+        for batch in self._shown(iterator) if self.progress_bar else _batches(iterator):
             observation = Observation()
             observation.weight = count_samples(batch)
-            with report_scope(observation), autocast(self.precision, device):
+            with report_scope(observation), torch.no_grad(), autocast(self.precision, device):
                 call(function, self.converter(batch, device))
             summary.add(observation)
         return summary.compute_mean()
@@ -155,7 +157,7 @@ class Evaluator(Extension):
 
         samples, size = epoch_progress(iterator)
         with tqdm(total=size, desc=self.name or self.default_name, leave=False) as bar:
-            for batch in iterator:
+            for batch in _batches(iterator):
                 yield batch
                 bar.update(epoch_progress(iterator)[0] - samples - bar.n)
 
@@ -163,6 +165,16 @@ class Evaluator(Extension):
         """Finalizes the iterators."""
         for iterator in self._iterators.values():
             iterator.finalize()
+
+
+def _batches(iterator: Any) -> Iterator[Any]:
+    """Yields the batches of anything with ``__next__``."""
+    while True:
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            return
+        yield batch
 
 
 @contextmanager

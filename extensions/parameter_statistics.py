@@ -168,7 +168,7 @@ class ParameterStatistics(Extension):
         for name, function in self._statistics.items():
             result = function(values)
             if not isinstance(result, Tensor):
-                result = torch.full((), float(result), device=values.device)
+                result = torch.as_tensor(result, dtype=torch.float64)
             keys += [f"{base}/{name}/{i}" for i in range(result.numel())] if result.ndim else [f"{base}/{name}"]
             parts.append(result.detach().to(values.device, torch.float64, non_blocking=True).flatten())
         added = torch.cat(parts)

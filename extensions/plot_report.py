@@ -18,7 +18,7 @@ class PlotReport(Extension):
         y_keys: What to plot.
         x_key: ``"iteration"``, ``"epoch"``, or an observed value.
         trigger: When a point is added and the picture drawn; values are averaged in between.
-        postprocess: Called with figure, axes and means before the legend is drawn.
+        postprocess: Called with figure, axes and the :class:`~trainer.DictSummary` before the legend is drawn.
         filename: In the trainer's ``out``; its suffix decides the format.
         marker: matplotlib's mark of a point.
         grid: Whether to draw a grid.
@@ -39,7 +39,7 @@ class PlotReport(Extension):
         y_keys: Sequence[str] | str,
         x_key: str = "iteration",
         trigger: Any = (1, "epoch"),
-        postprocess: Callable[[Any, Any, dict[str, float]], None] | None = None,
+        postprocess: Callable[[Any, Any, DictSummary], None] | None = None,
         filename: str = "plot.png",
         marker: str | None = "x",
         grid: bool = True,
@@ -61,15 +61,15 @@ class PlotReport(Extension):
         self._summary.add(trainer.observation, dict.fromkeys((*self._y_keys, self._x_key)))
         if not (trainer.is_before_training or self._trigger(trainer)):
             return
-        means = self._summary.compute_mean()
-        self._summary = DictSummary()
+        summary, self._summary = self._summary, DictSummary()
+        means = summary.compute_mean()
         means["epoch"], means["iteration"] = trainer.updater.epoch, trainer.updater.iteration
         for key in self._y_keys:
             if key in means and self._x_key in means:
                 self._data[key].append([means[self._x_key], means[key]])
-        self._draw(Path(trainer.out) / self._filename, means)
+        self._draw(Path(trainer.out) / self._filename, summary)
 
-    def _draw(self, path: Path, means: dict[str, float]) -> None:
+    def _draw(self, path: Path, summary: DictSummary) -> None:
         from matplotlib.figure import Figure  # without pyplot: no screen is needed, no figure is left open
 
         figure = Figure(figsize=(6.4, 4.8))
@@ -84,7 +84,7 @@ class PlotReport(Extension):
         if not drawn:
             return
         if self._postprocess is not None:
-            self._postprocess(figure, axes, means)
+            self._postprocess(figure, axes, summary)
         legend = axes.legend(bbox_to_anchor=(1.02, 1), loc="upper left", borderaxespad=0)
         checkpoint.write(
             path,

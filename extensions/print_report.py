@@ -87,10 +87,11 @@ class PrintReport(Extension):
             out.write("  ".join(titles) + "\n")
             self._has_header = True
         for row in rows:
-            if out.isatty():
+            if hasattr(out, "isatty") and out.isatty():
                 out.write("\033[J")
             out.write("".join(f"{cell:<{width}}  " for cell, width in zip(row, self._widths, strict=True)) + "\n")
-        out.flush()
+        if hasattr(out, "flush"):
+            out.flush()
 
     def _show(self, rows: list[list[str]]) -> None:
         import pandas as pd

@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from trainer import Extension, Trainer, checkpoint
 
 PARTS = {  # of an update: what StandardUpdater is made of, in its words
-    "next_batch": "data",
+    "fetch": "data",
     "converter": "convert",
     "compute_loss": "forward",
     "backward": "backward",
@@ -90,9 +90,12 @@ class ProfileReport(Extension):
     def _start(self, trainer: Trainer) -> None:
         updater = trainer.updater
         for name, part in PARTS.items():
-            if hasattr(updater, name):
+            function = getattr(updater, name, None)
+            if hasattr(function, "is_timed"):
+                raise RuntimeError("two ProfileReports measure at the same time: give one of them a greater skip.")
+            if callable(function):
                 self._wrapped[name] = vars(updater).get(name)  # None: it is the class's
-                setattr(updater, name, self._timed(part, getattr(updater, name)))
+                setattr(updater, name, self._timed(part, function))
         trainer.wrap_calls(self._timed)
         self.parts = dict.fromkeys(PARTS.values(), 0.0)
         self._inner = [0.0]
@@ -114,10 +117,17 @@ class ProfileReport(Extension):
                     self.parts[part] = self.parts.get(part, 0.0) + duration - self._inner.pop()
                     self._inner[-1] += duration
 
+        timed.is_timed = True  # type: ignore[attr-defined]
         return timed
 
     def _stop(self, trainer: Trainer) -> None:
-        wall_time = time.perf_counter() - self._start_time
+        wall_time, count = time.perf_counter() - self._start_time, self._count - self._skip
+        profiler = self._unwrap(trainer)
+        if count > 0:
+            self._write(Path(trainer.out), profiler, wall_time, count)
+
+    def _unwrap(self, trainer: Trainer) -> Any:
+        """Leaves everything as it was; returns the profiler, stopped."""
         profiler, self._profiler = self._profiler, None
         profiler.stop()
         for name, original in self._wrapped.items():
@@ -127,14 +137,14 @@ class ProfileReport(Extension):
                 setattr(trainer.updater, name, original)
         self._wrapped = {}
         trainer.wrap_calls(None)
+        return profiler
 
-        count = self._count - self._skip
+    def _write(self, out: Path, profiler: Any, wall_time: float, count: int) -> None:
         self.wall_time = wall_time / count
         self.parts = {part: seconds / count for part, seconds in self.parts.items()}
         self.parts["other"] = max(self.wall_time - sum(self.parts.values()), 0.0)
         key = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
         operators = profiler.key_averages().table(sort_by=key, row_limit=20, max_name_column_width=40)
-        out = Path(trainer.out)
         checkpoint.write(out / self._filename, lambda file: file.write(f"{self._table(count)}\n{operators}\n".encode()))
         if self._trace is not None:
             profiler.export_chrome_trace(str(out / self._trace))
@@ -147,10 +157,8 @@ class ProfileReport(Extension):
 
     def finalize(self) -> None:
         """Ends a measurement that is under way; warns if there was none."""
-        if self._trainer is None:
-            return
-        if self._profiler is not None and self._count > self._skip:
+        if self._profiler is not None and self._trainer is not None:
             self._stop(self._trainer)
-        elif self._count <= self._skip:
+        if 0 < self._count <= self._skip:
             warnings.warn(f"the run ended before iteration {self._skip + 1}: give a smaller skip.", stacklevel=2)
         self._trainer = None

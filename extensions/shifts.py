@@ -64,14 +64,21 @@ class _Shift(Extension):
         for optimizer in self._optimizers:
             self._check(optimizer)
         if self._loaded:
+            if len(self._loaded) != len(self._groups()):
+                raise ValueError(
+                    f"{self.name} was saved with {len(self._loaded)} parameter groups and now has"
+                    f" {len(self._groups())}: give it the optimizers that it had."
+                )
             self._set(self._loaded)
             self._loaded = []
-        else:
+        elif not self._inits:  # else it was interrupted, and goes on
             self._inits = self._get() if self._init is None else [self._init] * len(self._groups())
             self._set([self.value(0, init) for init in self._inits])
 
     def __call__(self, trainer: Trainer) -> None:
         """Sets the next value."""
+        if not self._optimizers:
+            self.initialize(trainer)
         self._t += 1
         self._set([self.value(self._t, init) for init in self._inits])
 
@@ -109,7 +116,7 @@ class _Shift(Extension):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the calls counted, the values at the start, and those of now."""
-        return {"t": self._t, "inits": self._inits, "values": self._get()}
+        return {"t": self._t, "inits": self._inits, "values": self._loaded or self._get()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned."""

@@ -56,7 +56,8 @@ class _Snapshot(Extension):
         self._autoload = autoload
         self._link = link
         self._kept: list[str] = []  # written by this run and not deleted, oldest first
-        self._jobs: list[tuple[Path, Any]] = []  # the files under way, and the futures that tell when they are written
+        self._jobs: list[tuple[str, Path, Any]] = []  # files under way, and futures that tell when they are written
+        self._is_settled = False  # whether the files of a resumed run are known to be its own
 
     def __call__(self, trainer: Trainer) -> None:
         """Has a file written; when it is, those of this run beyond the last ``n_retains`` are deleted."""
@@ -72,32 +73,33 @@ class _Snapshot(Extension):
         except BaseException:
             self._kept = before
             raise
-        self._jobs.append((Path(trainer.out) / name, job))
+        self._jobs.append((name, Path(trainer.out), job))
         self._settle()
 
     def _settle(self, wait: bool = False) -> None:
         """Clears up after every file that is written: then, and not before, older ones may go."""
         while self._jobs:
-            path, job = self._jobs[0]
+            name, folder, job = self._jobs[0]
             if isinstance(job, Future) and not (wait or job.done()):
                 return
             self._jobs.pop(0)
             if isinstance(job, Future) and (error := job.exception()) is not None:
-                self._kept.remove(path.name)
+                self._kept.remove(name)
                 raise error
-            self._clear_up(path)
+            self._clear_up(name, folder)
 
-    def _clear_up(self, path: Path) -> None:
-        if self._n_retains > 0:
-            beyond = max(self._kept.index(path.name) + 1 - self._n_retains, 0)
-            for stale in self._kept[:beyond]:
-                (path.parent / stale).unlink(missing_ok=True)
-            del self._kept[:beyond]
+    def _clear_up(self, name: str, folder: Path) -> None:
+        if self._n_retains > 0 and name in self._kept:
+            under_way = {name for name, _, _ in self._jobs}
+            for stale in self._kept[: max(self._kept.index(name) + 1 - self._n_retains, 0)]:
+                if stale not in under_way:
+                    (folder / stale).unlink(missing_ok=True)
+                    self._kept.remove(stale)
         if self._link is not None:
-            temporary = path.with_name(f".{self._link}.{os.getpid()}.tmp")
+            temporary = folder / f".{self._link}.{os.getpid()}.tmp"
             temporary.unlink(missing_ok=True)
-            temporary.symlink_to(path.name)
-            os.replace(temporary, path.with_name(self._link))
+            temporary.symlink_to(name)
+            os.replace(temporary, folder / self._link)
 
     def on_error(self, trainer: Trainer, exc: BaseException, tb: TracebackType | None) -> None:
         """With ``snapshot_on_error`` saves what there is."""
@@ -125,7 +127,13 @@ class _Snapshot(Extension):
 
     def restore(self, trainer: Trainer) -> None:
         """With ``autoload``, loads the newest good file; those that are not are named and passed over."""
-        if not self._autoload or not trainer.is_before_training or not Path(trainer.out).is_dir():
+        if not self._autoload or not Path(trainer.out).is_dir():
+            return
+        if not trainer.is_before_training:
+            if self._target is not None:
+                warnings.warn(
+                    f"{self.name}: no autoload, for the run was resumed by name; load its file too.", stacklevel=2
+                )
             return
         for path in self._candidates(Path(trainer.out)):
             try:
@@ -138,6 +146,9 @@ class _Snapshot(Extension):
     def initialize(self, trainer: Trainer) -> None:
         """Forgets the files of a run that was resumed from another folder: those here are not its own."""
         source = trainer.resumed_from
+        if self._is_settled:
+            return
+        self._is_settled = True
         if source is not None and source.parent.resolve() != Path(trainer.out).resolve():
             self._kept = []
 

@@ -7,8 +7,10 @@ the end of the run.
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import pickle
+import signal
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -134,7 +136,7 @@ class ProcessWriter(ThreadWriter):
     """
 
     def _start(self) -> Executor:
-        return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
+        return ProcessPoolExecutor(1, multiprocessing.get_context("fork"), initializer=_ignore_signals)
 
     def _submit(self, executor: Executor, target: Any, path: Path) -> Future[None]:
         # Bytes: tensors as such would go through shared memory, a file descriptor each.
@@ -179,8 +181,20 @@ def _copied(state: Any, buffer: Any) -> Any:
         return buffer.copy_(state.detach()) if fits else state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
         old = buffer if isinstance(buffer, dict) else {}
-        return type(state)((key, _copied(value, old.get(key))) for key, value in state.items())
+        copied = copy.copy(state)  # of its own kind: a Counter would count what it is made of
+        if hasattr(state, "__dict__"):
+            copied.__dict__.update(state.__dict__)  # the version of each module, in torch's state_dict
+        for key, value in state.items():
+            copied[key] = _copied(value, old.get(key))
+        return copied
     if isinstance(state, (list, tuple)):
         old_ = buffer if isinstance(buffer, type(state)) and len(buffer) == len(state) else [None] * len(state)
-        return type(state)(map(_copied, state, old_))
+        values = map(_copied, state, old_)
+        return type(state)(*values) if hasattr(state, "_fields") else type(state)(values)
     return state
+
+
+def _ignore_signals() -> None:
+    """Lets the file under way be finished when a signal reaches the whole group: training ends this process."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

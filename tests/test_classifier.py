@@ -79,3 +79,13 @@ def test_accuracy_can_be_left_out_and_replaced():
 def test_the_loss_may_be_any_function():
     model = Classifier(torch.nn.Identity(), lossfun=lambda y, t: (y - t).abs().mean(), accfun=lambda y, t: Ratio(0, 1))
     assert model(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 0.0])).item() == 2
+
+
+@pytest.mark.parametrize("t", [(1, 2), [1, 2], {"a": torch.tensor([1, 2])}])
+def test_a_label_that_is_no_tensor_goes_to_functions_of_ones_own(t):
+    model = Classifier(torch.nn.Linear(2, 3), lambda y, t: y.sum(), lambda y, t: 1.0)
+    reporter = Reporter()
+    reporter.add_model("main", model)
+    with reporter.scope({}) as observation:
+        model(torch.rand(2, 2), t)
+    assert observation["main/accuracy"] == 1.0 and float(observation["main/loss"])

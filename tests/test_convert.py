@@ -260,3 +260,13 @@ def test_a_failure_that_is_no_sample_s_is_raised_as_it_is(monkeypatch):
     monkeypatch.setattr("trainer.convert.default_collate", fail)
     with pytest.raises(MemoryError, match="no memory for the batch"):
         concat_examples([1, 2, 3])
+
+
+@pytest.mark.parametrize("padding", [None, 0])
+def test_arrays_that_are_flipped_or_of_another_byte_order_are_taken_too(padding):
+    image = np.arange(6, dtype=np.float32).reshape(2, 3)
+    batch = [(image[:, ::-1], {"a": image.astype(">f4")}, 0), (image[::-1], {"a": image}, 1)]
+    flipped, nested, t = concat_examples(batch, padding=padding)
+    assert torch.equal(flipped, torch.from_numpy(np.stack([image[:, ::-1].copy(), image[::-1].copy()])))
+    assert torch.equal(nested["a"], torch.from_numpy(np.stack([image, image]))) and t.tolist() == [0, 1]
+    assert torch.equal(concat_examples([image[::-1]], padding=padding)[0], flipped[1])

@@ -322,3 +322,8 @@ def test_images_are_read_in_worker_processes(folder):
     images, labels = next(iterator)
     assert equal(images, torch.stack([dataset[0][0], dataset[1][0]])) and labels.tolist() == [0, 1]
     iterator.finalize()
+
+
+def test_a_slice_of_a_transformed_data_set_is_its_samples():
+    doubled = TransformDataset([1, 2, 3, 4], lambda x: 2 * x)
+    assert (doubled[1:3], doubled[::-2], doubled[10:]) == ([4, 6], [8, 4], [])

@@ -3,6 +3,7 @@
 import io
 import math
 
+import numpy as np
 import pytest
 import torch
 from helpers import equal, make_data, make_run
@@ -279,3 +280,78 @@ def test_an_evaluator_needs_main_unless_it_evaluates_in_a_way_of_its_own(run):
             return {"size": float(len(next(self.get_iterator("other"))))}
 
     assert Own({"other": iterator}, {"other": model})() == {"size": 4.0}
+
+
+class Least:
+    """What an iterator of an Evaluator must have."""
+
+    def reset(self):
+        self.left = 2
+
+    def __next__(self):
+        if self.left == 0:
+            raise StopIteration
+        self.left -= 1
+        return torch.ones(3, 2)
+
+    def finalize(self):
+        pass
+
+
+def test_an_evaluator_needs_no_target_where_it_has_a_function():
+    seen = []
+
+    def evaluate(x):
+        seen.append((torch.is_grad_enabled(), len(x)))
+        report({"x": x.sum()})
+
+    evaluator = extensions.Evaluator(Least(), {}, eval_func=evaluate)
+    assert evaluator() == evaluator.evaluate() == {"x": 6.0}
+    assert seen == [(False, 3)] * 4
+    assert extensions.Evaluator.default_name == "validation"
+    with pytest.raises(TypeError, match=r"iterator 'main' needs reset\(\): each evaluation begins anew"):
+        extensions.Evaluator(iter([1]), {}, eval_func=evaluate)
+
+
+def test_make_extension_takes_none_for_its_defaults(run):
+    called = []
+
+    @trainer.make_extension(trigger=None, priority=None)
+    def extension(trainer):
+        called.append(trainer.updater.iteration)
+
+    run.extend(extension)
+    run.run()
+    assert called == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match="invoke_before_training is gone; define initialize"):
+        trainer.make_extension(invoke_before_training=True)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'when'"):
+        run.extend(extension, when="now")
+    with pytest.raises(ValueError, match="invoke_before_training is gone"):
+        run.extend(extension, invoke_before_training=False)
+
+
+def test_an_updater_may_ask_to_be_told_of_the_trainer(tmp_path):
+    class Told(StandardUpdater):
+        def connect_trainer(self, trainer):
+            self.trainer = trainer
+
+    model = Classifier(torch.nn.Linear(2, 3))
+    updater = Told(SerialIterator(make_data(), 5), torch.optim.SGD(model.parameters()), model=model)
+    run = Trainer(updater, out=tmp_path)
+    assert updater.trainer is run
+
+
+def test_a_plot_s_postprocess_is_given_the_summary(run):
+    seen = []
+    run.extend(extensions.PlotReport(["main/loss"], postprocess=lambda f, a, s: seen.append(s.compute_mean())))
+    run.run()
+    assert [list(means) for means in seen] == [["main/loss"]] * 2
+
+
+def test_a_statistic_may_be_an_array(run):
+    predictor = run.updater.get_model("main").predictor
+    two = {"two": lambda x: np.percentile(x.numpy(), [0, 100])}
+    run.extend(extensions.ParameterStatistics(predictor, two, report_grads=False))
+    run.run()
+    assert run.observation["main/predictor/bias/data/two/0"] <= run.observation["main/predictor/bias/data/two/1"]

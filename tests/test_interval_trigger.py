@@ -91,8 +91,7 @@ def test_a_resumed_trigger_may_have_another_period():
     [
         (10, "epochs", r"unit must be 'iteration' or 'epoch', got 'epochs'; e.g. \(10, 'epoch'\)\."),
         (0, "epoch", r"period must be a positive number of epochs, got 0; e.g. \(10, 'epoch'\)\."),
-        (-1, "iteration", "period must be a positive whole number of iterations, got -1"),
-        (0.5, "iteration", "period must be a positive whole number of iterations, got 0.5"),
+        (-1, "iteration", "period must be a positive number of iterations, got -1"),
         (None, "epoch", "period must be a positive number of epochs, got None"),
         (float("nan"), "epoch", "period must be a positive number of epochs, got nan"),
     ],
@@ -111,3 +110,7 @@ def test_get_trigger_takes_pairs_callables_and_none():
         TypeError, match=r"a trigger must be \(period, unit\), a function of the trainer, or None, got 5"
     ):
         get_trigger(5)
+
+
+def test_a_period_of_iterations_may_be_fractional():
+    assert fired(IntervalTrigger(2.5, "iteration"), [at(i) for i in range(1, 11)]) == [3, 5, 8, 10]

@@ -254,3 +254,17 @@ def test_a_table_needs_a_log(tmp_path):
     run.extend(extensions.PrintReport(["epoch"], log_report=5))
     with pytest.raises(TypeError, match="log_report must be a LogReport or the name of one, got 5"):
         run.run()
+
+
+def test_the_table_is_written_to_anything_that_can_write(run):
+    class Out:
+        text = ""
+
+        def write(self, text):
+            self.text += text
+
+    out = Out()
+    run.extend(extensions.LogReport())
+    run.extend(extensions.PrintReport(["epoch"], out=out))
+    run.run()
+    assert out.text.split() == ["epoch", "1", "2"]

@@ -3,6 +3,7 @@
 import collections
 import multiprocessing
 import pickle
+import random
 import threading
 import time
 
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from helpers import Augmented, equal
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from trainer import concat_examples
+from trainer.datasets import TransformDataset
 from trainer.iterators import (
     DataLoaderIterator,
     MultiprocessIterator,
@@ -105,6 +107,10 @@ def test_bad_arguments_are_refused(make, message):
 # -- threads
 
 
+def sample_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("samples")]
+
+
 class Slow(torch.utils.data.Dataset):
     """Waits, and notes when it is at work and in which thread."""
 
@@ -152,7 +158,7 @@ def test_threads_work_side_by_side_and_never_beside_the_training_loop():
     time.sleep(0.05)
     assert (len(data.threads), data.at_work) == before == (3, 0)
     iterator.finalize()
-    assert threading.active_count() == 1
+    assert not sample_threads()
 
 
 def test_a_data_set_that_draws_from_a_global_generator_is_refused_in_threads():
@@ -176,7 +182,7 @@ def test_an_error_in_a_thread_comes_through_and_the_position_stays():
     assert next(iterator) == [0, 1, 2, 3]
     with pytest.raises(OSError, match="no such image"):
         next(iterator)
-    assert iterator.current_position == 4 and data.at_work == 0 and threading.active_count() == 1
+    assert iterator.current_position == 4 and data.at_work == 0 and not sample_threads()
 
 
 class Drawing(torch.utils.data.Dataset):
@@ -227,7 +233,8 @@ def test_at_the_end_of_a_with_the_workers_end():
     assert not multiprocessing.active_children()
     with MultithreadIterator(range(10), 4) as iterator:
         next(iterator)
-    assert threading.active_count() == 1
+        assert sample_threads()
+    assert not sample_threads()
 
 
 class Endless(torch.utils.data.IterableDataset):
@@ -249,3 +256,59 @@ def test_an_endless_stream_is_resumed_by_loading_it_again_up_to_its_place():
     before = [next(first) for _ in range(4)]
     resumed.load_state_dict(first.state_dict())
     assert equal(before + [next(resumed) for _ in range(2)], expected)
+
+
+class Draws(torch.utils.data.Dataset):
+    def __init__(self, draw):
+        self.draw = draw
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        self.draw()
+        return index
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: np.random.normal(), lambda: torch.rand(())])
+def test_a_draw_from_any_one_of_the_generators_is_seen(draw):
+    with MultithreadIterator(Draws(draw), 4) as iterator, pytest.raises(RuntimeError, match="Draws draws from a glob"):
+        next(iterator)
+
+
+def shifted(sample):
+    return sample[0] + 1, sample[1]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda data: Subset(data, range(11, -1, -1)),
+        lambda data: TransformDataset(data, shifted),
+        lambda data: TransformDataset(Subset(Subset(data, range(12)), range(0, 12, 2)), shifted),
+        lambda data: Subset(TransformDataset(data, shifted), [3, 1, 2]),
+    ],
+)
+def test_the_generator_reaches_a_data_set_that_is_wrapped(wrap):
+    data = wrap(Drawing())
+    threads, processes = MultithreadIterator(data, 5, n_threads=2), MultiprocessIterator(data, 5, n_processes=1)
+    expected = take(SerialIterator(data, 5), 4)
+    with threads, processes:
+        assert equal(take(threads, 4), expected)
+        assert equal(take(processes, 4), expected)
+    assert len(torch.cat([x for x, _ in expected]).unique()) == 60
+
+
+def test_orders_ask_for_one_label_and_one_weight_for_each_sample():
+    with pytest.raises(ValueError, match="there are 4 labels and 10 samples: give one for each"):
+        SerialIterator(range(10), 2, order_sampler=StratifiedOrderSampler([0, 1, 0, 1]))
+    with pytest.raises(ValueError, match="there are 3 weights and 10 samples: give one for each"):
+        SerialIterator(range(10), 2, order_sampler=WeightedOrderSampler([1, 2, 3]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_stratified_order_keeps_shares_among_very_many_classes_too(seed):
+    labels = [0] * 500 + list(range(1, 501))
+    iterator = SerialIterator(labels, 100, order_sampler=StratifiedOrderSampler(labels), seed=seed)
+    for _ in range(10):
+        assert abs(next(iterator).count(0) - 50) <= 2

@@ -153,3 +153,48 @@ def test_in_a_notebook_the_table_is_one_that_grows(tmp_path):
     assert [output.output_type for output in outputs] == ["display_data"]  # one, updated in place
     html = outputs[0].data["text/html"]
     assert html.count("<tr") == 3 and "<th>main/loss</th>" in html and "<td>4</td>" in html
+
+
+@pytest.mark.parametrize("fails", [None, 3, 4])
+def test_whatever_ends_a_measurement_takes_everything_off(tmp_path, fails):
+    run = make_run(tmp_path, (3 if fails is None else 9, "iteration"))
+    before, call = set(vars(run.updater)), run.updater.converter
+
+    def fail(trainer):
+        if trainer.updater.iteration == fails:
+            raise ValueError("in a measured iteration")
+
+    run.extend(extensions.ProfileReport(skip=3 if fails is None else 2, iterations=100))
+    run.extend(fail)
+    if fails:
+        with pytest.raises(ValueError, match="in a measured iteration"):
+            run.run(show_loop_exception_msg=False)
+    else:
+        with pytest.warns(UserWarning, match="the run ended before iteration 4"):
+            run.run()
+    assert set(vars(run.updater)) == before and run.updater.converter is call
+    assert run._loop == [(entry.trigger, entry.extension) for entry in run._ordered()]
+    assert not torch.autograd._profiler_enabled()
+
+
+def test_two_measurements_at_a_time_are_refused(tmp_path):
+    run = make_run(tmp_path, (9, "iteration"))
+    run.extend(extensions.ProfileReport(skip=2, iterations=3))
+    run.extend(extensions.ProfileReport(skip=3, iterations=3))
+    with pytest.raises(RuntimeError, match="two ProfileReports measure at the same time: give one of them a greater"):
+        run.run(show_loop_exception_msg=False)
+    assert "fetch" not in vars(run.updater)
+
+
+def test_only_what_can_be_called_is_timed(tmp_path):
+    class Own:
+        iteration = epoch = epoch_detail = step = 0
+
+        def update(self):
+            self.step = self.step + 1
+            self.iteration += 1
+
+    run = Trainer(Own(), (5, "iteration"), out=tmp_path)
+    run.extend(extensions.ProfileReport(skip=1, iterations=2))
+    run.run()
+    assert run.updater.step == 5

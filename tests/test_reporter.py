@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import trainer
 from trainer import DictSummary, Observation, Ratio, Reporter, Summary, Weighted, report, report_scope
 
 
@@ -180,3 +181,24 @@ def test_mixed_dtypes_and_plain_numbers_may_alternate():
     for value in (torch.tensor(1.0), 2, torch.tensor(3.0, dtype=torch.float64), torch.tensor(4)):
         summary.add({"x": value})
     assert summary.compute_mean() == {"x": 2.5}
+
+
+def test_what_is_observed_reads_as_a_number():
+    loss, accuracy = Weighted(torch.tensor(2.0), 4), Ratio(3, torch.tensor(4))
+    assert loss > 1 and loss < 2.5 and loss >= accuracy and 1 < loss
+    assert (loss + 1, 1 - loss, 2 * loss, loss / accuracy, loss**2, -loss, abs(-loss)) == (3, -1, 4, 2 / 0.75, 4, -2, 2)
+    assert (f"{loss:.3f}", round(accuracy, 1), accuracy.item(), sum([loss, loss])) == ("2.000", 0.8, 0.75, 4)
+    assert not np.isnan(loss) and np.isclose(accuracy, 0.75)
+    assert tuple(accuracy) == (3, 4) and loss.weight == 4
+
+
+def test_a_reporter_is_current_inside_its_with():
+    with pytest.raises(IndexError, match="there is no current reporter outside an iteration"):
+        trainer.get_current_reporter()
+    outer, inner = trainer.Reporter(), trainer.Reporter()
+    with outer:
+        with inner:
+            assert trainer.get_current_reporter() is inner
+        assert trainer.get_current_reporter() is outer
+        trainer.report({"x": 1})
+    assert (outer.observation, inner.observation) == ({"x": 1}, {})

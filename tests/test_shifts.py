@@ -267,3 +267,58 @@ def test_a_scheduler_needs_to_be_one_and_to_be_told_what_to_follow(run):
     message = r"monitor 'validation/main/loss' is not observed in this iteration, only \['main/accuracy', 'main/loss'\]"
     with pytest.raises(ValueError, match=message):
         run.run()
+
+
+def test_a_run_that_is_interrupted_and_goes_on_goes_on_with_its_rates(tmp_path):
+    def rates(interrupt_at):
+        run, seen = make_run(tmp_path, (6, "iteration")), []
+        group = run.updater.get_optimizer("main").param_groups[0]
+        pending = [interrupt_at]
+
+        def interrupt(trainer):
+            if pending and trainer.updater.iteration == pending[0]:
+                pending.clear()
+                raise KeyboardInterrupt
+
+        run.extend(lambda t: seen.append(group["lr"]), name="see", priority=1000)
+        run.extend(E.MultistepShift("lr", 0.5, [2, 4], init=0.2))
+        run.extend(E.WarmupShift("lr", 0.01, 3))
+        run.extend(E.ExponentialShift("weight_decay", 0.5, init=1.0))
+        run.extend(interrupt, priority=-1)
+        if interrupt_at:
+            with pytest.raises(KeyboardInterrupt):
+                run.run()
+        run.run()
+        return seen, group["weight_decay"]
+
+    assert rates(3) == rates(None)
+
+
+def test_a_state_that_is_saved_again_before_training_is_the_same_state(tmp_path):
+    first = make_run(tmp_path, (3, "iteration"))
+    first.extend(E.ExponentialShift("lr", 0.5))
+    first.run()
+    between = make_run(tmp_path)
+    between.extend(E.ExponentialShift("lr", 0.5))
+    between.load_state_dict(first.state_dict())
+    name = "ExponentialShift"
+    assert between.state_dict()["extensions"][name] == first.state_dict()["extensions"][name]
+
+
+def test_other_parameter_groups_at_a_resume_are_refused(tmp_path):
+    a = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    b = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    first, second = make_run(tmp_path, (1, "iteration")), make_run(tmp_path, (2, "iteration"))
+    first.extend(E.StepShift("lr", 0.5, 1, optimizer=a))
+    second.extend(E.StepShift("lr", 0.5, 1, optimizer=[a, b]))
+    first.run()
+    second.load_state_dict(first.state_dict())
+    with pytest.raises(ValueError, match="StepShift was saved with 1 parameter groups and now has 2: give it the"):
+        second.run()
+
+
+def test_a_shift_may_be_called_without_a_trainer_s_start(tmp_path):
+    run = make_run(tmp_path)
+    shift = E.LinearShift("lr", (2.0, 6.0), (1, 3))
+    shift(run), shift(run)
+    assert run.updater.get_optimizer("main").param_groups[0]["lr"] == 4.0

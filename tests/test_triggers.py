@@ -352,3 +352,102 @@ def test_a_best_value_trigger_needs_a_name_and_a_comparison():
         MaxValueTrigger(None)
     with pytest.raises(TypeError, match="compare must be a function of the best value and a new one, got 'max'"):
         BestValueTrigger("main/loss", "max")
+
+
+@pytest.mark.parametrize("limit", [lambda: TimeTrigger(1e-9), lambda: lambda t: t.updater.iteration >= 3, OnceTrigger])
+def test_any_trigger_may_end_early_stopping_at_the_latest(tmp_path, limit):
+    trainer = Trainer(Updates(), EarlyStoppingTrigger((1, "iteration"), max_trigger=limit()), out=tmp_path)
+    trainer.extend(lambda t: report({"main/loss": 1 / t.updater.iteration}), name="observe")
+    trainer.extend(extensions.ProgressBar())
+    trainer.run()
+    assert trainer.updater.iteration <= 3
+    resumed = Trainer(Updates(), EarlyStoppingTrigger((1, "iteration"), max_trigger=limit()), out=tmp_path)
+    resumed.load_state_dict({**trainer.state_dict(), "extensions": {}, "triggers": {}})
+    resumed.run()
+    assert resumed.updater.iteration == trainer.updater.iteration
+    assert resumed.stop_trigger.get_training_length() is None
+
+
+def test_what_was_observed_before_training_is_no_part_of_the_first_mean(tmp_path):
+    stop = EarlyStoppingTrigger((2, "iteration"), patience=1, max_trigger=(2, "iteration"))
+    trainer = Trainer(Updates(), stop, out=tmp_path)
+    trainer.extend(
+        lambda t: report({"main/loss": 100.0 if t.is_before_training else 1.0}),
+        name="observe",
+        call_before_training=True,
+    )
+    trainer.run()
+    assert stop.state_dict()["summary"]["main/loss"]["x"] == 2.0
+
+
+@pytest.mark.parametrize("stop_at", range(1, 9))
+@pytest.mark.parametrize("kind", ["max", "early"])
+def test_a_mean_under_way_is_part_of_the_state(tmp_path, kind, stop_at):
+    values = [1.0, 5.0, 4.0, 0.0, 9.0, 0.5, 3.0, 7.0, 2.0, 6.0]  # means of 3: 10/3, 9.5/3, 12/3
+
+    def run(stop):
+        fired = []
+        if kind == "max":
+            trainer = Trainer(Updates(), (stop, "iteration"), out=tmp_path)
+            trigger = MaxValueTrigger("main/loss", (3, "iteration"))
+        else:
+            trigger = EarlyStoppingTrigger((3, "iteration"), mode="max", patience=1, max_trigger=(stop, "iteration"))
+            trainer = Trainer(Updates(), trigger, out=tmp_path)
+            trigger = (1, "iteration")
+        trainer.extend(lambda t: report({"main/loss": values[t.updater.iteration - 1]}), name="observe", priority=2)
+        trainer.extend(lambda t: fired.append(t.updater.iteration), name="record", trigger=trigger, priority=1)
+        return trainer, fired
+
+    whole, expected = run(10)
+    whole.run()
+    assert expected[-1] == (9 if kind == "max" else 6)
+    first, before = run(10)
+    while not first.finished and first.updater.iteration < stop_at:
+        with first.iteration():
+            first.updater.update()
+    resumed, after = run(10)
+    resumed.load_state_dict(first.state_dict())
+    resumed.run()
+    assert before + after == expected
+
+
+def test_inner_triggers_that_are_new_at_a_resume_count_from_there(tmp_path):
+    first = make_run(tmp_path, (5, "iteration"))
+    first.run()
+    resumed = make_run(tmp_path, (13, "iteration"))
+    resumed.extend(extensions.LogReport(trigger=(4, "iteration"), filename=None))
+    fired = []
+    best = MinValueTrigger("main/loss", (4, "iteration"))
+    resumed.extend(lambda t: fired.append(t.updater.iteration), name="best", trigger=best)
+    resumed.extend(lambda t: fired.append(-1), name="minute", trigger=TimeTrigger(1000))
+    state = first.state_dict()
+    state["elapsed_time"] = 5000.0  # a long run: the minutes before are past
+    with pytest.warns(UserWarning, match="starts fresh"):
+        resumed.load_state_dict(state)
+    resumed.run()
+    assert [entry["iteration"] for entry in resumed.get_extension("LogReport").log] == [8, 12]
+    assert fired[0] == 8 and -1 not in fired
+
+
+def test_a_trigger_of_another_kind_at_a_resume_starts_fresh(tmp_path):
+    first = make_run(tmp_path, (3, "iteration"))
+    first.extend(lambda t: None, name="x", trigger=(1, "epoch"))
+    first.run()
+    resumed = make_run(tmp_path, EarlyStoppingTrigger((1, "iteration"), max_trigger=(4, "iteration")))
+    resumed.extend(lambda t: None, name="x", trigger=OnceTrigger())
+    with pytest.warns(UserWarning) as caught:
+        resumed.load_state_dict(first.state_dict())
+    assert [str(warning.message) for warning in caught] == [
+        "the stop trigger was a IntervalTrigger and is a EarlyStoppingTrigger: it starts fresh.",
+        "the trigger of extension 'x' was a IntervalTrigger and is a OnceTrigger: it starts fresh.",
+    ]
+    resumed.run()
+    assert resumed.updater.iteration == 4
+
+
+def test_an_inner_trigger_shared_by_two_extensions_is_refused(run):
+    trigger = MaxValueTrigger("main/accuracy")
+    run.extend(extensions.LogReport(trigger=trigger))
+    for extension in (extensions.PlotReport(["main/loss"], trigger=trigger), extensions.snapshot()):
+        with pytest.raises(ValueError, match="is already that of 'LogReport'"):
+            run.extend(extension, trigger=None if isinstance(extension, extensions.PlotReport) else trigger)

@@ -5,11 +5,22 @@ import copy
 import pytest
 import torch
 from helpers import Augmented, equal, make_data, make_run
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 import extensions
-from trainer import Classifier, Observation, Ratio, Reporter, StandardUpdater, Trainer, concat_examples, report
+from trainer import (
+    Classifier,
+    Observation,
+    Ratio,
+    Reporter,
+    StandardUpdater,
+    Trainer,
+    Weighted,
+    concat_examples,
+    report,
+)
 from trainer.iterators import MultiprocessIterator, SerialIterator
+from trainer.reporter import averaged
 
 
 def by_hand(model, optimizer, iterator, n):
@@ -371,3 +382,118 @@ def test_what_torch_compile_wraps_is_refused(tmp_path):
     message = r"model 'main' holds the result of torch.compile at 'predictor': .* place instead: predictor.compile\(\)"
     with pytest.raises(ValueError, match=message):
         StandardUpdater(SerialIterator(make_data(), 5), optimizer, model=model)
+
+
+def test_a_loss_function_that_is_empty_as_a_list_is_still_one():
+    class Empty(torch.nn.ModuleList):
+        def forward(self, x, t):
+            return (x.sum() + self.w) * 0
+
+    loss = Empty()
+    loss.w = torch.nn.Parameter(torch.zeros(()))
+    model = Classifier(torch.nn.Linear(2, 3))
+    optimizer = torch.optim.SGD(model.parameters())
+    updater = StandardUpdater(SerialIterator(make_data(), 5), optimizer, loss_func=loss, model=model)
+    assert len(loss) == 0 and updater.loss_func is loss
+    updater.update()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_hand_written_loop_of_the_updater_s_parts_is_its_update(tmp_path, precision):
+    by_hand, whole = (make_run(tmp_path, precision=precision, clip_norm=0.5) for _ in range(2))
+    whole.run()
+    updater = by_hand.updater
+    while not by_hand.finished:
+        with by_hand.iteration():
+            batch = updater.next_batch()
+            updater.get_optimizer("main").zero_grad()
+            updater.backward(updater.compute_loss(batch))
+            updater.step()
+    assert equal(updater.state_dict(), whole.updater.state_dict())
+
+
+def test_fp16_minds_neither_plain_gradients_nor_an_optimizer_without_any(tmp_path):
+    class Plain(StandardUpdater):
+        def update_core(self):
+            x, t = self.next_batch()
+            self.get_model("main")(x, t).backward()
+            self.get_optimizer("main").step()
+
+    class Half(Pair):
+        def update_core(self):
+            x, t = self.next_batch()
+            self.backward(torch.nn.functional.cross_entropy(self.get_model("gen")(x), t))
+            self.step("gen"), self.step("dis")
+
+    model = Classifier(torch.nn.Linear(2, 3))
+    optimizer = torch.optim.SGD(model.parameters())
+    plain = Plain(SerialIterator(make_data(), 5), optimizer, model=model, precision="fp16")
+    models = {"gen": torch.nn.Linear(2, 3), "dis": torch.nn.Linear(2, 3)}
+    optimizers = {name: torch.optim.SGD(m.parameters()) for name, m in models.items()}
+    half = Half(SerialIterator(make_data(), 5), optimizers, model=models, precision="fp16")
+    for updater in (plain, half):
+        updater.update(), updater.update()
+        assert updater.iteration == 2
+
+
+def test_the_last_update_of_an_iterator_that_does_not_repeat_takes_what_is_left(tmp_path):
+    torch.manual_seed(0)
+    model = Counted()
+    iterator = SerialIterator(make_data(10), 2, repeat=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    updater = StandardUpdater(iterator, optimizer, model=model, accumulate=2)
+    run, sizes = Trainer(updater, (1, "epoch"), out=tmp_path), []
+    run.extend(lambda t: sizes.append(t.updater.batch_size), name="sizes")
+    run.run()
+    assert sizes == [4, 4, 2] and updater.epoch == 1
+    with pytest.raises(StopIteration):
+        updater.update()
+
+
+def test_after_a_resume_the_epoch_s_flags_are_those_of_the_last_update(tmp_path):
+    first, second = make_run(tmp_path, accumulate=3).updater, make_run(tmp_path, accumulate=3).updater
+    first.update()
+    second.load_state_dict(first.state_dict())
+    for updater in (first, second):
+        assert (updater.is_new_epoch, updater.previous_epoch_detail, updater.epoch_detail) == (True, 0.0, 1.5)
+
+
+def test_reports_of_several_kinds_under_one_name_are_averaged_or_left_alone():
+    observations = [Observation(x=Ratio(1, 2), text=("a", "b")), Observation(x=0.25, text="c")]
+    observations[1].weight = 2
+    mean = averaged(observations)
+    assert float(mean["x"]) == (0.5 * 2 + 0.25 * 2) / 4 and mean["text"] == "c"
+    nothing = averaged([Observation(x=Weighted(torch.tensor(float("nan")), 0)), Observation(x=Weighted(3.0, 2))])
+    assert float(nothing["x"]) == 3.0
+
+
+def test_what_lies_below_a_compiled_module_may_not_report_and_what_lies_above_may(tmp_path):
+    class Reporting(torch.nn.Linear):
+        def forward(self, x):
+            y = super().forward(x)
+            report({"mean": y.mean()}, self)
+            return y
+
+    def run_with(compiled):
+        model = Classifier(torch.nn.Sequential(Reporting(2, 3), torch.nn.ReLU()))
+        optimizer = torch.optim.SGD(model.parameters())
+        run = Trainer(StandardUpdater(SerialIterator(make_data(), 5), optimizer, model=model), (1, "epoch"))
+        run.out = tmp_path
+        compiled(model.predictor).compile(backend="eager")
+        run.run(show_loop_exception_msg=False)
+        return run
+
+    with pytest.raises(RuntimeError, match=r"main/predictor/0 reports \['mean'\] and is compiled"):
+        run_with(lambda predictor: predictor)
+    assert "main/predictor/0/mean" in run_with(lambda predictor: predictor[1]).observation
+
+
+def test_a_list_of_a_converter_is_passed_in_parts():
+    def converter(batch, device):
+        return default_collate(batch)
+
+    assert isinstance(default_collate(make_data(2)), list)
+    model = Classifier(torch.nn.Linear(2, 3))
+    StandardUpdater(
+        SerialIterator(make_data(), 4), torch.optim.SGD(model.parameters()), converter, model=model
+    ).update()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainer.convert import count_samples
 from trainer.reporter import Ratio, Weighted, report
 
 IGNORED = -100  # the label that torch's cross_entropy leaves out
@@ -103,5 +104,7 @@ class Classifier(nn.Module):
         return loss
 
 
-def _counted(t: Tensor) -> Tensor | int:
+def _counted(t: Any) -> Tensor | int:
+    if not isinstance(t, Tensor):
+        return count_samples(t)
     return len(t) if t.is_floating_point() else torch.count_nonzero(t != IGNORED)

@@ -56,6 +56,8 @@ def concat_examples(batch: Any, device: torch.device | str | None = None, paddin
         try:
             batch = as_tuple(default_collate(batch)) if padding is None else _padded(batch, padding)
         except Exception as error:
+            if (plain := _plain(batch)) is not None:
+                return concat_examples(plain, device, padding)
             if (fault := _fault(batch, padding)) is None:
                 raise
             raise ValueError(fault) from error
@@ -108,6 +110,25 @@ def _moved(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, dict):
         return {key: _moved(part, device) for key, part in batch.items()}
     return batch
+
+
+def _plain(sample: Any) -> Any:
+    """Returns a copy in which arrays that torch does not take (flipped, of another byte order) are as it does.
+
+    None if there is none.
+    """
+    if isinstance(sample, np.ndarray):
+        if all(stride >= 0 for stride in sample.strides) and sample.dtype.isnative:
+            return None
+        return sample.astype(sample.dtype.newbyteorder("="), order="C")
+    keys = _keys(sample)
+    parts = {key: _plain(sample[key]) for key in keys or ()}
+    if all(part is None for part in parts.values()):
+        return None
+    parts = {key: sample[key] if part is None else part for key, part in parts.items()}
+    if isinstance(sample, Mapping):
+        return parts
+    return type(sample)(*parts.values()) if hasattr(sample, "_fields") else type(sample)(parts.values())
 
 
 def _padded(samples: list[Any], padding: Any) -> Any:

@@ -83,9 +83,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def make_extension(
-    trigger: Any = (1, "iteration"),
+    trigger: Any = None,
     default_name: str | None = None,
-    priority: int = PRIORITY_READER,
+    priority: int | None = None,
     finalizer: Callable[[], None] | None = None,
     initializer: Callable[[Trainer], None] | None = None,
     on_error: Callable[[Trainer, BaseException, TracebackType | None], None] | None = None,
@@ -94,9 +94,9 @@ def make_extension(
     """Decorates a function of the trainer with what ``extend`` looks for. Chainer: ``training.make_extension``.
 
     Args:
-        trigger: When it is called, as :attr:`Extension.trigger`.
+        trigger: When it is called, as :attr:`Extension.trigger`; every iteration by default.
         default_name: Its name; that of the function by default.
-        priority: Those of higher priority are called first.
+        priority: Those of higher priority are called first; ``PRIORITY_READER`` by default.
         finalizer: Called without arguments at the end.
         initializer: Called with the trainer before training.
         on_error: Called with trainer, exception and traceback when training failed.
@@ -117,9 +117,9 @@ def make_extension(
 
     def decorate(function: F) -> F:
         attributes = {
-            "trigger": trigger,
+            "trigger": (1, "iteration") if trigger is None else trigger,
             "default_name": default_name or function.__name__,
-            "priority": priority,
+            "priority": PRIORITY_READER if priority is None else priority,
             "finalize": finalizer,
             "initialize": initializer,
             "on_error": on_error,

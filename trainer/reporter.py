@@ -5,8 +5,9 @@ A value is kept where it was made, on its device, until somebody reads it: repor
 
 from __future__ import annotations
 
+import operator
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ CHUNK = 1024  # waiting values are stacked, on their device, whenever there are 
 class Ratio(NamedTuple):
     """A total and what it was counted over; the mean of several is sum(total) / sum(count).
 
-    Report one where a mean of means would be wrong: accuracy over a short last batch, say.
+    Report one where a mean of means would be wrong: accuracy over a short last batch, say. It compares, calculates and
+    prints as the number that it is.
 
     Args:
         total: A number or 0-d tensor.
@@ -33,19 +35,25 @@ class Ratio(NamedTuple):
         >>> summary.add({"accuracy": Ratio(0, 1)})
         >>> summary.compute_mean()
         {'accuracy': 0.6}
-        >>> float(Ratio(3, 4))
-        0.75
+        >>> float(Ratio(3, 4)), Ratio(3, 4) > 0.5, f"{Ratio(3, 4):.3f}"
+        (0.75, True, '0.750')
     """
 
     total: Any
     count: Any
+
+    def item(self) -> float:
+        """Returns the number, as a tensor's ``item`` does."""
+        return float(self)
 
     def __float__(self) -> float:
         return float(self.total) / float(self.count) if self.count else float("nan")
 
 
 class Weighted(NamedTuple):
-    """A value with its weight in the mean: what a plain ``(value, weight)`` in a report means. Reads as the value.
+    """A value with its weight in the mean: what a plain ``(value, weight)`` in a report means.
+
+    It compares, calculates and prints as the value.
 
     Args:
         value: A number or 0-d tensor.
@@ -63,8 +71,39 @@ class Weighted(NamedTuple):
     value: Any
     weight: Any
 
+    def item(self) -> float:
+        """Returns the value, as a tensor's ``item`` does."""
+        return float(self)
+
     def __float__(self) -> float:
         return float(self.value)
+
+
+def _reads_as_a_number(kind: type) -> None:
+    """Lets ``observation["main/loss"] > 10``, ``2 * loss`` or ``f"{loss:.3f}"`` mean the value; each reads it."""
+
+    def unary(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda self, *args: function(float(self), *args)
+
+    def binary(function: Callable[..., Any], is_reversed: bool = False) -> Callable[..., Any]:
+        def call(self: Any, other: Any) -> Any:
+            other = float(other) if isinstance(other, (Ratio, Weighted)) else other
+            return function(other, float(self)) if is_reversed else function(float(self), other)
+
+        return call
+
+    for name in ("lt", "le", "gt", "ge", "add", "sub", "mul", "truediv", "pow"):
+        setattr(kind, f"__{name}__", binary(getattr(operator, name)))
+    for name in ("add", "sub", "mul", "truediv"):
+        setattr(kind, f"__r{name}__", binary(getattr(operator, name), is_reversed=True))
+    functions: dict[str, Any] = {"neg": operator.neg, "abs": abs, "round": round, "format": format}
+    for name, function in functions.items():
+        setattr(kind, f"__{name}__", unary(function))
+    kind.__array__ = lambda self, *args, **kwargs: np.asarray(float(self))  # type: ignore[attr-defined]
+
+
+_reads_as_a_number(Ratio)
+_reads_as_a_number(Weighted)
 
 
 class Observation(dict[str, Any]):
@@ -300,19 +339,26 @@ def averaged(observations: Iterable[Observation]) -> dict[str, Any]:
         values = [value for value, _ in column]
         if all(type(value) is Ratio for value in values):
             means[key] = Ratio(sum(value.total for value in values), sum(value.count for value in values))
-        elif all(type(value) is Weighted or is_scalar(value) for value in values):
-            pairs = [(v.value, v.weight) if type(v) is Weighted else (v, weight) for v, weight in column]
-            x = torch.stack([_float64(value) for value, _ in pairs])
-            weights = torch.stack([_float64(weight).to(x.device) for _, weight in pairs])
-            total = torch.where(weights == 0, 0.0, x * weights).sum()  # what weighs 0 may be NaN
-            means[key] = Weighted(total / weights.sum(), weights.sum())
-        else:
+            continue
+        pairs = [_weighed(value, weight) for value, weight in column]
+        if not all(is_scalar(value) for value, _ in pairs):
             means[key] = values[-1]
+            continue
+        device = next((value.device for value, _ in pairs if isinstance(value, Tensor)), None)
+        x, weights = (torch.stack([_float64(part, device) for part in parts]) for parts in zip(*pairs, strict=True))
+        total = torch.where(weights == 0, 0.0, x * weights).sum()  # what weighs 0 may be NaN
+        means[key] = Weighted(total / weights.sum(), weights.sum())
     return means
 
 
-def _float64(value: Any) -> Tensor:
-    return torch.as_tensor(value).to(torch.float64)
+def _weighed(value: Any, weight: float) -> tuple[Any, Any]:
+    if type(value) is Ratio:
+        return torch.as_tensor(value.total) / value.count, value.count
+    return tuple(value) if type(value) is Weighted else (value, weight)
+
+
+def _float64(value: Any, device: torch.device | None) -> Tensor:
+    return torch.as_tensor(value).to(device, torch.float64)
 
 
 class Summary:

@@ -19,7 +19,7 @@ from trainer import checkpoint, random
 from trainer.extension import PRIORITY_READER, refuse_old
 from trainer.reporter import Observation, Reporter
 from trainer.state import load_into, state_of
-from trainer.triggers import ProgressTrigger, get_trigger
+from trainer.triggers import epoch_progress, get_trigger
 
 
 @dataclass
@@ -63,6 +63,8 @@ class Trainer:
         reporter: What ``report`` reports to during an iteration.
         run_id: Names the run in its snapshots: drawn at a fresh start, kept by a resumed run.
         resumed_from: The snapshot file that was loaded, or None.
+        start: Where this process began: ``"iteration"`` and ``"epoch"`` as a fraction's two integers, ``"time"`` in
+            seconds. A trigger that is new to a resumed run counts from there.
 
     Example:
         >>> import torch
@@ -91,6 +93,7 @@ class Trainer:
         self._register_models()
         self.run_id = secrets.token_hex(8)
         self.resumed_from: Path | None = None
+        self.start: dict[str, Any] = {}
 
         self._entries: dict[str, _Entry] = {}
         self._loop: list[tuple[Callable[[Trainer], bool], Callable[[Trainer], Any]]] = []
@@ -158,12 +161,14 @@ class Trainer:
         if trigger is None:
             trigger = getattr(extension, "trigger", (1, "iteration"))
         trigger = get_trigger(trigger)
-        if hasattr(trigger, "state_dict"):
-            users = {entry.name: entry.trigger for entry in self._entries.values()} | {"stop": self.stop_trigger}
-            for user, other in users.items():
-                if other is trigger:
+        users = [("stop", self.stop_trigger)]
+        for entry in self._entries.values():
+            users += [(entry.name, entry.trigger), (entry.name, _inner_trigger(entry.extension))]
+        for own in (trigger, _inner_trigger(extension)):
+            for user, other in users:
+                if other is own and hasattr(own, "state_dict"):
                     raise ValueError(
-                        f"the trigger {trigger!r} of {name!r} is already that of {user!r}: it would fire for the first"
+                        f"the trigger {own!r} of {name!r} is already that of {user!r}: it would fire for the first"
                         " one only; make a trigger for each."
                     )
         if priority is None:
@@ -243,7 +248,7 @@ class Trainer:
                 before = self.updater.iteration
                 yield
                 if self.updater.iteration == before:  # a block of one's own, without updater.update()
-                    self.updater.iteration += 1
+                    self._complete_update()
                 observation.weight = getattr(self.updater, "batch_size", 1)
                 for trigger, extension in self._loop:
                     if trigger(self):
@@ -255,6 +260,12 @@ class Trainer:
             self._fail(error)
             raise
         self._conclude(stop)
+
+    def _complete_update(self) -> None:
+        if complete := getattr(self.updater, "complete_update", None):
+            complete()
+        else:
+            self.updater.iteration += 1
 
     def _should_stop(self, resumed: bool = False) -> bool:
         trigger = self.stop_trigger
@@ -278,6 +289,8 @@ class Trainer:
             for entry in entries:
                 if restore := entry.hook("restore"):
                     restore(self)
+            updater = self.updater
+            self.start = {"iteration": (updater.iteration, 1), "epoch": epoch_progress(updater), "time": self._elapsed}
             for entry in entries:
                 if initialize := entry.hook("initialize"):
                     initialize(self)
@@ -289,6 +302,7 @@ class Trainer:
                     for entry in entries:
                         if entry.call_before_training:
                             entry.extension(self)
+                self.observation = Observation()  # the stop trigger is not asked of what was before the first update
             if self._random is not None:  # only now: what was initialized may have drawn
                 random.restore(self._random)
                 self._random = None
@@ -389,8 +403,8 @@ class Trainer:
             "iteration": self.updater.iteration,
             "updater": state_of(self.updater),
             "extensions": {name: state_of(entry.extension) for name, entry in self._entries.items()},
-            "triggers": {name: state_of(entry.trigger) for name, entry in self._entries.items()},
-            "stop_trigger": state_of(self.stop_trigger),
+            "triggers": {name: _trigger_state(entry.trigger) for name, entry in self._entries.items()},
+            "stop_trigger": _trigger_state(self.stop_trigger),
             "stop_fired": self._stop_fired,
             "elapsed_time": self._elapsed if self._phase == "new" else self.elapsed_time,
             "random": random.capture(),
@@ -407,16 +421,14 @@ class Trainer:
             RuntimeError: If the model is another: torch lists the keys.
         """
         load_into(self.updater, state["updater"], "the updater")
-        load_into(self.stop_trigger, state["stop_trigger"], "the stop trigger")
+        _load_trigger(self.stop_trigger, state["stop_trigger"], "the stop trigger")
         saved = state["extensions"]
         for name, entry in self._entries.items():
             if name in saved:
                 load_into(entry.extension, saved[name], f"extension {name!r}")
-                load_into(entry.trigger, state["triggers"][name], f"the trigger of extension {name!r}")
+                _load_trigger(entry.trigger, state["triggers"][name], f"the trigger of extension {name!r}")
             else:
                 warnings.warn(f"extension {name!r} is not in the snapshot: it starts fresh.", stacklevel=2)
-            if isinstance(entry.trigger, ProgressTrigger) and not state["triggers"].get(name):
-                entry.trigger(self)  # new: what was crossed before the resume is past
         for name in saved:
             if name not in self._entries:
                 warnings.warn(f"extension {name!r} of the snapshot is gone from the script: dropped.", stacklevel=2)
@@ -444,6 +456,22 @@ class Trainer:
             raise checkpoint.SnapshotError(f"{path} is not the snapshot of a run; name one that snapshot() wrote.")
         self.resumed_from = Path(path)
         self.load_state_dict(state)
+
+
+def _inner_trigger(extension: Any) -> Any:
+    """Returns the trigger that an extension which is called each iteration keeps for what it does now and then."""
+    return getattr(extension, "_trigger", None)
+
+
+def _trigger_state(trigger: Any) -> dict[str, Any]:
+    return {"kind": type(trigger).__name__, **state_of(trigger)}
+
+
+def _load_trigger(trigger: Any, state: dict[str, Any], name: str) -> None:
+    if state["kind"] == type(trigger).__name__:
+        load_into(trigger, state, name)
+    elif len(state) > 1 and hasattr(trigger, "load_state_dict"):
+        warnings.warn(f"{name} was a {state['kind']} and is a {type(trigger).__name__}: it starts fresh.", stacklevel=4)
 
 
 def _attach(first: BaseException, other: BaseException, where: str) -> None:

@@ -1,7 +1,7 @@
 """Order and position of the data, as a small value that can be saved.
 
 Any object with ``__next__``, ``epoch``, ``epoch_detail``, ``is_new_epoch``, ``state_dict``, ``load_state_dict`` and
-``finalize`` is an iterator.
+``finalize`` is an iterator; for an Evaluator it needs ``__next__``, ``reset`` and ``finalize``.
 """
 
 from trainer.iterators.loader import DataLoaderIterator, as_iterator

@@ -241,7 +241,7 @@ def as_iterator(source: Any, repeat: bool = True) -> Any:
     """
     if isinstance(source, DataLoader):
         return DataLoaderIterator(source, repeat)
-    if not hasattr(source, "epoch_detail"):
+    if not hasattr(source, "epoch_detail" if repeat else "__next__"):  # an evaluation asks for no progress
         raise TypeError(
             f"expected an iterator or a DataLoader, got {type(source).__name__};"
             " e.g. trainer.iterators.SerialIterator(dataset, batch_size)."

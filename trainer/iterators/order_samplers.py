@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, lie more evenly than those of any other number
+
 
 class ShuffleOrderSampler:
     """Shuffles. Chainer: ``ShuffleOrderSampler``; here ``shuffle=True`` does it too.
@@ -36,7 +38,8 @@ class WeightedOrderSampler:
         size: Samples in an epoch; as many as there are weights by default.
 
     Raises:
-        ValueError: If a weight is negative or not finite, all are 0, or ``size`` is not positive.
+        ValueError: If a weight is negative or not finite, all are 0, or ``size`` is not positive. When called, if
+            there is not one for each sample.
 
     Example:
         >>> from trainer.iterators import SerialIterator, WeightedOrderSampler
@@ -55,17 +58,22 @@ class WeightedOrderSampler:
 
     def __call__(self, order: Any, position: int) -> Any:
         """Returns ``size`` indices."""
+        if len(order) not in (len(self._p), self.size):
+            raise ValueError(f"there are {len(self._p)} weights and {len(order)} samples: give one for each.")
         return np.random.choice(len(self._p), self.size, p=self._p)
 
 
 class StratifiedOrderSampler:
     """Shuffles so that each class is spread evenly: every batch has its share of each, give or take one or two.
 
+    The samples, shuffled within each class, are laid side by side and dealt out in steps of the golden ratio: so few
+    of many small classes come together, and neither do many of a large one.
+
     Args:
         labels: The class of each sample, so that no sample has to be loaded.
 
     Raises:
-        ValueError: If there is no label.
+        ValueError: If there is no label. When called, if there is not one for each sample.
 
     Example:
         >>> from trainer.iterators import SerialIterator, StratifiedOrderSampler
@@ -84,10 +92,10 @@ class StratifiedOrderSampler:
     def __call__(self, order: Any, position: int) -> Any:
         """Returns a new order of all samples."""
         n = len(self._class)
+        if len(order) != n:
+            raise ValueError(f"there are {n} labels and {len(order)} samples: give one for each.")
         shuffled = np.random.permutation(n)
-        by_class = shuffled[np.argsort(self._class[shuffled], kind="stable")]
-        starts = np.concatenate(([0], np.cumsum(self._counts)[:-1]))
-        rank = np.arange(n) - np.repeat(starts, self._counts)
-        # The k-th of a class of m comes somewhere in the k-th of m equal parts of the epoch.
-        place = (rank + np.random.random(n)) / np.repeat(self._counts, self._counts)
+        side_by_side = np.random.permutation(len(self._counts))[self._class[shuffled]]  # the classes too in any order
+        by_class = shuffled[np.argsort(side_by_side, kind="stable")]
+        place = (np.arange(n) * GOLDEN + np.random.random()) % 1  # of any stretch of samples evenly over the epoch
         return by_class[np.argsort(place, kind="stable")]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from trainer import random
+from trainer.datasets import drawer
 
 OrderSampler = Callable[[Any, int], Any]  # (current order, current position) -> new order
 Key = tuple[int, int, int]  # (epoch, position in that epoch's order, index into the data set)
@@ -34,7 +35,7 @@ class Samples:
     def __init__(self, dataset: Any, seed: int) -> None:
         self.dataset = dataset
         self.seed = seed
-        self._draw_sample = getattr(dataset, "draw_sample", None)
+        self._draw_sample = drawer(dataset)
 
     def __getitem__(self, key: Key) -> Any:
         if self._draw_sample is None:

@@ -75,12 +75,14 @@ class EarlyStoppingTrigger:
         self.count = 0  # checks in a row without a better mean
         self._check_trigger = get_trigger(check_trigger)
         self._max_trigger = get_trigger(max_trigger)
+        self._has_max_fired = False
         self._summary = DictSummary()
 
     def __call__(self, trainer: Trainer) -> bool:
         """Adds the value to the mean; tells whether it is time to stop."""
         self._summary.add(trainer.observation, (self.monitor,))
         if self._max_trigger(trainer):
+            self._has_max_fired = True
             return True
         if not self._check_trigger(trainer):
             return False
@@ -105,17 +107,19 @@ class EarlyStoppingTrigger:
     def reached(self, trainer: Trainer) -> bool:
         """Tells whether training is over, without a new check: so a resumed run may be given more patience."""
         reached = getattr(self._max_trigger, "reached", None)
-        return self.count >= self.patience or (reached is not None and reached(trainer))
+        return self.count >= self.patience or (reached(trainer) if reached else self._has_max_fired)
 
-    def get_training_length(self) -> tuple[float, str]:
-        """Returns period and unit of ``max_trigger``: how long training takes at most."""
-        return self._max_trigger.get_training_length()  # type: ignore[attr-defined,no-any-return]
+    def get_training_length(self) -> tuple[float, str] | None:
+        """Returns period and unit of ``max_trigger``, how long training takes at most; None if it cannot tell."""
+        tell = getattr(self._max_trigger, "get_training_length", None)
+        return tell() if tell else None
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best mean, the count, the mean under way and the states of both triggers."""
         return {
             "best": self.best,
             "count": self.count,
+            "has_max_fired": self._has_max_fired,
             "summary": self._summary.state_dict(),
             "check_trigger": state_of(self._check_trigger),
             "max_trigger": state_of(self._max_trigger),
@@ -123,7 +127,7 @@ class EarlyStoppingTrigger:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned."""
-        self.best, self.count = state["best"], state["count"]
+        self.best, self.count, self._has_max_fired = state["best"], state["count"], state["has_max_fired"]
         self._summary.load_state_dict(state["summary"])
         load_into(self._check_trigger, state["check_trigger"], "the check_trigger of EarlyStoppingTrigger")
         load_into(self._max_trigger, state["max_trigger"], "the max_trigger of EarlyStoppingTrigger")

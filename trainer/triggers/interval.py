@@ -14,11 +14,11 @@ class IntervalTrigger(ProgressTrigger):
     The period is taken as a fraction and progress comes in integers, so 0.1 epoch is exactly a tenth, for ever.
 
     Args:
-        period: A positive number; epochs may be fractional.
+        period: A positive number, which may be fractional.
         unit: ``"iteration"`` or ``"epoch"``.
 
     Raises:
-        ValueError: If the unit is another, or the period not a positive number (a whole one for iterations).
+        ValueError: If the unit is another, or the period not a positive number.
 
     Example:
         >>> from types import SimpleNamespace
@@ -34,9 +34,8 @@ class IntervalTrigger(ProgressTrigger):
             self._p, self._q = exact(period).as_integer_ratio()
         except ValueError:
             self._p = 0
-        if self._p <= 0 or (unit == "iteration" and self._q != 1):
-            kind = "whole " if unit == "iteration" else ""
-            raise ValueError(f"period must be a positive {kind}number of {unit}s, got {period!r}; e.g. (10, 'epoch').")
+        if self._p <= 0:
+            raise ValueError(f"period must be a positive number of {unit}s, got {period!r}; e.g. (10, 'epoch').")
         self.period = period
 
     def _passed(self, n: int, per: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from trainer.triggers.progress import ProgressTrigger, exact
 
@@ -30,9 +30,9 @@ class ManualScheduleTrigger(ProgressTrigger):
         [False, True, True, False]
     """
 
-    def __init__(self, points: float | Sequence[float], unit: str) -> None:
+    def __init__(self, points: float | Iterable[float], unit: str) -> None:
         super().__init__(unit)
-        self.points = list(points) if isinstance(points, Sequence) and not isinstance(points, str) else [points]
+        self.points = list(points) if isinstance(points, Iterable) and not isinstance(points, str) else [points]
         try:
             fractions = sorted(exact(point) for point in self.points)
         except ValueError as error:
@@ -41,7 +41,6 @@ class ManualScheduleTrigger(ProgressTrigger):
             raise ValueError(f"points must name at least one {unit}, got {points!r}; e.g. [30, 60].")
         self._q = math.lcm(*(point.denominator for point in fractions))
         self._points = [int(point * self._q) for point in fractions]
-        self._count = self._passed(0, 1)
 
     def _passed(self, n: int, per: int) -> int:
         return bisect_right(self._points, n * self._q // per)
@@ -49,7 +48,7 @@ class ManualScheduleTrigger(ProgressTrigger):
     @property
     def finished(self) -> bool:
         """Whether no point is left."""
-        return self._count == len(self._points)
+        return self._progress is not None and self._count == len(self._points)
 
     def __repr__(self) -> str:
         return f"ManualScheduleTrigger({self.points!r}, {self.unit!r})"

@@ -65,7 +65,7 @@ class ProgressTrigger:
         if unit not in ("iteration", "epoch"):
             raise ValueError(f"unit must be 'iteration' or 'epoch', got {unit!r}; e.g. (10, 'epoch').")
         self.unit = unit
-        self._progress = (0, 1)  # when it was last asked
+        self._progress: tuple[int, int] | None = None  # when it was last asked
         self._count = 0  # marks passed by then
 
     def _passed(self, n: int, per: int) -> int:
@@ -77,7 +77,10 @@ class ProgressTrigger:
         return (updater.iteration, 1) if self.unit == "iteration" else epoch_progress(updater)
 
     def __call__(self, trainer: Trainer) -> bool:
-        """Tells whether a mark was passed since the last call."""
+        """Tells whether a mark was passed since the last call; at the first call, since this process began."""
+        if self._progress is None:
+            start = getattr(trainer, "start", None) or {self.unit: (0, 1)}
+            self._count = self._passed(*start[self.unit])
         self._progress = self._now(trainer)
         previous = self._count
         self._count = self._passed(*self._progress)
@@ -89,7 +92,7 @@ class ProgressTrigger:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the progress at the last call."""
-        return {"progress": list(self._progress)}
+        return {"progress": list(self._progress or (0, 1))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned, perhaps of a trigger with other marks."""

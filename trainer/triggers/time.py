@@ -31,10 +31,12 @@ class TimeTrigger:
         if not isinstance(period, (int, float)) or not period > 0:
             raise ValueError(f"period must be a positive number of seconds, got {period!r}.")
         self.period = period
-        self._next: float = period
+        self._next: float | None = None  # when it fires next; before the first question, a period after the start
 
     def __call__(self, trainer: Trainer) -> bool:
         """Tells whether the time has come."""
+        if self._next is None:
+            self._next = (getattr(trainer, "start", None) or {"time": 0.0})["time"] + self.period
         if trainer.elapsed_time <= self._next:
             return False
         self._next += self.period

@@ -100,14 +100,15 @@ class StandardUpdater:
                 if hasattr(source, "pin_memory"):
                     source.pin_memory = True
         self.converter = converter
-        self.loss_func: Callable[..., Any] = loss_func or self._models.get("main") or _no_loss
+        self.loss_func: Callable[..., Any] = self._models.get("main", _no_loss) if loss_func is None else loss_func
         self.accumulate = accumulate
         self.clip_norm = clip_norm
         self.clip_value = clip_value
         self.precision = precision
         self.iteration = 0
         self.batch_size = 1
-        self._before: tuple[int, float] | None = None  # epoch, epoch_detail before an update of several batches
+        self._before: list[float] | None = None  # epoch, epoch_detail before an update of several batches
+        self._is_scaled = False  # whether an optimizer made a step with scaled gradients in this update
         autocast(precision, self.device)  # refuses a wrong word now and not in the first update
         self.scaler = torch.amp.GradScaler(self.device.type) if precision == "fp16" else None
 
@@ -116,8 +117,13 @@ class StandardUpdater:
     def update(self) -> None:
         """Does one update, and counts it."""
         self.update_core()
-        if self.scaler is not None:
+        self.complete_update()
+
+    def complete_update(self) -> None:
+        """Counts an update that was made by hand; the trainer's ``iteration`` does it for its block."""
+        if self.scaler is not None and self._is_scaled:
             self.scaler.update()  # once: every loss of an update is scaled alike
+            self._is_scaled = False
         self.iteration += 1
 
     def update_core(self) -> None:
@@ -131,10 +137,15 @@ class StandardUpdater:
         self.step()
 
     def _accumulate(self) -> None:
-        self._before = self.epoch, self.epoch_detail
+        self._before = [self.epoch, self.epoch_detail]
         batches, sizes, observations = [], [], []
         for _ in range(self.accumulate):
-            batches.append(self.next_batch())
+            try:
+                batches.append(self.fetch())
+            except StopIteration:
+                if not batches:
+                    raise
+                break  # the iterator does not repeat: its last update has fewer batches
             sizes.append(self.batch_size)
         self.batch_size = sum(sizes)
         self._optimizers["main"].zero_grad()
@@ -142,17 +153,21 @@ class StandardUpdater:
             observation = Observation()
             observation.weight = size
             with report_scope(observation) if is_reporting() else nullcontext():
-                loss = self.compute_loss(batch)
+                loss = self.compute_loss(self.converter(batch, self.device))
             self.backward(loss * (size / self.batch_size))
             observations.append(observation)
         report(averaged(observations))
 
     def next_batch(self, name: str = "main") -> Any:
         """Returns an iterator's next batch, converted and on the device."""
+        return self.converter(self.fetch(name), self.device)
+
+    def fetch(self, name: str = "main") -> Any:
+        """Returns an iterator's next batch as it comes."""
         batch = next(self._iterators[name])
         if name == "main":
             self.batch_size = count_samples(batch)
-        return self.converter(batch, self.device)
+        return batch
 
     def compute_loss(self, batch: Any) -> Tensor:
         """Returns the loss of a converted batch: a tuple is passed as positional, a dict as keyword arguments."""
@@ -168,6 +183,10 @@ class StandardUpdater:
     def step(self, name: str = "main") -> None:
         """Clips the gradients of an optimizer's parameters, if that was asked for, and lets it step."""
         optimizer = self._optimizers[name]
+        if self.scaler is not None:
+            if all(p.grad is None for group in optimizer.param_groups for p in group["params"]):
+                return  # no loss has reached it: there is nothing to unscale, and nothing to do
+            self._is_scaled = True
         if self.clip_norm is not None or self.clip_value is not None:
             if self.scaler is not None:
                 self.scaler.unscale_(optimizer)
@@ -245,6 +264,7 @@ class StandardUpdater:
             "iterator": {name: part.state_dict() for name, part in self._iterators.items()},
             "model": {name: part.state_dict() for name, part in self._models.items()},
             "optimizer": {name: part.state_dict() for name, part in self._optimizers.items()},
+            "before": self._before,
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
 
@@ -267,7 +287,7 @@ class StandardUpdater:
                 part.load_state_dict(state[kind][name])
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
-        self.iteration = state["iteration"]
+        self.iteration, self._before = state["iteration"], state["before"]
 
 
 def call(function: Callable[..., Any], batch: Any) -> Any:
