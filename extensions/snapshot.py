@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import re
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from extensions.snapshot_files import SnapshotFiles, matching
 from extensions.snapshot_writers import SimpleWriter
 from trainer import Extension, Trainer, checkpoint
 from trainer.checkpoint import SnapshotError
 
 
 class _Snapshot(Extension):
-    """What :func:`snapshot` and :func:`snapshot_object` share: names, retention, autoload."""
+    """What :func:`snapshot` and :func:`snapshot_object` share."""
 
     trigger = (1, "epoch")
     priority = -100
@@ -52,12 +50,9 @@ class _Snapshot(Extension):
         self._condition = condition
         self._writer = SimpleWriter(savefun) if writer is None else writer
         self._snapshot_on_error = snapshot_on_error
-        self._n_retains = n_retains
         self._autoload = autoload
-        self._link = link
-        self._kept: list[str] = []  # written by this run and not deleted, oldest first
-        self._jobs: list[tuple[str, Path, Any]] = []  # files under way, and futures that tell when they are written
-        self._is_settled = False  # whether the files of a resumed run are known to be its own
+        self._files = SnapshotFiles(n_retains, link)
+        self._has_started = False
 
     def __call__(self, trainer: Trainer) -> None:
         """Has a file written; when it is, those of this run beyond the last ``n_retains`` are deleted."""
@@ -66,40 +61,7 @@ class _Snapshot(Extension):
 
     def _save(self, trainer: Trainer) -> None:
         name = self._filename(trainer) if callable(self._filename) else self._filename.format(trainer)
-        before = self._kept
-        self._kept = [kept for kept in before if kept != name] + [name]
-        try:
-            job = self._writer(name, trainer.out, self._state(trainer))
-        except BaseException:
-            self._kept = before
-            raise
-        self._jobs.append((name, Path(trainer.out), job))
-        self._settle()
-
-    def _settle(self, wait: bool = False) -> None:
-        """Clears up after every file that is written: then, and not before, older ones may go."""
-        while self._jobs:
-            name, folder, job = self._jobs[0]
-            if isinstance(job, Future) and not (wait or job.done()):
-                return
-            self._jobs.pop(0)
-            if isinstance(job, Future) and (error := job.exception()) is not None:
-                self._kept.remove(name)
-                raise error
-            self._clear_up(name, folder)
-
-    def _clear_up(self, name: str, folder: Path) -> None:
-        if self._n_retains > 0 and name in self._kept:
-            under_way = {name for name, _, _ in self._jobs}
-            for stale in self._kept[: max(self._kept.index(name) + 1 - self._n_retains, 0)]:
-                if stale not in under_way:
-                    (folder / stale).unlink(missing_ok=True)
-                    self._kept.remove(stale)
-        if self._link is not None:
-            temporary = folder / f".{self._link}.{os.getpid()}.tmp"
-            temporary.unlink(missing_ok=True)
-            temporary.symlink_to(name)
-            os.replace(temporary, folder / self._link)
+        self._files.add(name, Path(trainer.out), lambda: self._writer(name, trainer.out, self._state(trainer)))
 
     def on_error(self, trainer: Trainer, exc: BaseException, tb: TracebackType | None) -> None:
         """With ``snapshot_on_error`` saves what there is."""
@@ -109,11 +71,9 @@ class _Snapshot(Extension):
     def finalize(self) -> None:
         """Waits for what is still being written."""
         try:
-            self._settle(wait=True)
-        finally:  # a second error is raised with the first as its context
-            if self._jobs:
-                self.finalize()
-            elif finalize := getattr(self._writer, "finalize", None):
+            self._files.finalize()
+        finally:
+            if finalize := getattr(self._writer, "finalize", None):
                 finalize()
 
     def _state(self, trainer: Trainer) -> dict[str, Any]:
@@ -130,7 +90,7 @@ class _Snapshot(Extension):
         if not self._autoload or not Path(trainer.out).is_dir():
             return
         if not trainer.is_before_training:
-            if self._target is not None:
+            if self._target is not None and not self._has_started:
                 warnings.warn(
                     f"{self.name}: no autoload, for the run was resumed by name; load its file too.", stacklevel=2
                 )
@@ -146,37 +106,22 @@ class _Snapshot(Extension):
     def initialize(self, trainer: Trainer) -> None:
         """Forgets the files of a run that was resumed from another folder: those here are not its own."""
         source = trainer.resumed_from
-        if self._is_settled:
-            return
-        self._is_settled = True
-        if source is not None and source.parent.resolve() != Path(trainer.out).resolve():
-            self._kept = []
+        if source is not None and not self._has_started and source.parent.resolve() != Path(trainer.out).resolve():
+            self._files.kept = []
+        self._has_started = True
 
     @property
     def default_name(self) -> str:
         """The name in Chainer, of both."""
         return "_Snapshot"
 
-    def _matching(self, folder: Path) -> list[Path]:
-        """Returns the files whose names the filename could have made, the last written first."""
-        assert isinstance(self._filename, str)
-        fixed = re.split(r"{[^}]*}", self._filename)
-        pattern = re.compile(".+".join(map(re.escape, fixed)))
-        paths = [path for path in folder.iterdir() if pattern.fullmatch(path.name) and _is_own(path)]
-        return sorted(paths, key=lambda path: (path.stat().st_mtime, _natural(path.name)), reverse=True)
-
     def state_dict(self) -> dict[str, Any]:
         """Returns the names of the files that were written and not deleted."""
-        return {"kept": self._kept}
+        return {"kept": self._files.kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned."""
-        self._kept = list(state["kept"])
-
-
-def _natural(name: str) -> list[Any]:
-    """Returns a key by which 1000 comes after 900."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+        self._files.kept = list(state["kept"])
 
 
 class _RunSnapshot(_Snapshot):
@@ -191,7 +136,7 @@ class _RunSnapshot(_Snapshot):
     def _candidates(self, folder: Path) -> list[Path]:
         """Snapshots by run and iteration; first of all, to be named, what has lost its tail."""
         whole = [file.path for file in checkpoint.find(folder)]
-        return [path for path in self._matching(folder) if path not in whole] + whole
+        return [path for path in matching(folder, str(self._filename)) if path not in whole] + whole
 
 
 class _ObjectSnapshot(_Snapshot):
@@ -202,11 +147,7 @@ class _ObjectSnapshot(_Snapshot):
         self._target.load_state_dict(checkpoint.load_weights(path))
 
     def _candidates(self, folder: Path) -> list[Path]:
-        return self._matching(folder)
-
-
-def _is_own(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
+        return matching(folder, str(self._filename))
 
 
 def snapshot(

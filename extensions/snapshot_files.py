@@ -1,0 +1,103 @@
+"""The files that a run has written under one name: which stay, and what points to the last."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+
+class SnapshotFiles:
+    """Deletes the older files of a run, each when a newer one is whole, and keeps a link to the last.
+
+    Args:
+        n_retains: How many are kept; -1 keeps all.
+        link: Name of a symbolic link beside them, or None.
+
+    Attributes:
+        kept: Their names, oldest first: written by this run and not deleted.
+
+    Example:
+        >>> from extensions.snapshot_files import SnapshotFiles
+        >>> files = SnapshotFiles(1, "newest")
+        >>> for name in ("a", "b"):
+        ...     files.add(name, tmp, lambda: (tmp / name).write_text(name))
+        >>> sorted(path.name for path in tmp.iterdir()), (tmp / "newest").read_text()
+        (['b', 'newest'], 'b')
+    """
+
+    def __init__(self, n_retains: int, link: str | None) -> None:
+        self.kept: list[str] = []
+        self._n_retains = n_retains
+        self._link = link
+        self._jobs: list[tuple[str, Path, Any]] = []  # under way, with the futures that tell when they are written
+
+    def add(self, name: str, folder: Path, write: Callable[[], Any]) -> None:
+        """Has a file written; ``write`` may return a ``Future`` and go on in the background."""
+        before = self.kept
+        self.kept = [kept for kept in before if kept != name] + [name]  # what is being written may hold the list
+        try:
+            job = write()
+        except BaseException:
+            self.kept = before
+            raise
+        self._jobs.append((name, folder, job))
+        self.settle()
+
+    def settle(self, wait: bool = False) -> None:
+        """Clears up after every file that is written; raises what a writer in the background has met with."""
+        while self._jobs:
+            name, folder, job = self._jobs[0]
+            if isinstance(job, Future) and not (wait or job.done()):
+                return
+            self._jobs.pop(0)
+            if isinstance(job, Future) and (error := job.exception()) is not None:
+                self.kept.remove(name)
+                raise error
+            self._clear_up(name, folder)
+
+    def _clear_up(self, name: str, folder: Path) -> None:
+        if self._n_retains > 0 and name in self.kept:
+            under_way = {name for name, _, _ in self._jobs}
+            for stale in self.kept[: max(self.kept.index(name) + 1 - self._n_retains, 0)]:
+                if stale not in under_way:
+                    (folder / stale).unlink(missing_ok=True)
+                    self.kept.remove(stale)
+        if self._link is not None:
+            temporary = folder / f".{self._link}.{os.getpid()}.tmp"
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(name)
+            os.replace(temporary, folder / self._link)
+
+    def finalize(self) -> None:
+        """Waits for what is still being written. Of several errors each has the one before as its context."""
+        try:
+            self.settle(wait=True)
+        finally:
+            if self._jobs:
+                self.finalize()
+
+
+def matching(folder: Path, filename: str) -> list[Path]:
+    """Returns the files whose names a format string could have made, the last written first; no links.
+
+    Example:
+        >>> from extensions.snapshot_files import matching
+        >>> for name in ("model_9", "model_10", "other"):
+        ...     (tmp / name).touch()
+        >>> sorted(path.name for path in matching(tmp, "model_{.updater.epoch}"))
+        ['model_10', 'model_9']
+    """
+    fixed = re.split(r"{[^}]*}", filename)
+    pattern = re.compile(".+".join(map(re.escape, fixed)))
+    paths = [path for path in folder.iterdir() if pattern.fullmatch(path.name)]
+    paths = [path for path in paths if path.is_file() and not path.is_symlink()]
+    return sorted(paths, key=lambda path: (path.stat().st_mtime, _natural(path.name)), reverse=True)
+
+
+def _natural(name: str) -> list[Any]:
+    """Returns a key by which 1000 comes after 900."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
