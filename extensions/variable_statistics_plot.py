@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from extensions.parameter_statistics import flat, percentiles
+from extensions.percentiles import flat, percentiles
 from trainer import Extension, Trainer, checkpoint
 from trainer.random import derive, get_seed
 from trainer.state import load_into, state_of

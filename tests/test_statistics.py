@@ -10,7 +10,7 @@ from helpers import equal, make_run
 
 import extensions
 import trainer.random
-from extensions.parameter_statistics import percentiles
+from extensions.percentiles import percentiles
 from trainer import Classifier, Ratio, StandardUpdater, Trainer, Weighted
 from trainer.iterators import SerialIterator
 
