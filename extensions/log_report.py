@@ -43,13 +43,13 @@ class LogReport(Extension):
 
     def __init__(
         self,
-        keys: Sequence[str] | None = None,
+        keys: Sequence[str] | str | None = None,
         trigger: Any = (1, "epoch"),
         postprocess: Callable[[dict[str, Any]], None] | None = None,
         filename: str | None = "log",
     ) -> None:
         self.log: list[dict[str, Any]] = []
-        self._keys = keys
+        self._keys = (keys,) if isinstance(keys, str) else keys
         self._trigger = get_trigger(trigger)
         self._postprocess = postprocess
         self._filename = filename

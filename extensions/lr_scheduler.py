@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from trainer import Extension, Trainer
@@ -19,8 +20,9 @@ class LRScheduler(Extension):
             of the iteration in which the trigger fires, such as an :class:`~extensions.Evaluator`'s mean.
 
     Raises:
-        TypeError: If it is no scheduler, or one that follows a value is given no ``monitor``.
-        ValueError: When called, if the monitored value is not observed.
+        TypeError: If it is no scheduler, one that follows a value is given no ``monitor``, or one that does not is.
+        ValueError: At the start, if the updater does not have its optimizer. When called, if the monitored value is
+            not observed.
 
     Example:
         >>> import torch
@@ -39,10 +41,23 @@ class LRScheduler(Extension):
             raise TypeError(
                 f"scheduler must be one of torch.optim.lr_scheduler or timm.scheduler, got {type(scheduler).__name__}."
             )
-        if "Plateau" in type(scheduler).__name__ and monitor is None:
-            raise TypeError(f"{type(scheduler).__name__} needs monitor; e.g. monitor='validation/main/loss'.")
+        name = type(scheduler).__name__
+        if "Plateau" in name and monitor is None:
+            raise TypeError(f"{name} needs monitor; e.g. monitor='validation/main/loss'.")
+        takes_a_value = {"metrics", "metric"} & set(inspect.signature(scheduler.step).parameters)
+        if monitor is not None and not takes_a_value:
+            raise TypeError(f"{name} follows no observed value: leave monitor={monitor!r} out.")
         self.scheduler = scheduler
         self.monitor = monitor
+
+    def initialize(self, trainer: Trainer) -> None:
+        """Sees to it that the scheduler changes an optimizer of the updater."""
+        optimizers = trainer.updater.get_all_optimizers()
+        if not any(optimizer is self.scheduler.optimizer for optimizer in optimizers.values()):
+            raise ValueError(
+                f"the optimizer of {type(self.scheduler).__name__} is none of the updater's {sorted(optimizers)}; make"
+                " the scheduler over the optimizer that trains."
+            )
 
     def __call__(self, trainer: Trainer) -> None:
         """Makes one step."""

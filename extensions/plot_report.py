@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ class PlotReport(Extension):
 
     Args:
         y_keys: What to plot.
-        x_key: ``"iteration"``, ``"epoch"``, or an observed value.
+        x_key: ``"iteration"``, ``"epoch"``, ``"epoch_detail"`` (with fractions), or an observed value.
         trigger: When a point is added and the picture drawn; values are averaged in between.
         postprocess: Called with figure, axes and the :class:`~trainer.DictSummary` before the legend is drawn.
         filename: In the trainer's ``out``; its suffix decides the format.
@@ -54,6 +55,7 @@ class PlotReport(Extension):
         self._marker = marker
         self._grid = grid
         self._summary = DictSummary()
+        self._observed: list[str] = []  # what there was when a point was due
         self._data: dict[str, list[list[float]]] = {key: [] for key in self._y_keys}
 
     def __call__(self, trainer: Trainer) -> None:
@@ -63,7 +65,8 @@ class PlotReport(Extension):
             return
         summary, self._summary = self._summary, DictSummary()
         means = summary.compute_mean()
-        means["epoch"], means["iteration"] = trainer.updater.epoch, trainer.updater.iteration
+        means |= {name: getattr(trainer.updater, name) for name in ("epoch", "epoch_detail", "iteration")}
+        self._observed = sorted(means)
         for key in self._y_keys:
             if key in means and self._x_key in means:
                 self._data[key].append([means[self._x_key], means[key]])
@@ -92,6 +95,15 @@ class PlotReport(Extension):
                 file, format=path.suffix[1:] or "png", bbox_extra_artists=(legend,), bbox_inches="tight"
             ),
         )
+
+    def finalize(self) -> None:
+        """Warns if there was nothing to draw whenever a point was due."""
+        if self._observed and not any(self._data.values()):
+            warnings.warn(
+                f"{self._filename} was not drawn: no value of {list(self._y_keys)} came with {self._x_key!r}, only"
+                f" {self._observed}.",
+                stacklevel=2,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the points and the means under way."""

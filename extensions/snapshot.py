@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from extensions.snapshot_files import SnapshotFiles, matching
+from extensions.snapshot_files import ERROR, SnapshotFiles, matching
 from extensions.snapshot_writers import SimpleWriter
 from trainer import Extension, Trainer, checkpoint
 from trainer.checkpoint import SnapshotError
@@ -60,13 +60,19 @@ class _Snapshot(Extension):
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        name = self._filename(trainer) if callable(self._filename) else self._filename.format(trainer)
+        name = self._name(trainer)
         self._files.add(name, Path(trainer.out), lambda: self._writer(name, trainer.out, self._state(trainer)))
 
+    def _name(self, trainer: Trainer) -> str:
+        return self._filename(trainer) if callable(self._filename) else self._filename.format(trainer)
+
     def on_error(self, trainer: Trainer, exc: BaseException, tb: TracebackType | None) -> None:
-        """With ``snapshot_on_error`` saves what there is."""
+        """With ``snapshot_on_error`` saves what there is beside the others, over none and counted with none."""
         if self._snapshot_on_error:
-            self._save(trainer)
+            name = self._name(trainer)
+            if (Path(trainer.out) / name).exists():
+                name += ERROR
+            self._writer(name, trainer.out, self._state(trainer))
 
     def finalize(self) -> None:
         """Waits for what is still being written."""
@@ -131,7 +137,7 @@ class _RunSnapshot(_Snapshot):
         return trainer.state_dict()
 
     def _load(self, trainer: Trainer, path: Path) -> None:
-        trainer.resume(path)
+        trainer.resume(path, only_whole=True)
 
     def _candidates(self, folder: Path) -> list[Path]:
         """Snapshots by run and iteration; first of all, to be named, what has lost its tail."""
@@ -176,7 +182,8 @@ def snapshot(
         writer: One of :mod:`extensions.snapshot_writers`, or a function of (filename, folder, state); by default
             ``SimpleWriter()``.
         snapshot_on_error: Take one also when training fails, whatever trigger and condition say. The iteration that
-            failed may be half done in it.
+            failed may be half done in it: it is written over no other (``_error`` is added to the name), does not
+            count for ``n_retains``, and ``autoload`` passes it over.
         n_retains: How many of the files that this run wrote are kept; -1 keeps all.
         autoload: Start from the newest good snapshot in ``out``, if there is one.
         link: Name of a symbolic link in ``out`` that is kept on the file last written.

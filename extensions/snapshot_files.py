@@ -9,6 +9,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+ERROR = "_error"  # ends the name of what was saved when training failed, where the name was taken
+
 
 class SnapshotFiles:
     """Deletes the older files of a run, each when a newer one is whole, and keeps a link to the last.
@@ -93,7 +95,7 @@ def matching(folder: Path, filename: str) -> list[Path]:
     """
     fixed = re.split(r"{[^}]*}", filename)
     pattern = re.compile(".+".join(map(re.escape, fixed)))
-    paths = [path for path in folder.iterdir() if pattern.fullmatch(path.name)]
+    paths = [p for p in folder.iterdir() if pattern.fullmatch(p.name) and not p.name.endswith(ERROR)]
     paths = [path for path in paths if path.is_file() and not path.is_symlink()]
     return sorted(paths, key=lambda path: (path.stat().st_mtime, _natural(path.name)), reverse=True)
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import os
 import pickle
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -136,7 +138,7 @@ class ProcessWriter(ThreadWriter):
     """
 
     def _start(self) -> Executor:
-        return ProcessPoolExecutor(1, multiprocessing.get_context("fork"), initializer=_ignore_signals)
+        return ProcessPoolExecutor(1, multiprocessing.get_context("fork"), initializer=_prepare_process)
 
     def _submit(self, executor: Executor, target: Any, path: Path) -> Future[None]:
         # Bytes: tensors as such would go through shared memory, a file descriptor each.
@@ -170,8 +172,12 @@ def _write(state: Any, path: Path, savefun: SaveFunction | None) -> None:
         checkpoint.write(path, lambda file: torch.save(state, file))
 
 
+_is_writing = threading.Lock()
+
+
 def _write_pickled(state: bytes, path: Path, savefun: SaveFunction | None) -> None:
-    _write(pickle.loads(state), path, savefun)
+    with _is_writing:
+        _write(pickle.loads(state), path, savefun)
 
 
 def _copied(state: Any, buffer: Any) -> Any:
@@ -194,7 +200,16 @@ def _copied(state: Any, buffer: Any) -> Any:
     return state
 
 
-def _ignore_signals() -> None:
-    """Lets the file under way be finished when a signal reaches the whole group: training ends this process."""
+def _prepare_process() -> None:
+    """Lets the file under way be finished when a signal reaches the whole group, or training is killed; then ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    with _is_writing:
+        os._exit(1)

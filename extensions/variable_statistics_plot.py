@@ -126,7 +126,7 @@ class VariableStatisticsPlot(Extension):
         size = self._figsize or (5.2 * len(self._kinds) + 1.6, 3.4 * len(names) + 0.4)
         figure = Figure(figsize=size, layout="constrained")
         numbers = sum(parameter.numel() for parameter in self._parameters)
-        figure.suptitle(f"{numbers:,} numbers in {len(self._parameters)} parameters")
+        figure.suptitle(f"{numbers:,} numbers in parameters: {len(self._parameters)}")
         grid = figure.subplots(len(names), len(self._kinds), sharex=True, squeeze=False)
         for column, kind in enumerate(self._kinds):
             mean, std, *bounds = statistics[:, column].T

@@ -355,3 +355,35 @@ def test_a_statistic_may_be_an_array(run):
     run.extend(extensions.ParameterStatistics(predictor, two, report_grads=False))
     run.run()
     assert run.observation["main/predictor/bias/data/two/0"] <= run.observation["main/predictor/bias/data/two/1"]
+
+
+def test_what_is_no_extension_is_refused_and_leaves_nothing_behind(run):
+    class Ported(trainer.Extension):
+        def __call__(self, trainer):
+            pass
+
+        def serialize(self, serializer):
+            pass
+
+    class Both(Ported):
+        def state_dict(self):
+            return {}
+
+    with pytest.raises(TypeError, match=r"LogReport is a class; extend with an object of it: extend\(LogR"):
+        run.extend(extensions.LogReport)
+    with pytest.raises(TypeError, match=r"write @make_extension\(\) with parentheses"):
+        run.extend(trainer.make_extension(lambda trainer: None))
+    with pytest.raises(TypeError, match="Ported has Chainer's serialize, which nobody calls: write state"):
+        run.extend(Ported())
+    run.extend(extensions.LogReport("main/loss"))
+    run.extend(Both())
+    run.run()
+    assert list(run.get_extension("LogReport").log[0])[0] == "main/loss"
+
+
+def test_a_plot_of_nothing_is_warned_of_and_epochs_may_be_fractions(run):
+    run.extend(extensions.PlotReport(["main/los"], filename="a.png"), name="a")
+    run.extend(extensions.PlotReport("main/loss", "epoch_detail", (1, "iteration"), filename="b.png"), name="b")
+    with pytest.warns(UserWarning, match=r"a.png was not drawn: no value of \['main/los'\] came with 'it"):
+        run.run()
+    assert [x for x, _ in run.get_extension("b").state_dict()["data"]["main/loss"]] == [0.5, 1.0, 1.5, 2.0]

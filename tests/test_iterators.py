@@ -415,3 +415,18 @@ def test_worker_processes_end_with_finalize():
         warnings.simplefilter("error")
         iterator.finalize()
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SerialIterator([1], 4.0), "batch_size must be an integer, got 4.0"),
+        (lambda: SerialIterator([1], "4"), "batch_size must be an integer, got '4'"),
+        (lambda: SerialIterator([1], 4, seed=1.5), "seed must be an integer, got 1.5"),
+        (lambda: MultiprocessIterator([1], 4, n_processes=1.5), "n_processes must be an integer, got 1.5"),
+        (lambda: trainer.random.set_seed("x"), "seed must be an integer, got 'x'"),
+    ],
+)
+def test_numbers_that_are_not_whole_are_refused(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()

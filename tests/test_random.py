@@ -26,9 +26,12 @@ def test_one_seed_starts_every_generator():
     assert not equal(draw(), first)
 
 
-@pytest.mark.parametrize("seed", [-1, 2**63])
-def test_a_seed_out_of_range_is_refused(seed):
-    with pytest.raises(ValueError, match=r"seed must be an integer of 0 to 2\*\*63 - 1"):
+@pytest.mark.parametrize(
+    ("seed", "message"),
+    [(-1, "seed must be 0 or more, got -1"), (2**63, r"seed must be an integer of 0 to 2\*\*63 - 1")],
+)
+def test_a_seed_out_of_range_is_refused(seed, message):
+    with pytest.raises(ValueError, match=message):
         trainer.random.set_seed(seed)
 
 

@@ -322,3 +322,13 @@ def test_a_shift_may_be_called_without_a_trainer_s_start(tmp_path):
     shift = E.LinearShift("lr", (2.0, 6.0), (1, 3))
     shift(run), shift(run)
     assert run.updater.get_optimizer("main").param_groups[0]["lr"] == 4.0
+
+
+def test_a_scheduler_that_follows_nothing_takes_no_monitor_and_needs_the_updater_s_optimizer(run):
+    scheduler = torch.optim.lr_scheduler.StepLR(run.updater.get_optimizer("main"), 1)
+    with pytest.raises(TypeError, match="StepLR follows no observed value: leave monitor='main/loss' out"):
+        E.LRScheduler(scheduler, monitor="main/loss")
+    other = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    run.extend(E.LRScheduler(torch.optim.lr_scheduler.StepLR(other, 1)))
+    with pytest.raises(ValueError, match=r"the optimizer of StepLR is none of the updater's \['main'\]"):
+        run.run()

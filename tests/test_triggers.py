@@ -249,7 +249,7 @@ def test_early_stopping_takes_the_mean_between_checks(capsys):
     trigger = EarlyStoppingTrigger(check_trigger=(2, "iteration"), patience=1, verbose=True)
     assert stop_after(trigger, [2.0, 0.0, 1.5, 0.4, 1.0, 0.9], "main/loss") == [False] * 5 + [False]
     assert stop_after(trigger, [], "main/loss") == []
-    assert capsys.readouterr().out.splitlines()[0] == "early stopping: main/loss 1, best 1.0, 0 of 1"
+    assert capsys.readouterr().out.splitlines()[0] == "early stopping: main/loss 1, best 1, 0 of 1"
 
 
 def test_early_stopping_passes_over_a_check_without_its_value():
@@ -438,8 +438,8 @@ def test_a_trigger_of_another_kind_at_a_resume_starts_fresh(tmp_path):
     with pytest.warns(UserWarning) as caught:
         resumed.load_state_dict(first.state_dict())
     assert [str(warning.message) for warning in caught] == [
-        "the stop trigger was a IntervalTrigger and is a EarlyStoppingTrigger: it starts fresh.",
-        "the trigger of extension 'x' was a IntervalTrigger and is a OnceTrigger: it starts fresh.",
+        "the stop trigger was IntervalTrigger and is EarlyStoppingTrigger now: it starts fresh.",
+        "the trigger of extension 'x' was IntervalTrigger and is OnceTrigger now: it starts fresh.",
     ]
     resumed.run()
     assert resumed.updater.iteration == 4

@@ -328,7 +328,7 @@ def test_the_elements_of_the_gradient_are_clipped(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(accumulate=0), "accumulate must be 1 batch or more, got 0"),
+        (dict(accumulate=0), "accumulate must be 1 or more, got 0"),
         (dict(clip_norm=0), "clip_norm must be positive, or None for no clipping, got 0"),
         (dict(clip_value=-1.0), "clip_value must be positive, or None for no clipping, got -1.0"),
     ],
@@ -497,3 +497,26 @@ def test_a_list_of_a_converter_is_passed_in_parts():
     StandardUpdater(
         SerialIterator(make_data(), 4), torch.optim.SGD(model.parameters()), converter, model=model
     ).update()
+
+
+def test_an_optimizer_over_other_parameters_is_refused():
+    model, other = Classifier(torch.nn.Linear(2, 3)), torch.nn.Linear(2, 3)
+    with pytest.raises(ValueError, match=r"optimizer 'main' has no parameter of the models \['main'\], so"):
+        StandardUpdater(SerialIterator(make_data(), 5), torch.optim.SGD(other.parameters()), model=model)
+
+
+def test_another_optimizer_at_a_resume_is_refused(tmp_path):
+    def make(kind):
+        model = Classifier(torch.nn.Linear(2, 3))
+        return StandardUpdater(SerialIterator(make_data(), 5), kind(model.parameters()), model=model)
+
+    first, second = make(torch.optim.Adam), make(torch.optim.AdamW)
+    first.update()
+    with pytest.raises(ValueError, match="the snapshot has Adam for optimizer 'main', the updater AdamW"):
+        second.load_state_dict(first.state_dict())
+
+
+def test_parts_that_are_not_there_are_named(run):
+    for ask in (run.updater.get_model, run.updater.get_iterator, run.updater.get_optimizer, run.updater.step):
+        with pytest.raises(ValueError, match=r"there is no \w+ 'mian'; there are \['main'\]"):
+            ask("mian")

@@ -323,3 +323,63 @@ def test_an_object_is_not_loaded_over_a_run_resumed_by_name_and_this_is_said(tmp
     resumed.resume(tmp_path / "s")
     with pytest.warns(UserWarning, match="ema: no autoload, for the run was resumed by name; load its file too"):
         resumed.run()
+
+
+def faulty(out, fail_in, **kwargs):
+    """Trains 12 iterations with a snapshot each 4; fails once, in the 9th update or after it."""
+    run = make_run(out, (12, "iteration"))
+    run.extend(extensions.LogReport(trigger=(1, "iteration"), filename=None))
+    run.extend(extensions.snapshot(snapshot_on_error=True, autoload=True, **kwargs), trigger=(4, "iteration"))
+    model, update = run.updater.get_model("main"), run.updater.update_core
+
+    def failing_update():
+        update()
+        if fail_in == "update" and run.updater.iteration == 8:
+            raise OSError("a cable")
+
+    run.updater.update_core = failing_update
+    run.extend(lambda t: 1 / (t.updater.iteration - 9) if fail_in == "extension" else None, name="y")
+    return run, model
+
+
+@pytest.mark.parametrize("fail_in", ["update", "extension"])
+@pytest.mark.parametrize("n_retains", [-1, 1])
+def test_what_is_saved_on_an_error_takes_no_good_snapshot_s_place(tmp_path, fail_in, n_retains):
+    whole, expected = faulty(tmp_path / "whole", None)
+    whole.run()
+    run, _ = faulty(tmp_path, fail_in, n_retains=n_retains)
+    with pytest.raises((OSError, ZeroDivisionError)):
+        run.run(show_loop_exception_msg=False)
+    error_file = "snapshot_iter_8_error" if fail_in == "update" else "snapshot_iter_9"
+    assert checkpoint.load(tmp_path / error_file)["error"] is not None
+    resumed, model = faulty(tmp_path, None, n_retains=n_retains)
+    with pytest.warns(UserWarning, match=f"{error_file} was taken when iteration . or the next had failed with"):
+        resumed.run()
+    assert equal(dict(model.state_dict()), dict(expected.state_dict()))
+    losses = [[entry["main/loss"] for entry in r.get_extension("LogReport").log] for r in (whole, resumed)]
+    assert losses[0] == losses[1]
+    by_name, _ = faulty(tmp_path / "other", None)
+    with pytest.warns(UserWarning, match="part of that iteration may be done twice or not at all"):
+        by_name.resume(tmp_path / error_file)
+
+
+@pytest.mark.parametrize("kind", ["ProcessWriter", "ProcessQueueWriter"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_writing_process_ends_when_training_is_killed(tmp_path, kind, number):
+    script = f"""
+import os, sys, time
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parent.parent)]!r}
+import extensions
+from extensions import snapshot_writers
+from helpers import make_run
+
+run = make_run({str(tmp_path)!r}, (100, "iteration"))
+run.extend(extensions.snapshot(writer=snapshot_writers.{kind}()), trigger=(2, "iteration"))
+run.extend(lambda t: (print("ready", flush=True), time.sleep(60)) if t.updater.iteration == 5 else None, name="wait")
+run.run()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.stdout.read() == ""  # the end of the file comes when nobody is left who holds it open
+    assert [file.iteration for file in checkpoint.find(tmp_path)] == [4, 2]

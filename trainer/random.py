@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from trainer.checks import at_least
+
 __all__ = ["capture", "derive", "get_seed", "preserved", "restore", "seed_generators", "set_seed"]
 
 ORDER, SAMPLE, SAMPLER, LOADER = range(4)  # streams: the second word that is given to derive()
@@ -49,7 +51,7 @@ def set_seed(seed: int) -> None:
         True
     """
     global _seed
-    if not 0 <= seed < 2**63:
+    if not 0 <= at_least("seed", seed, 0) < 2**63:
         raise ValueError(f"seed must be an integer of 0 to 2**63 - 1, got {seed}.")
     _seed = seed
     random.seed(seed)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from trainer import checkpoint, random
-from trainer.extension import PRIORITY_READER, refuse_old
+from trainer.extension import PRIORITY_READER, Extension, refuse_old
 from trainer.reporter import Observation, Reporter
 from trainer.state import load_into, state_of
 from trainer.triggers import epoch_progress, get_trigger
@@ -104,6 +104,7 @@ class Trainer:
         self._stop_fired = False
         self._start_time = 0.0
         self._elapsed = 0.0  # before this start; after the end, all of it
+        self._error: str | None = None  # in which the iteration under way has failed
         self._random: dict[str, Any] | None = None  # loaded, to be put back when everything is initialized
 
         if connect := getattr(updater, "connect_trainer", None):
@@ -140,11 +141,13 @@ class Trainer:
             **kwargs: None is known; Chainer's old ``invoke_before_training`` is told what to write instead.
 
         Raises:
-            TypeError: If no name is given and the extension has none.
+            TypeError: If no name is given and the extension has none; or it is a class, a ``make_extension`` without
+            parentheses, or keeps its state in Chainer's ``serialize``.
             ValueError: If the name is ``training``, or the trigger object is in use by another extension: a trigger
                 remembers when it was last asked, and would fire for the first one only.
         """
         refuse_old(kwargs)
+        _refuse_mistakes(extension)
         name = name or next(
             (n for n in (getattr(extension, a, None) for a in ("name", "default_name", "__name__")) if n),
             None,
@@ -283,6 +286,7 @@ class Trainer:
         self.wrap_calls(None)
         self._start_time = time.perf_counter()
         self._phase = "running"
+        self._error = None
         self._closers = [self.updater.finalize] if hasattr(self.updater, "finalize") else []
         try:
             self._register_models()  # once more: it may have been compiled since, or have other parts
@@ -343,6 +347,7 @@ class Trainer:
     def _fail(self, error: BaseException) -> None:
         """Tells every extension of the error, then closes all."""
         if isinstance(error, Exception):
+            self._error = repr(error)
             if self._show_error:
                 print(f"Exception in main training loop: {error}", file=sys.stderr)
                 traceback.print_tb(error.__traceback__)
@@ -401,6 +406,7 @@ class Trainer:
         return {
             "run_id": self.run_id,
             "iteration": self.updater.iteration,
+            "error": self._error,
             "updater": state_of(self.updater),
             "extensions": {name: state_of(entry.extension) for name, entry in self._entries.items()},
             "triggers": {name: _trigger_state(entry.trigger) for name, entry in self._entries.items()},
@@ -444,8 +450,12 @@ class Trainer:
         self._random = state["random"]
         random.restore(self._random)
 
-    def resume(self, path: str | Path) -> None:
+    def resume(self, path: str | Path, *, only_whole: bool = False) -> None:
         """Loads a snapshot file into the run; call it when every extension is registered.
+
+        Args:
+            path: The file.
+            only_whole: Refuse one that was taken on an error, in the middle of an iteration; else it is warned of.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -454,8 +464,23 @@ class Trainer:
         state = checkpoint.load(path)
         if "updater" not in state:
             raise checkpoint.SnapshotError(f"{path} is not the snapshot of a run; name one that snapshot() wrote.")
+        if state["error"] is not None:
+            text = f"{path} was taken when iteration {state['iteration']} or the next had failed with {state['error']}"
+            if only_whole:
+                raise checkpoint.SnapshotError(f"{text}; name it to go on from there all the same.")
+            warnings.warn(f"{text}: part of that iteration may be done twice or not at all.", stacklevel=2)
         self.resumed_from = Path(path)
         self.load_state_dict(state)
+
+
+def _refuse_mistakes(extension: Any) -> None:
+    name = getattr(extension, "__name__", type(extension).__name__)
+    if isinstance(extension, type):
+        raise TypeError(f"{name} is a class; extend with an object of it: extend({name}(...)).")
+    if getattr(extension, "__qualname__", "").startswith("make_extension."):
+        raise TypeError("the decorator was not called; write @make_extension() with parentheses.")
+    if hasattr(extension, "serialize") and getattr(type(extension), "state_dict", None) in (None, Extension.state_dict):
+        raise TypeError(f"{name} has Chainer's serialize, which nobody calls: write state_dict and load_state_dict.")
 
 
 def _inner_trigger(extension: Any) -> Any:
@@ -471,7 +496,7 @@ def _load_trigger(trigger: Any, state: dict[str, Any], name: str) -> None:
     if state["kind"] == type(trigger).__name__:
         load_into(trigger, state, name)
     elif len(state) > 1 and hasattr(trigger, "load_state_dict"):
-        warnings.warn(f"{name} was a {state['kind']} and is a {type(trigger).__name__}: it starts fresh.", stacklevel=4)
+        warnings.warn(f"{name} was {state['kind']} and is {type(trigger).__name__} now: it starts fresh.", stacklevel=4)
 
 
 def _attach(first: BaseException, other: BaseException, where: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from trainer.checks import at_least
 from trainer.convert import as_tuple, concat_examples
 from trainer.iterators.serial import Key, OrderSampler, SerialIterator, _Place
 
@@ -64,12 +65,8 @@ class MultiprocessIterator(SerialIterator):
     ) -> None:
         if n_processes is None:
             n_processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if n_processes < 0:
-            raise ValueError(f"n_processes must be 0 or more, got {n_processes}.")
-        if n_prefetch < 1:
-            raise ValueError(f"n_prefetch must be 1 or more, got {n_prefetch}.")
-        self.n_processes = n_processes
-        self.n_prefetch = n_prefetch
+        self.n_processes = at_least("n_processes", n_processes, 0)
+        self.n_prefetch = at_least("n_prefetch", n_prefetch, 1)
         self.collate_fn = collate_fn
         self.pin_memory = False
         self._loader: DataLoader[Any] | None = None

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from trainer import random
+from trainer.checks import at_least
 from trainer.iterators.serial import Key, OrderSampler, SerialIterator
 
 
@@ -51,9 +52,7 @@ class MultithreadIterator(SerialIterator):
         *,
         seed: int | None = None,
     ) -> None:
-        if n_threads < 1:
-            raise ValueError(f"n_threads must be 1 or more, got {n_threads}.")
-        self.n_threads = n_threads
+        self.n_threads = at_least("n_threads", n_threads, 1)
         self._pool: ThreadPoolExecutor | None = None
         super().__init__(dataset, batch_size, repeat, shuffle, order_sampler, seed=seed)
 

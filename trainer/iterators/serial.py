@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from trainer import random
+from trainer.checks import at_least
 from trainer.datasets import drawer
 
 OrderSampler = Callable[[Any, int], Any]  # (current order, current position) -> new order
@@ -101,16 +102,14 @@ class SerialIterator:
     ) -> None:
         if len(dataset) == 0:
             raise ValueError("the data set is empty: there is nothing to iterate over.")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")
         if shuffle is not None and order_sampler is not None:
             raise ValueError("give shuffle or order_sampler, not both: a sampler decides the order by itself.")
         self.dataset = dataset
-        self.batch_size = batch_size
+        self.batch_size = at_least("batch_size", batch_size, 1)
         self._repeat = repeat
         self._shuffle = shuffle is not False and order_sampler is None
         self._order_sampler = order_sampler
-        self._samples = Samples(dataset, random.get_seed() if seed is None else seed)
+        self._samples = Samples(dataset, random.get_seed() if seed is None else at_least("seed", seed, 0))
         self.reset()
 
     @property

@@ -97,11 +97,12 @@ class EarlyStoppingTrigger:
         self._summary = DictSummary()
         best = float("-inf" if self.mode == "max" else "inf") if self.best is None else self.best
         if value > best if self.mode == "max" else value < best:
-            self.best, self.count = value, 0
+            self.best = best = value
+            self.count = 0
         else:
             self.count += 1
         if self.verbose:
-            print(f"early stopping: {self.monitor} {value:g}, best {self.best}, {self.count} of {self.patience}")
+            print(f"early stopping: {self.monitor} {value:g}, best {best:g}, {self.count} of {self.patience}")
         return self.count >= self.patience
 
     def reached(self, trainer: Trainer) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from trainer.checks import at_least
 from trainer.convert import concat_examples, count_samples, device_of
 from trainer.iterators import as_iterator
 from trainer.precision import autocast
@@ -48,8 +49,8 @@ class StandardUpdater:
 
     Raises:
         TypeError: If a part is not of its kind.
-        ValueError: If a dict lacks ``"main"``, a number is out of range, the precision is not known, or a model holds
-            the result of ``torch.compile``.
+        ValueError: If a dict lacks ``"main"``, a number is out of range, the precision is not known, a model holds the
+            result of ``torch.compile``, or an optimizer no parameter of the models.
 
     Example:
         >>> import torch
@@ -78,8 +79,6 @@ class StandardUpdater:
         clip_value: float | None = None,
         precision: str = "fp32",
     ) -> None:
-        if accumulate < 1:
-            raise ValueError(f"accumulate must be 1 batch or more, got {accumulate}.")
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if limit is not None and not limit > 0:
                 raise ValueError(f"{name} must be positive, or None for no clipping, got {limit}.")
@@ -87,6 +86,7 @@ class StandardUpdater:
         self._optimizers: dict[str, Optimizer] = _named(optimizer, "optimizer", Optimizer)
         self._models: dict[str, nn.Module] = _named(model, "model", nn.Module)
         _refuse_wrapped(self._models)
+        _refuse_foreign(self._optimizers, self._models)
         if type(self).update_core is StandardUpdater.update_core:
             _require_main(self._optimizers, "optimizer")
             _require_main(self._models, "model")
@@ -101,7 +101,7 @@ class StandardUpdater:
                     source.pin_memory = True
         self.converter = converter
         self.loss_func: Callable[..., Any] = self._models.get("main", _no_loss) if loss_func is None else loss_func
-        self.accumulate = accumulate
+        self.accumulate = at_least("accumulate", accumulate, 1)
         self.clip_norm = clip_norm
         self.clip_value = clip_value
         self.precision = precision
@@ -182,7 +182,7 @@ class StandardUpdater:
 
     def step(self, name: str = "main") -> None:
         """Clips the gradients of an optimizer's parameters, if that was asked for, and lets it step."""
-        optimizer = self._optimizers[name]
+        optimizer = self.get_optimizer(name)
         if self.scaler is not None:
             if all(p.grad is None for group in optimizer.param_groups for p in group["params"]):
                 return  # no loss has reached it: there is nothing to unscale, and nothing to do
@@ -209,13 +209,11 @@ class StandardUpdater:
 
     def get_iterator(self, name: str) -> Any:
         """Returns the iterator of a name; a given ``DataLoader`` comes back wrapped."""
-        return self._iterators[name]
+        return _part(self._iterators, "iterator", name)
 
     def get_optimizer(self, name: str) -> Optimizer:
         """Returns the optimizer of a name."""
-        if name not in self._optimizers:
-            raise ValueError(f"there is no optimizer {name!r}; there are {sorted(self._optimizers)}.")
-        return self._optimizers[name]
+        return _part(self._optimizers, "optimizer", name)  # type: ignore[no-any-return]
 
     def get_all_optimizers(self) -> dict[str, Optimizer]:
         """Returns the optimizers by name."""
@@ -223,7 +221,7 @@ class StandardUpdater:
 
     def get_model(self, name: str) -> nn.Module:
         """Returns the model of a name."""
-        return self._models[name]
+        return _part(self._models, "model", name)  # type: ignore[no-any-return]
 
     def get_all_models(self) -> dict[str, nn.Module]:
         """Returns the models by name: their values are observed under it."""
@@ -264,6 +262,7 @@ class StandardUpdater:
             "iterator": {name: part.state_dict() for name, part in self._iterators.items()},
             "model": {name: part.state_dict() for name, part in self._models.items()},
             "optimizer": {name: part.state_dict() for name, part in self._optimizers.items()},
+            "kinds": {name: type(part).__name__ for name, part in self._optimizers.items()},
             "before": self._before,
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
@@ -284,6 +283,11 @@ class StandardUpdater:
             if set(named) != set(state[kind]):
                 raise ValueError(f"the snapshot has {kind}s {sorted(state[kind])}, the updater {sorted(named)}.")
             for name, part in named.items():
+                if kind == "optimizer" and state["kinds"][name] != type(part).__name__:
+                    raise ValueError(
+                        f"the snapshot has {state['kinds'][name]} for optimizer {name!r}, the updater"
+                        f" {type(part).__name__}: its state cannot be continued; take the same, or start afresh."
+                    )
                 part.load_state_dict(state[kind][name])
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
@@ -318,6 +322,22 @@ def _refuse_wrapped(models: dict[str, nn.Module]) -> None:
 
 def _no_loss(*batch: Any, **named: Any) -> Tensor:
     raise ValueError("compute_loss needs a model 'main' or a loss_func; there is neither.")
+
+
+def _refuse_foreign(optimizers: dict[str, Optimizer], models: dict[str, nn.Module]) -> None:
+    own = {id(parameter) for model in models.values() for parameter in model.parameters()}
+    for name, optimizer in optimizers.items():
+        if own.isdisjoint(id(parameter) for group in optimizer.param_groups for parameter in group["params"]):
+            raise ValueError(
+                f"optimizer {name!r} has no parameter of the models {sorted(models)}, so nothing would be trained; was"
+                " the model made anew after the optimizer?"
+            )
+
+
+def _part(named: dict[str, Any], kind: str, name: str) -> Any:
+    if name not in named:
+        raise ValueError(f"there is no {kind} {name!r}; there are {sorted(named)}.")
+    return named[name]
 
 
 def _require_main(named: dict[str, Any], kind: str) -> None:
