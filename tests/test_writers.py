@@ -375,7 +375,13 @@ from helpers import make_run
 
 run = make_run({str(tmp_path)!r}, (100, "iteration"))
 run.extend(extensions.snapshot(writer=snapshot_writers.{kind}()), trigger=(2, "iteration"))
-run.extend(lambda t: (print("ready", flush=True), time.sleep(60)) if t.updater.iteration == 5 else None, name="wait")
+def wait(trainer):
+    if trainer.updater.iteration == 5:
+        while not os.path.exists({str(tmp_path / "snapshot_iter_4")!r}):
+            time.sleep(0.01)
+        print("ready", flush=True)
+        time.sleep(60)
+run.extend(wait)
 run.run()
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
