@@ -189,7 +189,8 @@ def test_what_is_observed_reads_as_a_number():
     assert (loss + 1, 1 - loss, 2 * loss, loss / accuracy, loss**2, -loss, abs(-loss)) == (3, -1, 4, 2 / 0.75, 4, -2, 2)
     assert (f"{loss:.3f}", round(accuracy, 1), accuracy.item(), sum([loss, loss])) == ("2.000", 0.8, 0.75, 4)
     assert not np.isnan(loss) and np.isclose(accuracy, 0.75)
-    assert tuple(accuracy) == (3, 4) and loss.weight == 4
+    assert loss == 2 and accuracy == 0.75 and accuracy != 1 and 2.0 == loss
+    assert accuracy == Ratio(3, 4) != Ratio(6, 8) and tuple(accuracy) == (3, 4) and loss.weight == 4
 
 
 def test_a_reporter_is_current_inside_its_with():

@@ -99,6 +99,14 @@ def _reads_as_a_number(kind: type) -> None:
     functions: dict[str, Any] = {"neg": operator.neg, "abs": abs, "round": round, "format": format}
     for name, function in functions.items():
         setattr(kind, f"__{name}__", unary(function))
+
+    def equals(self: Any, other: Any) -> bool:
+        return bool(tuple.__eq__(self, other) if isinstance(other, tuple) else float(self) == other)
+
+    def differs(self: Any, other: Any) -> bool:
+        return not equals(self, other)
+
+    kind.__eq__, kind.__ne__ = equals, differs  # type: ignore[assignment,method-assign]
     kind.__array__ = lambda self, *args, **kwargs: np.asarray(float(self))  # type: ignore[attr-defined]
 
 
