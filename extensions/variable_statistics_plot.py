@@ -125,8 +125,8 @@ class VariableStatisticsPlot(Extension):
         names = [name for name, wanted in zip(("mean", "percentiles"), self._rows, strict=True) if wanted]
         size = self._figsize or (5.2 * len(self._kinds) + 1.6, 3.4 * len(names) + 0.4)
         figure = Figure(figsize=size, layout="constrained")
-        numbers = sum(parameter.numel() for parameter in self._parameters)
-        figure.suptitle(f"{numbers:,} numbers in parameters: {len(self._parameters)}")
+        numbers, count = sum(parameter.numel() for parameter in self._parameters), len(self._parameters)
+        figure.suptitle(f"{numbers:,} numbers in {count} parameter{'s' * (count > 1)}")
         grid = figure.subplots(len(names), len(self._kinds), sharex=True, squeeze=False)
         for column, kind in enumerate(self._kinds):
             mean, std, *bounds = statistics[:, column].T
