@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -70,9 +71,11 @@ class _Snapshot(Extension):
         """With ``snapshot_on_error`` saves what there is beside the others, over none and counted with none."""
         if self._snapshot_on_error:
             name = self._name(trainer)
-            if (Path(trainer.out) / name).exists():
+            if name in self._files.kept or (Path(trainer.out) / name).exists():  # kept: perhaps still under way
                 name += ERROR
-            self._writer(name, trainer.out, self._state(trainer))
+            job = self._writer(name, trainer.out, self._state(trainer))
+            if isinstance(job, Future):
+                job.result()  # there is no next snapshot that would raise what the writer meets with
 
     def finalize(self) -> None:
         """Waits for what is still being written."""

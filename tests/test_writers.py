@@ -389,3 +389,31 @@ run.run()
         process.send_signal(number)
         assert process.stdout.read() == ""  # the end of the file comes when nobody is left who holds it open
     assert [file.iteration for file in checkpoint.find(tmp_path)] == [4, 2]
+
+
+@background
+def test_what_is_saved_on_an_error_waits_for_its_writer_and_passes_by_a_file_under_way(tmp_path, kind):
+    run = make_run(tmp_path, (12, "iteration"))
+    run.extend(extensions.snapshot(snapshot_on_error=True, writer=kind(slow)), trigger=(4, "iteration"))
+    update = run.updater.update_core
+
+    def failing_update():
+        update()
+        if run.updater.iteration == 4:  # right after a snapshot, which takes longer than this
+            raise ValueError("a cable")
+
+    run.updater.update_core = failing_update
+    with pytest.raises(ValueError, match="a cable"):
+        run.run(show_loop_exception_msg=False)
+    errors = {p.name: torch.load(p, weights_only=True)["error"] for p in tmp_path.iterdir()}
+    assert errors == {"snapshot_iter_4": None, "snapshot_iter_4_error": "ValueError('a cable')"}
+
+
+@background
+def test_a_failure_to_save_on_an_error_is_attached_to_the_error(tmp_path, kind):
+    run = make_run(tmp_path)
+    run.extend(extensions.snapshot(snapshot_on_error=True, writer=kind(failing)), trigger=None)
+    run.extend(lambda t: 1 / 0, name="fail")
+    with pytest.raises(ZeroDivisionError) as caught:
+        run.run(show_loop_exception_msg=False)
+    assert "No space left on device" in "".join(caught.value.__notes__)

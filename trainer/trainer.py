@@ -142,7 +142,7 @@ class Trainer:
 
         Raises:
             TypeError: If no name is given and the extension has none; or it is a class, a ``make_extension`` without
-            parentheses, or keeps its state in Chainer's ``serialize``.
+                parentheses, or keeps its state in Chainer's ``serialize``.
             ValueError: If the name is ``training``, or the trigger object is in use by another extension: a trigger
                 remembers when it was last asked, and would fire for the first one only.
         """
