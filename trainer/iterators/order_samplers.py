@@ -87,7 +87,7 @@ class StratifiedOrderSampler:
         if len(labels) == 0:
             raise ValueError("labels must be the class of each sample, got none.")
         classes, self._class = np.unique(np.asarray(list(labels)), return_inverse=True)
-        self._counts = np.bincount(self._class, minlength=len(classes))
+        self._n_classes = len(classes)
 
     def __call__(self, order: Any, position: int) -> Any:
         """Returns a new order of all samples."""
@@ -95,7 +95,7 @@ class StratifiedOrderSampler:
         if len(order) != n:
             raise ValueError(f"there are {n} labels and {len(order)} samples: give one for each.")
         shuffled = np.random.permutation(n)
-        side_by_side = np.random.permutation(len(self._counts))[self._class[shuffled]]  # the classes too in any order
+        side_by_side = np.random.permutation(self._n_classes)[self._class[shuffled]]  # the classes too in any order
         by_class = shuffled[np.argsort(side_by_side, kind="stable")]
         place = (np.arange(n) * GOLDEN + np.random.random()) % 1  # of any stretch of samples evenly over the epoch
         return by_class[np.argsort(place, kind="stable")]
