@@ -22,6 +22,7 @@ from extensions.shifts import (
     WarmupShift,
 )
 from extensions.snapshot import snapshot, snapshot_object
+from extensions.stop_on_signal import StopOnSignal
 from extensions.variable_statistics_plot import VariableStatisticsPlot
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "ProfileReport",
     "ProgressBar",
     "StepShift",
+    "StopOnSignal",
     "VariableStatisticsPlot",
     "WarmupShift",
     "dump_graph",

@@ -66,9 +66,15 @@ class LogFile:
         self.in_use.add(self.path)
 
     def _write(self, data: bytes, offset: int) -> None:
-        while data:
-            written = os.pwrite(self._file, data, offset)
-            data, offset = data[written:], offset + written
+        try:
+            while data:
+                written = os.pwrite(self._file, data, offset)
+                data, offset = data[written:], offset + written
+        except OSError as error:
+            error.filename = str(self.path)  # a full disk does not say where
+            os.ftruncate(self._file, self._size)  # what was whole stays so
+            os.pwrite(self._file, END if self._size else b"", self._size)
+            raise
 
     def state(self) -> dict[str, Any]:
         """Returns name, length and SHA-256 of what is on the disk, the closing bracket left out."""
@@ -96,6 +102,21 @@ def head(path: Path, size: int) -> bytes | None:
         return None
     with open(path, "rb") as file:
         return file.read(size)
+
+
+def put_aside(path: Path) -> None:
+    """Keeps what is in a log that is about to be written anew, as .old.
+
+    Example:
+        >>> from extensions.log_file import put_aside
+        >>> (tmp / "log").write_text("[]")
+        2
+        >>> put_aside(tmp / "log")
+        >>> [path.name for path in tmp.iterdir()]
+        ['log.old']
+    """
+    if path.is_file() and path.stat().st_size > 0:
+        path.replace(path.with_name(path.name + ".old"))
 
 
 def _finite(entry: Any) -> Any:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from extensions.log_file import END, LogFile, head
-from trainer import DictSummary, Extension, Trainer
+from extensions.log_file import END, LogFile, head, put_aside
+from trainer import DictSummary, Extension, Trainer, checkpoint
 from trainer.state import load_into, state_of
 from trainer.triggers import get_trigger
 
@@ -20,7 +20,8 @@ class LogReport(Extension):
 
     An entry has each observed value, then ``epoch``, ``iteration`` and ``elapsed_time`` (seconds). It is appended in
     constant time. A snapshot holds the log's length and SHA-256; a resumed run cuts the log back to it, so that no
-    entry stands twice. ``pd.DataFrame(json.load(open("result/log")))`` reads it; NaN and infinity are ``null``.
+    entry stands twice. A fresh run keeps another's log that it finds in its folder as ``log.old``.
+    ``pd.DataFrame(json.load(open("result/log")))`` reads it; NaN and infinity are ``null``.
 
     Args:
         keys: Values to log; all by default.
@@ -77,6 +78,8 @@ class LogReport(Extension):
             if name == self._file.name:
                 self._file.append([entry])
             else:
+                if trainer.resumed_from is None:
+                    put_aside(Path(trainer.out) / name)  # another run's
                 self._file.open(Path(trainer.out), name)
                 self._file.append(self.log)
 
@@ -87,8 +90,8 @@ class LogReport(Extension):
             self.log = saved["log"]
         if not saved.get("bytes"):
             return
-        path = Path(trainer.out) / saved["name"]
-        candidates = [path]
+        path = checkpoint.inside(trainer.out, saved["name"])
+        candidates = [path, path.with_name(path.name + ".old")]
         if trainer.resumed_from is not None:
             candidates.append(trainer.resumed_from.parent / saved["name"])
         for candidate in candidates:
@@ -100,8 +103,7 @@ class LogReport(Extension):
                 ]
                 self._file.open(Path(trainer.out), saved["name"], body)
                 return
-        if path.exists():  # nothing is lost: perhaps somebody has only formatted it anew
-            path.replace(path.with_name(path.name + ".old"))
+        put_aside(path)  # nothing is lost: perhaps somebody has only formatted it anew
         warnings.warn(
             f"{candidates[-1]} is missing or is not the log that the snapshot was made with: the log goes on without"
             " the entries before the resume; what there was is kept as .old.",

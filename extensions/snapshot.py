@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,7 +34,10 @@ class _Snapshot(Extension):
         n_retains: int,
         autoload: bool,
         link: str | None,
+        on_write_error: str,
     ) -> None:
+        if on_write_error not in ("raise", "warn"):
+            raise ValueError(f"on_write_error must be 'raise' or 'warn', got {on_write_error!r}.")
         if not isinstance(filename, str) and not callable(filename):
             raise TypeError(f"filename must be a string or a function of the trainer, got {filename!r}.")
         if isinstance(savefun, str):
@@ -52,6 +56,7 @@ class _Snapshot(Extension):
         self._writer = SimpleWriter(savefun) if writer is None else writer
         self._snapshot_on_error = snapshot_on_error
         self._autoload = autoload
+        self._on_write_error = on_write_error
         self._files = SnapshotFiles(n_retains, link)
         self._has_started = False
 
@@ -62,7 +67,18 @@ class _Snapshot(Extension):
 
     def _save(self, trainer: Trainer) -> None:
         name = self._name(trainer)
-        self._files.add(name, Path(trainer.out), lambda: self._writer(name, trainer.out, self._state(trainer)))
+        with self._told():
+            self._files.add(name, Path(trainer.out), lambda: self._writer(name, trainer.out, self._state(trainer)))
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """With ``on_write_error="warn"`` makes a warning of a file that could not be written."""
+        try:
+            yield
+        except OSError as error:
+            if self._on_write_error == "raise":
+                raise
+            warnings.warn(f"no snapshot: {error}; those before it stay, and training goes on.", stacklevel=4)
 
     def _name(self, trainer: Trainer) -> str:
         return self._filename(trainer) if callable(self._filename) else self._filename.format(trainer)
@@ -80,7 +96,8 @@ class _Snapshot(Extension):
     def finalize(self) -> None:
         """Waits for what is still being written."""
         try:
-            self._files.finalize()
+            with self._told():
+                self._files.finalize()
         finally:
             if finalize := getattr(self._writer, "finalize", None):
                 finalize()
@@ -130,11 +147,26 @@ class _Snapshot(Extension):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned."""
+        for name in state["kept"]:
+            checkpoint.inside("of the run", name)  # these are going to be deleted
         self._files.kept = list(state["kept"])
 
 
 class _RunSnapshot(_Snapshot):
     runs_last = 2  # after the other snapshots, whose lists of files it saves
+    _has_made_way = False  # for files of another run
+
+    def _name(self, trainer: Trainer) -> str:
+        name = super()._name(trainer)
+        path = Path(trainer.out) / name
+        free = checkpoint.free_path(path, trainer.run_id)
+        if free == path:
+            return name
+        if not self._has_made_way:
+            self._has_made_way = True
+            told = f"{path} is another run's and stays: this run's is {free.name}, and so on"
+            warnings.warn(f"{told}; another folder, or snapshot(autoload=True), would be simpler.", stacklevel=5)
+        return str(Path(name).with_name(free.name))
 
     def _state(self, trainer: Trainer) -> dict[str, Any]:
         return trainer.state_dict()
@@ -170,11 +202,13 @@ def snapshot(
     n_retains: int = -1,
     autoload: bool = False,
     link: str | None = None,
+    on_write_error: str = "raise",
 ) -> Extension:
     """Returns an extension that saves the whole run. Chainer: ``extensions.snapshot``.
 
-    It is taken when every other extension of the iteration has run, and written whole or not at all.
-    ``trainer.resume(path)`` loads it. To keep the best beside the last, use two; see the example.
+    It is taken when every other extension of the iteration has run, and written whole or not at all; never over
+    another run's, beside which it gets the run's id. ``trainer.resume(path)`` loads it. To keep the best beside the
+    last, use two; see the example.
 
     Args:
         savefun: Writes a format of your own, which neither ``resume`` nor ``autoload`` reads; as for
@@ -190,10 +224,13 @@ def snapshot(
         n_retains: How many of the files that this run wrote are kept; -1 keeps all.
         autoload: Start from the newest good snapshot in ``out``, if there is one.
         link: Name of a symbolic link in ``out`` that is kept on the file last written.
+        on_write_error: ``"raise"``, or ``"warn"`` to go on training when a file cannot be written, for want of space
+            say. The files before it stay either way.
 
     Raises:
         TypeError: If ``savefun`` and ``writer`` are both given, or an argument is of the wrong kind.
-        ValueError: If ``n_retains`` is 0, or ``autoload`` is asked with a function as filename or with ``savefun``.
+        ValueError: If ``n_retains`` is 0, ``on_write_error`` not known, or ``autoload`` is asked with a function as
+            filename or with ``savefun``.
 
     Example:
         >>> from extensions import snapshot
@@ -206,7 +243,9 @@ def snapshot(
         ['best', 'best_epoch', 'snapshot_epoch']
     """
     kind = _RunSnapshot if target is None else _ObjectSnapshot
-    return kind(target, filename, savefun, condition, writer, snapshot_on_error, n_retains, autoload, link)
+    return kind(
+        target, filename, savefun, condition, writer, snapshot_on_error, n_retains, autoload, link, on_write_error
+    )
 
 
 def snapshot_object(
@@ -220,6 +259,7 @@ def snapshot_object(
     n_retains: int = -1,
     autoload: bool = False,
     link: str | None = None,
+    on_write_error: str = "raise",
 ) -> Extension:
     """Returns an extension that saves one object's ``state_dict``. Chainer: ``extensions.snapshot_object``.
 
@@ -235,6 +275,7 @@ def snapshot_object(
         n_retains: How many files are kept.
         autoload: Load the last written good file into the target before training.
         link: Name of a symbolic link to the file last written.
+        on_write_error: What to do when a file cannot be written.
 
     Raises:
         TypeError: As :func:`snapshot`.
@@ -249,4 +290,6 @@ def snapshot_object(
         >>> sorted(torch.load(tmp / "model_epoch-2", weights_only=True))
         ['bias', 'weight']
     """
-    return _ObjectSnapshot(target, filename, savefun, condition, writer, snapshot_on_error, n_retains, autoload, link)
+    return _ObjectSnapshot(
+        target, filename, savefun, condition, writer, snapshot_on_error, n_retains, autoload, link, on_write_error
+    )

@@ -202,7 +202,7 @@ def _copied(state: Any, buffer: Any) -> Any:
 
 def _prepare_process() -> None:
     """Lets the file under way be finished when a signal reaches the whole group, or training is killed; then ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

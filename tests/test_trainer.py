@@ -397,11 +397,19 @@ def test_a_part_that_does_not_fit_its_state_is_named(run):
         run.load_state_dict(state)
 
 
-def test_another_number_of_threads_is_warned_of(run):
+def test_another_number_of_threads_or_another_torch_is_warned_of(run):
     state = run.state_dict()
-    state["threads"] += 1
-    with pytest.warns(UserWarning, match=r"torch.set_num_threads\(\d+\) keeps them"):
+    state["environment"] |= {"threads": 77, "torch": "2.0.0"}
+    with pytest.warns(UserWarning, match=r"made with torch 2\.0\.0, now .*; threads 77, now .*set_num_threads\(77\)"):
         run.load_state_dict(state)
+
+
+def test_other_arguments_than_the_run_was_made_with_are_warned_of(tmp_path):
+    first, second = make_run(tmp_path), make_run(tmp_path)
+    first.args = {"lr": 0.1, "size": (2, 3), "old": 1}
+    second.args = {"lr": 0.2, "size": (2, 3)}
+    with pytest.warns(UserWarning, match="made with lr 0.1, now 0.2; old 1, now 'not given': it goes on, but is not"):
+        second.load_state_dict(first.state_dict())
 
 
 def test_time_before_a_resume_counts(tmp_path):

@@ -1,5 +1,7 @@
 """Kusari's engine: the training loop, its parts, and what a plug-in needs of it."""
 
+__version__ = "0.1.0"
+
 import trainer.datasets  # noqa: F401  # so that trainer.datasets is there after `import trainer`
 from trainer.classifier import Classifier, accuracy
 from trainer.convert import concat_examples

@@ -14,6 +14,7 @@ import pickle
 import struct
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,12 +22,25 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-__all__ = ["SnapshotError", "SnapshotFile", "check", "find", "load", "load_weights", "save", "write"]
+__all__ = [
+    "SnapshotError",
+    "SnapshotFile",
+    "check",
+    "find",
+    "free_path",
+    "inside",
+    "load",
+    "load_weights",
+    "read_tail",
+    "remove_scraps",
+    "save",
+    "write",
+]
 
 MAGIC = b"KUSARI01"
 _HEAD = struct.Struct("<8s8sQQ")  # magic, run id, iteration, length
-_TAIL = _HEAD.size + hashlib.sha256().digest_size
-
+_DIGEST = hashlib.sha256().digest_size
+_TAIL = _HEAD.size + _DIGEST
 
 _PLAIN = (bool, int, float, str, bytes, torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
@@ -75,6 +89,9 @@ def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
         path: Where it will stand.
         fill: Writes the content to the binary file that it is given.
 
+    Raises:
+        OSError: If it cannot be written, for want of space say: the path is named, and what was there stays.
+
     Example:
         >>> from trainer import checkpoint
         >>> checkpoint.write(tmp / "greeting", lambda file: file.write(b"hello"))
@@ -89,13 +106,50 @@ def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None:
+            error.filename, error.filename2 = str(path), None  # a full disk does not say where
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it must not hide the error; the next start removes what is left
+            temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # else the new name may be lost with the power
     finally:
         os.close(folder)
+
+
+def remove_scraps(folder: str | Path) -> None:
+    """Removes what writes that were killed have left in a folder. Nobody else may be writing there.
+
+    Example:
+        >>> from trainer import checkpoint
+        >>> (tmp / ".snapshot.123.tmp").touch()
+        >>> checkpoint.remove_scraps(tmp)
+        >>> list(tmp.iterdir())
+        []
+    """
+    for path in Path(folder).glob(".*.tmp"):
+        if path.suffixes[-2:-1] and path.suffixes[-2][1:].isdigit():
+            path.unlink(missing_ok=True)
+
+
+def inside(folder: str | Path, name: str) -> Path:
+    """Returns the path of a file in a folder, by a name that was read from somewhere.
+
+    Raises:
+        ValueError: If the name leads out of the folder.
+
+    Example:
+        >>> from trainer import checkpoint
+        >>> checkpoint.inside("result", "../secret")
+        Traceback (most recent call last):
+        ValueError: the file name '../secret' leads out of the folder result: whoever made it means harm.
+    """
+    if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
+        raise ValueError(f"the file name {name!r} leads out of the folder {folder}: whoever made it means harm.")
+    return Path(folder) / name
 
 
 def save(state: dict[str, Any], path: str | Path, *, run_id: str = "0" * 16, iteration: int = 0) -> None:
@@ -147,14 +201,22 @@ def load(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if path.is_dir():
         raise SnapshotError(f"{path} is a folder, not a snapshot; name a file in it.")
-    data = path.read_bytes()
-    head, digest = data[-_TAIL : -hashlib.sha256().digest_size], data[-hashlib.sha256().digest_size :]
-    if len(data) < _TAIL or not head.startswith(MAGIC):
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # a bad disk, or another user's file
+        raise SnapshotError(f"{path} cannot be read ({error.strerror}); take another.") from error
+    head, digest = data[-_TAIL:-_DIGEST], data[-_DIGEST:]
+    if len(data) < _TAIL or not head.startswith(MAGIC[:6]):
         raise SnapshotError(
             f"{path} is not a snapshot, or is cut short ({len(data)} bytes without a snapshot's tail);"
             " take another, or start afresh."
         )
-    if hashlib.sha256(data[: -len(digest)]).digest() != digest:
+    is_damaged = hashlib.sha256(data[:-_DIGEST]).digest() != digest
+    if not is_damaged and not head.startswith(MAGIC):
+        raise SnapshotError(f"{path} was written by a newer Kusari, in the file format {head[:8]!r}: update Kusari.")
+    if is_damaged or _HEAD.unpack(head)[-1] != len(data) - _TAIL:
         raise SnapshotError(f"{path} is damaged: its checksum does not match; take another, or start afresh.")
     return _read(io.BytesIO(data), path, "a snapshot")
 
@@ -203,19 +265,49 @@ def find(folder: str | Path) -> list[SnapshotFile]:
         >>> [file.path.name for file in checkpoint.find(tmp)]
         ['snapshot_1000', 'snapshot_900']
     """
-    found = []
-    for path in Path(folder).iterdir():
-        if path.is_file() and not path.is_symlink() and not path.name.startswith("."):  # a link is no second snapshot
-            with open(path, "rb") as file:
-                if file.seek(0, os.SEEK_END) >= _TAIL:
-                    file.seek(-_TAIL, os.SEEK_END)
-                    magic, run_id, iteration, _ = _HEAD.unpack(file.read(_HEAD.size))
-                    if magic == MAGIC:
-                        found.append(SnapshotFile(path, run_id.hex(), iteration, path.stat().st_mtime))
+    paths = [path for path in Path(folder).iterdir() if not path.is_symlink() and not path.name.startswith(".")]
+    found = [file for path in paths if (file := read_tail(path)) is not None]  # a link is no second snapshot
     last_write: dict[str, float] = {}
-    for file_ in found:
-        last_write[file_.run_id] = max(file_.mtime, last_write.get(file_.run_id, 0.0))
+    for file in found:
+        last_write[file.run_id] = max(file.mtime, last_write.get(file.run_id, 0.0))
     return sorted(found, key=lambda f: (last_write[f.run_id], f.run_id, f.iteration, f.mtime), reverse=True)
+
+
+def read_tail(path: str | Path) -> SnapshotFile | None:
+    """Returns what the tail of a snapshot says of it; None if the file has none, or cannot be read.
+
+    Example:
+        >>> from trainer import checkpoint
+        >>> checkpoint.save({}, tmp / "snapshot", iteration=5)
+        >>> checkpoint.read_tail(tmp / "snapshot").iteration, checkpoint.read_tail(tmp / "absent")
+        (5, None)
+    """
+    if not Path(path).is_file():  # a pipe would keep us waiting
+        return None
+    try:
+        with open(path, "rb") as file:
+            if file.seek(0, os.SEEK_END) < _TAIL:
+                return None
+            file.seek(-_TAIL, os.SEEK_END)
+            magic, run_id, iteration, _ = _HEAD.unpack(file.read(_HEAD.size))
+            mtime = os.fstat(file.fileno()).st_mtime
+    except OSError:  # load() says why, when it is asked for this file
+        return None
+    return SnapshotFile(Path(path), run_id.hex(), iteration, mtime) if magic == MAGIC else None
+
+
+def free_path(path: str | Path, run_id: str) -> Path:
+    """Returns where a run may write a snapshot: not over another run's, beside which its own gets the run's id.
+
+    Example:
+        >>> from trainer import checkpoint
+        >>> checkpoint.save({}, tmp / "snapshot", run_id="00000000000000aa")
+        >>> checkpoint.free_path(tmp / "snapshot", "00000000000000bb").name
+        'snapshot-00000000000000bb'
+    """
+    path = Path(path)
+    there = read_tail(path)
+    return path if there is None or there.run_id == run_id else path.with_name(f"{path.name}-{run_id}")
 
 
 def check(state: Any, path: str = "") -> None:

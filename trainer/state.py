@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+_is_forced = False
 
 
 def state_of(part: Any) -> Any:
@@ -37,3 +41,32 @@ def load_into(part: Any, state: Any, name: str) -> None:
         part.load_state_dict(state)
     except KeyError as error:
         raise ValueError(f"the state of {name} lacks {error}: it was saved by something else.") from error
+
+
+@contextmanager
+def forced(force: bool = True) -> Iterator[None]:
+    """Lets parts load, in the block, what they would refuse: the state of an iterator over other data.
+
+    Example:
+        >>> from trainer.state import forced, is_forced
+        >>> with forced():
+        ...     print(is_forced())
+        True
+    """
+    global _is_forced
+    before, _is_forced = _is_forced, force
+    try:
+        yield
+    finally:
+        _is_forced = before
+
+
+def is_forced() -> bool:
+    """Tells whether a state is to be loaded although it was made with other data.
+
+    Example:
+        >>> from trainer.state import is_forced
+        >>> is_forced()
+        False
+    """
+    return _is_forced

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from trainer import checkpoint, random
+from trainer import checkpoint, environment, random
 from trainer.extension import PRIORITY_READER, Extension, refuse_old
+from trainer.lock import FolderLock
 from trainer.reporter import Observation, Reporter
-from trainer.state import load_into, state_of
+from trainer.state import forced, load_into, state_of
 from trainer.triggers import epoch_progress, get_trigger
 
 
@@ -52,7 +51,7 @@ class Trainer:
             ``connect_trainer`` (told of the trainer), ``finalize``, ``state_dict`` and ``load_state_dict``.
         stop_trigger: ``(10, "epoch")`` stops when ten epochs are reached; a function of the trainer stops when it
             says so; None never.
-        out: Folder of whatever the extensions write; made at the start.
+        out: Folder of whatever the extensions write; made at the start. One process at a time runs in it.
         extensions: Extensions to register.
 
     Attributes:
@@ -61,6 +60,8 @@ class Trainer:
         out: As given.
         observation: The values observed in this iteration, by name.
         reporter: What ``report`` reports to during an iteration.
+        args: What the run was asked for and its results depend on, plain values by name: a script may put its own in.
+            They are kept in the snapshots; a resume with others is warned of.
         run_id: Names the run in its snapshots: drawn at a fresh start, kept by a resumed run.
         resumed_from: The snapshot file that was loaded, or None.
         start: Where this process began: ``"iteration"`` and ``"epoch"`` as a fraction's two integers, ``"time"`` in
@@ -91,6 +92,7 @@ class Trainer:
         self.observation: dict[str, Any] = {}
         self.reporter = Reporter()
         self._register_models()
+        self.args: dict[str, Any] = {}
         self.run_id = secrets.token_hex(8)
         self.resumed_from: Path | None = None
         self.start: dict[str, Any] = {}
@@ -201,6 +203,7 @@ class Trainer:
 
         Raises:
             RuntimeError: If it has already run to its end.
+            trainer.lock.FolderInUseError: If another process runs in ``out``.
         """
         if self._phase == "over":
             raise RuntimeError("cannot run training loop multiple times; make a new Trainer.")
@@ -282,13 +285,18 @@ class Trainer:
     def _start(self) -> None:
         """Opens what the run needs: state first, then every extension, highest priority first."""
         Path(self.out).mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(self.out)
         entries = self._ordered()
         self.wrap_calls(None)
         self._start_time = time.perf_counter()
         self._phase = "running"
         self._error = None
-        self._closers = [self.updater.finalize] if hasattr(self.updater, "finalize") else []
+        self._closers = [lock.release]
+        if hasattr(self.updater, "finalize"):
+            self._closers.append(self.updater.finalize)
         try:
+            if lock.is_first:
+                checkpoint.remove_scraps(self.out)
             self._register_models()  # once more: it may have been compiled since, or have other parts
             for entry in entries:
                 if restore := entry.hook("restore"):
@@ -414,18 +422,22 @@ class Trainer:
             "stop_fired": self._stop_fired,
             "elapsed_time": self._elapsed if self._phase == "new" else self.elapsed_time,
             "random": random.capture(),
-            "threads": torch.get_num_threads(),
+            "environment": environment.describe(getattr(self.updater, "device", None)),
+            "args": dict(self.args),
+            "format": environment.FORMAT,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned; call it when every extension is registered.
 
-        An extension that the state does not know starts fresh, and one that is gone is dropped, with a warning.
+        An extension that the state does not know starts fresh, and one that is gone is dropped, with a warning; so is
+        warned of what changes results: another version of torch, another kind of machine, other ``args``.
 
         Raises:
             ValueError: If a part's state lacks a key, or was made with other data: the part is named.
             RuntimeError: If the model is another: torch lists the keys.
         """
+        state = environment.upgraded(state)
         load_into(self.updater, state["updater"], "the updater")
         _load_trigger(self.stop_trigger, state["stop_trigger"], "the stop trigger")
         saved = state["extensions"]
@@ -438,39 +450,47 @@ class Trainer:
         for name in saved:
             if name not in self._entries:
                 warnings.warn(f"extension {name!r} of the snapshot is gone from the script: dropped.", stacklevel=2)
-        if state["threads"] != torch.get_num_threads():
-            warnings.warn(
-                f"the snapshot was made with {state['threads']} threads and torch now uses {torch.get_num_threads()}:"
-                f" results may differ in the last bits; torch.set_num_threads({state['threads']}) keeps them.",
-                stacklevel=2,
-            )
+        environment.warn_of_changes(state["environment"], environment.describe(getattr(self.updater, "device", None)))
+        environment.warn_of_args(state["args"], self.args)
         self.run_id = state["run_id"]
         self._stop_fired = state["stop_fired"]
         self._elapsed = state["elapsed_time"]
         self._random = state["random"]
         random.restore(self._random)
 
-    def resume(self, path: str | Path, *, only_whole: bool = False) -> None:
+    def resume(self, path: str | Path, *, only_whole: bool = False, force: bool = False) -> None:
         """Loads a snapshot file into the run; call it when every extension is registered.
 
         Args:
             path: The file.
             only_whole: Refuse one that was taken on an error, in the middle of an iteration; else it is warned of.
+            force: Go on although a data set has another length: the epoch under way begins anew with it.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            trainer.checkpoint.SnapshotError: If the file is damaged or none of ours.
+            trainer.checkpoint.SnapshotError: If the file is damaged, none of ours, or of a newer format.
+            ValueError: If a part's state does not fit it, or a data set has another length.
+            RuntimeError: If the model is another: torch lists the keys.
         """
         state = checkpoint.load(path)
         if "updater" not in state:
             raise checkpoint.SnapshotError(f"{path} is not the snapshot of a run; name one that snapshot() wrote.")
+        try:
+            state = environment.upgraded(state)
+        except ValueError as error:
+            raise checkpoint.SnapshotError(f"{path}: {error}") from error
         if state["error"] is not None:
             text = f"{path} was taken when iteration {state['iteration']} or the next had failed with {state['error']}"
             if only_whole:
                 raise checkpoint.SnapshotError(f"{text}; name it to go on from there all the same.")
             warnings.warn(f"{text}: part of that iteration may be done twice or not at all.", stacklevel=2)
         self.resumed_from = Path(path)
-        self.load_state_dict(state)
+        try:
+            with forced(force):
+                self.load_state_dict(state)
+        except (ValueError, RuntimeError) as error:
+            kind = ValueError if isinstance(error, ValueError) else RuntimeError
+            raise kind(f"{path} does not fit this run: {error}") from error
 
 
 def _refuse_mistakes(extension: Any) -> None:

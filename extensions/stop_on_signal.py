@@ -1,0 +1,85 @@
+"""Stops a run that is told to end, so that nothing of it is lost."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from trainer import Extension, Trainer, checkpoint
+
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: "try again later"; no signal and no error of Python's ends with it
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class StopOnSignal(Extension):
+    """On SIGTERM, SIGINT (Ctrl-C) or SIGUSR1 finishes the iteration, saves the run and exits with code 75.
+
+    Schedulers send these before they take a machine away; Slurm's ``--signal=USR1@60`` does a minute ahead. The
+    other snapshots of the iteration are taken first, then all extensions are finalized. A second SIGINT stops at
+    once. The file is found by ``snapshot(autoload=True)``, as the newest of the run, and by ``trainer.resume``.
+
+    Args:
+        filename: In the trainer's ``out``. There is one such file, written anew at each stop.
+        advice: Printed when the run was stopped: how to go on.
+
+    Raises:
+        RuntimeError: When the run starts, if that is not in the main thread: nowhere else may signals be handled.
+
+    Example:
+        >>> import signal
+        >>> from extensions import StopOnSignal
+        >>> run.extend(StopOnSignal())
+        >>> run.extend(lambda trainer: signal.raise_signal(signal.SIGTERM), name="preempt")
+        >>> try:
+        ...     run.run()
+        ... except SystemExit as stop:
+        ...     print(stop.code, run.updater.iteration, [path.name for path in tmp.iterdir()])
+        75 1 ['snapshot_stopped']
+    """
+
+    runs_last = 3  # after the snapshots, whose lists of files it saves
+
+    def __init__(self, filename: str = "snapshot_stopped", advice: str = "resume it from there.") -> None:
+        self.filename = filename
+        self.advice = advice
+        self._received: list[int] = []
+        self._before: dict[int, Any] = {}  # what handled the signals until now
+
+    def initialize(self, trainer: Trainer) -> None:
+        """Takes over the signals."""
+        self._received = []
+        try:
+            self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        except ValueError as error:
+            raise RuntimeError("StopOnSignal works in the main thread only: leave it out here.") from error
+
+    def _receive(self, number: int, frame: Any) -> None:
+        if number == signal.SIGINT and number in self._received:
+            raise KeyboardInterrupt
+        self._received.append(number)
+
+    def __call__(self, trainer: Trainer) -> None:
+        """If there was a signal, saves the run and ends it."""
+        if not self._received:
+            return
+        path = checkpoint.free_path(Path(trainer.out) / self.filename, trainer.run_id)
+        checkpoint.save(trainer.state_dict(), path, run_id=trainer.run_id, iteration=trainer.updater.iteration)
+        name = signal.Signals(self._received[0]).name
+        self._received = []
+        print(
+            f"Stopped by {name} after iteration {trainer.updater.iteration}. The run is saved in {path}: {self.advice}",
+            file=sys.stderr,
+            flush=True,
+        )
+        raise SystemExit(EXIT_CODE)
+
+    def finalize(self) -> None:
+        """Gives the signals back."""
+        before, self._before = self._before, {}
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if self._received:  # after the last iteration, or in one that failed: the run ends in any case
+            print(f"{signal.Signals(self._received[0]).name} came when the run was ending.", file=sys.stderr)

@@ -1,0 +1,162 @@
+"""Graceful stop: real signals, to the process and to its whole group, as schedulers send them."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+import torch
+from helpers import Augmented, equal, make_run
+from processes import start
+
+import extensions
+from trainer import Classifier, StandardUpdater, Trainer, checkpoint
+from trainer.iterators import MultiprocessIterator
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+
+
+def train(out, workers=2, stop=60, slow=0.01):
+    """Goes on from what is in the folder; each iteration takes some time, for signals to fall into."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = Classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.2), torch.nn.Linear(192, 3)))
+    iterator = MultiprocessIterator(Augmented(), 6, n_processes=workers)
+    updater = StandardUpdater(iterator, torch.optim.Adam(model.parameters()), model=model)
+    run = Trainer(updater, (stop, "iteration"), out=out)
+    valid = MultiprocessIterator(Augmented(), 6, repeat=False, shuffle=False, n_processes=workers)
+    run.extend(extensions.Evaluator(valid, model), trigger=(7, "iteration"))
+    run.extend(extensions.LogReport(trigger=(5, "iteration")))
+    writer = extensions.snapshot_writers.ProcessWriter()
+    run.extend(extensions.snapshot(n_retains=2, autoload=True, writer=writer), trigger=(8, "iteration"))
+    run.extend(extensions.snapshot(filename="final"), trigger=(stop, "iteration"))
+    run.extend(extensions.StopOnSignal(advice="run it again."))
+    run.extend(lambda trainer: ((out / "running").touch(), time.sleep(slow)), name="slow")
+    run.run()
+
+
+def begin(out, *args):
+    (out / "running").unlink(missing_ok=True)
+    process = start(train, out, *args, output=out / "printed")
+    deadline = time.monotonic() + 60
+    while not (out / "running").exists():
+        assert process.is_alive() and time.monotonic() < deadline, (out / "printed").read_text()
+        time.sleep(0.005)
+    return process
+
+
+def end(process):
+    process.join(60)
+    if process.exitcode is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.exitcode
+
+
+def essence(out):
+    state = checkpoint.load(out / "final")
+    log = json.loads((out / "log").read_text())
+    for entry in log:
+        del entry["elapsed_time"]
+    return state["updater"], log
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_to_the_group_saves_the_run_which_goes_on_to_the_same_end(tmp_path, number):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    assert end(begin(tmp_path / "whole", 0, 60, 0)) == 0
+    for times in range(1, 4):
+        process = begin(tmp_path / "cut", times % 3)
+        time.sleep(0.05 * times)
+        os.killpg(process.pid, number)
+        assert end(process) == 75, (tmp_path / "cut" / "printed").read_text()
+        stopped = checkpoint.load(tmp_path / "cut" / "snapshot_stopped")
+        told = f"Stopped by {number.name} after iteration {stopped['iteration']}. The run is saved in "
+        assert told in (tmp_path / "cut" / "printed").read_text()
+    assert end(begin(tmp_path / "cut", 1, 60, 0)) == 0
+    assert equal(essence(tmp_path / "cut"), essence(tmp_path / "whole"))
+    printed = (tmp_path / "cut" / "printed").read_text()
+    assert "Traceback" not in printed and "snapshot_stopped: run it again." in printed
+
+
+def test_several_signals_stop_once(tmp_path):
+    process = begin(tmp_path)
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        os.killpg(process.pid, number)
+    assert end(process) == 75
+    assert (tmp_path / "printed").read_text().count("Stopped by") == 1
+
+
+def endless(out):
+    run = make_run(out)
+    run.extend(extensions.StopOnSignal())
+    closed = (out / "closed").touch
+    run.extend(lambda trainer: ((out / "running").touch(), time.sleep(600)), name="long")
+    run.get_extension("long").finalize = closed
+    run.run()
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    process = start(endless, tmp_path, output=tmp_path / "printed")
+    while not (tmp_path / "running").exists():
+        assert process.is_alive()
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(0.1)
+    assert process.is_alive()
+    os.kill(process.pid, signal.SIGINT)
+    assert end(process) == 1 and "KeyboardInterrupt" in (tmp_path / "printed").read_text()
+    assert (tmp_path / "closed").exists() and not (tmp_path / "snapshot_stopped").exists()
+
+
+def test_what_handled_the_signals_before_handles_them_again_afterwards(tmp_path):
+    before = [signal.getsignal(number) for number in SIGNALS]
+    run = make_run(tmp_path)
+    run.extend(extensions.StopOnSignal())
+    during = []
+    run.extend(lambda trainer: during.append(signal.getsignal(signal.SIGTERM)), name="look")
+    run.run()
+    assert during[0] != before[0]
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_the_extensions_are_finalized_and_the_others_snapshots_taken_first(tmp_path):
+    run, calls = make_run(tmp_path), []
+    run.extend(extensions.StopOnSignal())
+    run.extend(extensions.snapshot(n_retains=1), trigger=(1, "iteration"))
+    run.extend(lambda trainer: trainer.updater.iteration == 3 and signal.raise_signal(signal.SIGTERM), name="preempt")
+    run.get_extension("preempt").finalize = lambda: calls.append("finalize")
+    run.get_extension("preempt").on_error = lambda *args: calls.append("on_error")
+    with pytest.raises(SystemExit) as stop:
+        run.run()
+    assert stop.value.code == 75 and calls == ["finalize"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["snapshot_iter_3", "snapshot_stopped"]
+    assert checkpoint.load(tmp_path / "snapshot_stopped")["extensions"]["_Snapshot"]["kept"] == ["snapshot_iter_3"]
+
+
+def test_a_hand_written_loop_is_stopped_too(tmp_path):
+    run = make_run(tmp_path)
+    run.extend(extensions.StopOnSignal())
+    with pytest.raises(SystemExit):
+        while not run.finished:
+            with run.iteration():
+                run.updater.update()
+                signal.raise_signal(signal.SIGUSR1)
+    assert checkpoint.load(tmp_path / "snapshot_stopped")["iteration"] == 1
+
+
+def in_a_thread(out):
+    import threading
+
+    run = make_run(out)
+    run.extend(extensions.StopOnSignal())
+    thread = threading.Thread(target=run.run)
+    thread.start()
+    thread.join()
+
+
+def test_outside_of_the_main_thread_it_says_that_it_cannot(tmp_path):
+    process = start(in_a_thread, tmp_path, output=tmp_path / "printed")
+    assert end(process) == 0
+    assert "StopOnSignal works in the main thread only: leave it out here" in (tmp_path / "printed").read_text()

@@ -1,0 +1,103 @@
+"""One run at a time in a folder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import warnings
+from pathlib import Path
+
+NAME = ".lock"
+
+_held: dict[Path, tuple[int, int]] = {}  # by this process: file, and how many times
+os.register_at_fork(after_in_child=_held.clear)  # a record lock stays with the process that took it
+
+
+class FolderInUseError(RuntimeError):
+    """Another process's run writes to the folder; the message says which.
+
+    Example:
+        >>> from trainer.lock import FolderInUseError
+        >>> issubclass(FolderInUseError, RuntimeError)
+        True
+    """
+
+
+class FolderLock:
+    """Keeps other processes' runs out of a folder until it is released, or this process ends, however it ends.
+
+    A POSIX record lock on a file in the folder: it belongs to the process, so that data-loading workers which outlive
+    a killed run do not hold it. In the process that holds it, it may be taken again.
+
+    Args:
+        folder: An existing folder.
+
+    Raises:
+        FolderInUseError: If another process holds it.
+        OSError: If the folder cannot be written to.
+
+    Attributes:
+        is_first: Whether this process did not hold it before.
+
+    Example:
+        >>> from trainer.lock import FolderLock
+        >>> lock = FolderLock(tmp)
+        >>> (tmp / ".lock").exists()
+        True
+        >>> lock.release()
+        >>> (tmp / ".lock").exists()
+        False
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder).resolve() / NAME
+        file, times = _held.get(self.path, (-1, 0))
+        self.is_first = times == 0
+        _held[self.path] = (_lock(self.path) if self.is_first else file, times + 1)
+        self._is_held = True
+
+    def release(self) -> None:
+        """Lets others in; a second call does nothing."""
+        if not self._is_held:
+            return
+        self._is_held = False
+        file, times = _held.pop(self.path)
+        if times > 1:
+            _held[self.path] = (file, times - 1)
+        elif file >= 0:
+            self.path.unlink(missing_ok=True)  # while it is held: whoever waits for it sees that it is gone
+            os.close(file)
+
+
+def _lock(path: Path) -> int:
+    """Returns the open file that is locked; -1 where the file system knows no locks."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(file, 1000).decode(errors="replace").strip()
+            os.close(file)
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise FolderInUseError(
+                    f"{path.parent} is in use by another run ({holder or 'which has just started'}); wait for its end,"
+                    " or take another folder."
+                ) from None
+            warnings.warn(
+                f"{path.parent} cannot be locked ({error.strerror}): nothing keeps a second run out.", stacklevel=4
+            )
+            return -1
+        if _is_at(file, path):  # else its last holder has removed it in between
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            return file
+        os.close(file)
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
