@@ -55,3 +55,16 @@ def equal(a, b):
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
     return a == b
+
+
+def bits(value, path=""):
+    """The leaves of a nest by path, each as its kind and its bits: -0.0 is not 0.0, and NaN is NaN."""
+    if isinstance(value, (dict, list, tuple)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        leaves = {path: (type(value), len(value))}
+        for key, part in items:
+            leaves |= bits(part, f"{path}/{key}")
+        return leaves
+    if isinstance(value, torch.Tensor):
+        return {path: (value.dtype, value.shape, value.contiguous().flatten().view(torch.uint8).numpy().tobytes())}
+    return {path: (type(value), repr(value))}

@@ -1,0 +1,200 @@
+"""A small run with all that a real one has, and the places at which it can be killed."""
+
+import functools
+import importlib
+import io
+import itertools
+import json
+import multiprocessing
+import operator
+import os
+import pathlib
+import re
+import signal
+import time
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from helpers import Augmented
+
+import extensions
+import trainer.random
+from extensions import snapshot_writers
+from trainer import Classifier, StandardUpdater, Trainer, checkpoint
+from trainer.iterators import MultiprocessIterator
+from trainer.triggers import BestValueTrigger, EarlyStoppingTrigger
+
+LENGTH = 23  # iterations; no snapshot but the final one is due in the last
+
+
+class Setup(NamedTuple):
+    """What may change from one start of a run to the next; ``plots`` may not."""
+
+    workers: int = 0
+    evaluation_workers: int = 0
+    writer: str = "SimpleWriter"
+    plots: bool = False
+
+
+class Data(Augmented):
+    def __init__(self, name, n):
+        super().__init__(n)
+        self.name = name
+
+
+def train(out, setup, ready, place=None, marker=None):
+    """Trains, from the newest snapshot in ``out`` if there is one, to the end or to a place at which it is killed.
+
+    The file ``ready`` appears when training is about to begin.
+    """
+    torch.set_num_threads(1)
+    warnings.filterwarnings("error", category=UserWarning)  # a resume has nothing to say
+    warnings.filterwarnings("ignore", "This DataLoader will create")
+    if place is not None:
+        arm(place, Path(marker))
+    trainer.random.set_seed(3)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3),
+        torch.nn.BatchNorm2d(4),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(0.3),
+        torch.nn.Flatten(),
+        torch.nn.Linear(144, 3),
+    )
+    model = Classifier(net)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    iterator = MultiprocessIterator(Data("training", 32), 6, n_processes=setup.workers)
+    validation = MultiprocessIterator(
+        Data("validation", 14), 6, repeat=False, shuffle=False, n_processes=setup.evaluation_workers
+    )
+    stop = EarlyStoppingTrigger((3, "iteration"), "main/loss", patience=20, max_trigger=(LENGTH, "iteration"))
+    run = Trainer(StandardUpdater(iterator, optimizer, model=model), stop, out=out)
+    run.extend(extensions.observe_lr(bias_corrected=True), trigger=(1, "iteration"))
+    run.extend(extensions.ExponentialShift("lr", 0.9), trigger=(4, "iteration"))
+    run.extend(extensions.LRScheduler(torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)), trigger=(1, "epoch"))
+    run.extend(extensions.Evaluator(validation, model), trigger=(0.5, "epoch"))
+    run.extend(extensions.LogReport(trigger=(0.3, "epoch")))
+    run.extend(extensions.PrintReport(["iteration", "main/loss", "validation/main/loss"]), trigger=(0.3, "epoch"))
+    if setup.plots:
+        run.extend(extensions.PlotReport(["main/loss"], trigger=(9, "iteration")))
+    writer = getattr(snapshot_writers, setup.writer)
+    run.extend(
+        extensions.snapshot_object(net, "weights_{.updater.iteration}", n_retains=2, writer=writer()),
+        trigger=(3, "iteration"),
+    )
+    run.extend(extensions.snapshot(n_retains=2, autoload=True, writer=writer()), trigger=(2, "iteration"))
+    run.extend(
+        extensions.snapshot(filename="best_{.updater.iteration}", n_retains=1, link="best"),
+        trigger=BestValueTrigger("validation/main/loss", operator.ne, (0.5, "epoch")),  # many a new best
+    )
+    run.extend(extensions.snapshot(filename="final"), trigger=stop.reached)
+    Path(ready).touch()
+    run.run()
+
+
+def essence(out):
+    """What must be the same: the log and everything saved at the end, but for the clock and what names the run."""
+    state, log = checkpoint.load(out / "final"), json.loads((out / "log").read_text())
+    for entry in log:
+        del entry["elapsed_time"]
+    del state["run_id"], state["elapsed_time"]
+    del state["extensions"]["LogReport"]["sha256"], state["extensions"]["LogReport"]["bytes"]  # the clock's digits
+    for part in state["extensions"].values():
+        if "kept" in part:
+            del part["kept"][:-1]  # a writer in the background may not be done with the older ones yet
+    return state, log
+
+
+# -- places
+
+
+class Place(NamedTuple):
+    """Where a process is killed: before, halfway through, or after a call.
+
+    Attributes:
+        operation: What is called: a key of ``OPERATIONS``.
+        subject: A regular expression that is searched for in what it is called on.
+        moment: ``"before"``, ``"half"`` (of the bytes) or ``"after"``.
+        passage: The how many-th call that matches.
+        victim: ``"itself"``, or ``"parent"`` when a data-loading worker or a writer kills the training process.
+        lingers: Whether the one that killed its parent goes on only when the file ``marker`` is gone.
+    """
+
+    operation: str
+    subject: str
+    moment: str = "before"
+    passage: int = 1
+    victim: str = "itself"
+    lingers: bool = False
+
+
+class File(io.BufferedWriter):
+    """The file that ``checkpoint.write`` opens, with a method ``write`` that can be replaced."""
+
+
+def _open(path, mode):
+    return File(io.FileIO(path, mode)) if mode == "wb" else open(path, mode)
+
+
+def _path(args):
+    return str(args[0])
+
+
+def _target(args):
+    return str(args[1])
+
+
+def _file(args):
+    return os.readlink(f"/proc/self/fd/{args[0] if isinstance(args[0], int) else args[0].fileno()}")
+
+
+OPERATIONS = {  # where the function is, its name, and what tells the subject from its arguments
+    "open": (checkpoint, "open", _path),
+    "write": (File, "write", _file),
+    "append": (os, "pwrite", _file),
+    "truncate": (os, "ftruncate", _file),
+    "fsync": (os, "fsync", _file),
+    "replace": (os, "replace", _target),
+    "unlink": (pathlib.Path, "unlink", _path),
+    "symlink": (pathlib.Path, "symlink_to", _path),
+    "load": (checkpoint, "load", _path),
+    "fetch": (Data, "__getitem__", lambda args: args[0].name),
+    "forward": (torch.nn.Sequential, "forward", lambda args: "training" if args[0].training else "evaluation"),
+    "backward": (StandardUpdater, "backward", lambda args: str(args[0].iteration)),
+    "step": (
+        importlib.import_module("torch.optim.adam"),
+        "adam",
+        lambda args: "",
+    ),  # inside Adam.step, when its state is at hand
+}
+
+
+def arm(place, marker):
+    """Has the process killed at a place; the file ``marker`` then says which processes outlive it."""
+    checkpoint.open = _open
+    owner, name, subject = OPERATIONS[place.operation]
+    original, passages = getattr(owner, name), itertools.count(1)
+
+    @functools.wraps(original)
+    def wrapped(*args, **kwargs):
+        if not re.search(place.subject, subject(args)) or next(passages) != place.passage:
+            return original(*args, **kwargs)
+        if place.moment == "half":
+            original(*[arg[: len(arg) // 2] if isinstance(arg, (bytes, memoryview)) else arg for arg in args])
+        result = original(*args, **kwargs) if place.moment == "after" else None
+        if place.operation == "write":
+            args[0].flush()
+        is_itself = place.victim == "itself"
+        lasting = [child.pid for child in multiprocessing.active_children()] if is_itself else [os.getpid()]
+        marker.write_text(" ".join(map(str, lasting)))
+        os.kill(os.getpid() if is_itself else os.getppid(), signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while place.lingers and marker.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if place.moment == "half":
+            args = [arg[len(arg) // 2 :] if isinstance(arg, (bytes, memoryview)) else arg for arg in args]
+        return result if place.moment == "after" else original(*args, **kwargs)
+
+    setattr(owner, name, wrapped)
