@@ -16,6 +16,8 @@ MODULES = {
     "trainer.datasets": "What torch.utils.data lacks.",
     "trainer.random": "The randomness of a run.",
     "trainer.checkpoint": "Durable files.",
+    "trainer.lock": "One run at a time in a folder.",
+    "trainer.environment": "What a run's bits depend on beside its script.",
     "trainer.convert": "From samples to tensors on the device.",
     "trainer.precision": "Mixed precision by one word.",
     "trainer.state": "The state of a part that may have none.",

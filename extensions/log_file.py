@@ -71,10 +71,9 @@ class LogFile:
                 written = os.pwrite(self._file, data, offset)
                 data, offset = data[written:], offset + written
         except OSError as error:
-            error.filename = str(self.path)  # a full disk does not say where
             os.ftruncate(self._file, self._size)  # what was whole stays so
             os.pwrite(self._file, END if self._size else b"", self._size)
-            raise
+            raise OSError(error.errno, error.strerror, str(self.path)) from error  # a full disk does not say where
 
     def state(self) -> dict[str, Any]:
         """Returns name, length and SHA-256 of what is on the disk, the closing bracket left out."""

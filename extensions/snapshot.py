@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,8 +35,6 @@ class _Snapshot(Extension):
         link: str | None,
         on_write_error: str,
     ) -> None:
-        if on_write_error not in ("raise", "warn"):
-            raise ValueError(f"on_write_error must be 'raise' or 'warn', got {on_write_error!r}.")
         if not isinstance(filename, str) and not callable(filename):
             raise TypeError(f"filename must be a string or a function of the trainer, got {filename!r}.")
         if isinstance(savefun, str):
@@ -56,8 +53,7 @@ class _Snapshot(Extension):
         self._writer = SimpleWriter(savefun) if writer is None else writer
         self._snapshot_on_error = snapshot_on_error
         self._autoload = autoload
-        self._on_write_error = on_write_error
-        self._files = SnapshotFiles(n_retains, link)
+        self._files = SnapshotFiles(n_retains, link, on_write_error)
         self._has_started = False
 
     def __call__(self, trainer: Trainer) -> None:
@@ -67,18 +63,7 @@ class _Snapshot(Extension):
 
     def _save(self, trainer: Trainer) -> None:
         name = self._name(trainer)
-        with self._told():
-            self._files.add(name, Path(trainer.out), lambda: self._writer(name, trainer.out, self._state(trainer)))
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """With ``on_write_error="warn"`` makes a warning of a file that could not be written."""
-        try:
-            yield
-        except OSError as error:
-            if self._on_write_error == "raise":
-                raise
-            warnings.warn(f"no snapshot: {error}; those before it stay, and training goes on.", stacklevel=4)
+        self._files.add(name, Path(trainer.out), lambda: self._writer(name, trainer.out, self._state(trainer)))
 
     def _name(self, trainer: Trainer) -> str:
         return self._filename(trainer) if callable(self._filename) else self._filename.format(trainer)
@@ -96,8 +81,7 @@ class _Snapshot(Extension):
     def finalize(self) -> None:
         """Waits for what is still being written."""
         try:
-            with self._told():
-                self._files.finalize()
+            self._files.finalize()
         finally:
             if finalize := getattr(self._writer, "finalize", None):
                 finalize()
@@ -130,11 +114,19 @@ class _Snapshot(Extension):
                 return
 
     def initialize(self, trainer: Trainer) -> None:
-        """Forgets the files of a run that was resumed from another folder: those here are not its own."""
+        """On a resume, forgets the files if they are in another folder, else deletes what the kill came before."""
         source = trainer.resumed_from
-        if source is not None and not self._has_started and source.parent.resolve() != Path(trainer.out).resolve():
-            self._files.kept = []
+        if source is not None and not self._has_started:
+            if source.resolve().parent == Path(trainer.out).resolve():
+                self._files.tidy(Path(trainer.out))
+            else:
+                self._files.kept = []
         self._has_started = True
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a writer in the background is still at work."""
+        return self._files.is_writing
 
     @property
     def default_name(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -18,6 +19,10 @@ class SnapshotFiles:
     Args:
         n_retains: How many are kept; -1 keeps all.
         link: Name of a symbolic link beside them, or None.
+        on_write_error: ``"raise"``, or ``"warn"`` where the system could not write one (``OSError``).
+
+    Raises:
+        ValueError: If ``on_write_error`` is something else.
 
     Attributes:
         kept: Their names, oldest first: written by this run and not deleted.
@@ -31,7 +36,10 @@ class SnapshotFiles:
         (['b', 'newest'], 'b')
     """
 
-    def __init__(self, n_retains: int, link: str | None) -> None:
+    def __init__(self, n_retains: int, link: str | None, on_write_error: str = "raise") -> None:
+        if on_write_error not in ("raise", "warn"):
+            raise ValueError(f"on_write_error must be 'raise' or 'warn', got {on_write_error!r}.")
+        self._on_write_error = on_write_error
         self.kept: list[str] = []
         self._n_retains = n_retains
         self._link = link
@@ -43,9 +51,10 @@ class SnapshotFiles:
         self.kept = [kept for kept in before if kept != name] + [name]  # what is being written may hold the list
         try:
             job = write()
-        except BaseException:
+        except BaseException as error:
             self.kept = before
-            raise
+            self._tell(error)
+            return
         self._jobs.append((name, folder, job))
         self.settle()
 
@@ -58,21 +67,38 @@ class SnapshotFiles:
             self._jobs.pop(0)
             if isinstance(job, Future) and (error := job.exception()) is not None:
                 self.kept.remove(name)
-                raise error
-            self._clear_up(name, folder)
+                self._tell(error)
+            else:
+                self._clear_up(name, folder)
+
+    def _tell(self, error: BaseException) -> None:
+        if self._on_write_error == "raise" or not isinstance(error, OSError):
+            raise error
+        warnings.warn(f"no snapshot: {error}; those before it stay, and training goes on.", stacklevel=6)
+
+    def tidy(self, folder: Path) -> None:
+        """Clears up after the newest file that is there, which a run that was killed may not have come to."""
+        there = [name for name in self.kept if (folder / name).exists()]
+        if there:
+            self._clear_up(there[-1], folder)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a file is under way in the background."""
+        return any(isinstance(job, Future) and not job.done() for _, _, job in self._jobs)
 
     def _clear_up(self, name: str, folder: Path) -> None:
+        if self._link is not None:
+            temporary = folder / f".{self._link}.{os.getpid()}.tmp"
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(name)
+            os.replace(temporary, folder / self._link)  # before the file that it pointed to goes
         if self._n_retains > 0 and name in self.kept:
             under_way = {name for name, _, _ in self._jobs}
             for stale in self.kept[: max(self.kept.index(name) + 1 - self._n_retains, 0)]:
                 if stale not in under_way:
                     (folder / stale).unlink(missing_ok=True)
                     self.kept.remove(stale)
-        if self._link is not None:
-            temporary = folder / f".{self._link}.{os.getpid()}.tmp"
-            temporary.unlink(missing_ok=True)
-            temporary.symlink_to(name)
-            os.replace(temporary, folder / self._link)
 
     def finalize(self) -> None:
         """Waits for what is still being written. Of several errors each has the one before as its context."""

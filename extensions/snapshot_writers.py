@@ -8,11 +8,11 @@ the end of the run.
 from __future__ import annotations
 
 import copy
+import ctypes
 import multiprocessing
 import os
 import pickle
 import signal
-import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -23,6 +23,8 @@ import torch
 from trainer import checkpoint
 
 __all__ = ["ProcessQueueWriter", "ProcessWriter", "SimpleWriter", "ThreadQueueWriter", "ThreadWriter"]
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 SaveFunction = Callable[[Any, Any], object]
 
@@ -138,7 +140,7 @@ class ProcessWriter(ThreadWriter):
     """
 
     def _start(self) -> Executor:
-        return ProcessPoolExecutor(1, multiprocessing.get_context("fork"), initializer=_prepare_process)
+        return ProcessPoolExecutor(1, multiprocessing.get_context("fork"), _prepare_process, (os.getpid(),))
 
     def _submit(self, executor: Executor, target: Any, path: Path) -> Future[None]:
         # Bytes: tensors as such would go through shared memory, a file descriptor each.
@@ -172,12 +174,8 @@ def _write(state: Any, path: Path, savefun: SaveFunction | None) -> None:
         checkpoint.write(path, lambda file: torch.save(state, file))
 
 
-_is_writing = threading.Lock()
-
-
 def _write_pickled(state: bytes, path: Path, savefun: SaveFunction | None) -> None:
-    with _is_writing:
-        _write(pickle.loads(state), path, savefun)
+    _write(pickle.loads(state), path, savefun)
 
 
 def _copied(state: Any, buffer: Any) -> Any:
@@ -200,16 +198,13 @@ def _copied(state: Any, buffer: Any) -> Any:
     return state
 
 
-def _prepare_process() -> None:
-    """Lets the file under way be finished when a signal reaches the whole group, or training is killed; then ends."""
+def _prepare_process(parent: int) -> None:
+    """Lets the file under way be finished when a signal reaches the whole group; ends when training is killed.
+
+    At once, by the kernel: what came into the folder after a resume has begun would confuse it.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    with _is_writing:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was killed just before
         os._exit(1)

@@ -36,15 +36,40 @@ def test_torch_alone_reads_a_snapshot(tmp_path):
     assert equal(torch.load(tmp_path / "s", weights_only=True), STATE)
 
 
-def test_every_flipped_bit_is_found(tmp_path):
-    checkpoint.save({"x": 1}, tmp_path / "s")
+def test_every_single_flipped_bit_is_found(tmp_path):
+    checkpoint.save({"x": torch.ones(2)}, tmp_path / "s")
+    data = bytearray((tmp_path / "s").read_bytes())
+    passed = []
+    for bit in range(8 * len(data)):
+        data[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "bad").write_bytes(data)
+        try:
+            checkpoint.load(tmp_path / "bad")
+            passed.append(bit)
+        except SnapshotError as error:
+            assert "/bad " in str(error)
+        data[bit // 8] ^= 1 << bit % 8
+    assert passed == [] and len(data) > 1000
+
+
+def test_bytes_before_or_behind_a_snapshot_are_found(tmp_path):
+    checkpoint.save(STATE, tmp_path / "s")
     good = (tmp_path / "s").read_bytes()
-    for position in range(len(good)):
-        bad = bytearray(good)
-        bad[position] ^= 1 << position % 8
+    for bad in (b"x" + good, good + b"x", good + good, b""):
         (tmp_path / "bad").write_bytes(bad)
         with pytest.raises(SnapshotError):
             checkpoint.load(tmp_path / "bad")
+
+
+def test_a_file_that_the_disk_no_longer_gives_is_named(tmp_path, monkeypatch):
+    checkpoint.save(STATE, tmp_path / "s")
+
+    def fail(self):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", fail)
+    with pytest.raises(SnapshotError, match=r"/s cannot be read \(Input/output error\); take another"):
+        checkpoint.load(tmp_path / "s")
 
 
 @pytest.mark.parametrize("keep", [0, 10, 63, 64, 500, -1])

@@ -1,9 +1,10 @@
-"""Snapshots: what is saved, kept, found again; and that a resumed run is the same run."""
+"""Snapshots: what is saved, kept, found again."""
 
-import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -189,72 +190,91 @@ def test_an_explicit_resume_fails_clearly(tmp_path):
         run.resume(tmp_path / "foreign")
 
 
-# -- a run is a value
-
-SCRIPT = """
-import random, sys
-import numpy as np
-import torch
-import extensions
-import trainer.random
-from helpers import Augmented
-from torch.utils.data import DataLoader
-from trainer import Classifier, StandardUpdater, Trainer
-from trainer.iterators import MultiprocessIterator, SerialIterator
-
-out, kind, stop, resume = sys.argv[1:]
-trainer.random.set_seed(3)
-net = torch.nn.Sequential(
-    torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Dropout(0.3),
-    torch.nn.Flatten(), torch.nn.Linear(144, 3),
-)
-model = Classifier(net)
-if kind == "serial":
-    make = lambda **k: SerialIterator(Augmented(), 6, **k)
-elif kind == "loader":
-    make = lambda repeat=True: DataLoader(Augmented(), 6, shuffle=True)
-else:
-    make = lambda **k: MultiprocessIterator(Augmented(), 6, n_processes=int(kind), **k)
-updater = StandardUpdater(make(), torch.optim.Adam(net.parameters(), lr=0.01), model=model)
-run = Trainer(updater, (int(stop), "iteration"), out=out)
-run.extend(extensions.observe_lr(bias_corrected=True), trigger=(1, "iteration"))
-run.extend(extensions.Evaluator(make(repeat=False), model), trigger=(0.5, "epoch"))
-run.extend(extensions.LogReport(trigger=(0.3, "epoch")))
-run.extend(extensions.PrintReport(["iteration", "main/loss", "validation/main/accuracy"]), trigger=(0.5, "epoch"))
-run.extend(extensions.PlotReport(["main/loss"], trigger=(0.7, "epoch")))
-run.extend(lambda t: random.random() + np.random.rand(), name="draws")
-run.extend(extensions.snapshot(filename="final"), trigger=lambda t: t.updater.iteration == int(stop))
-run.extend(extensions.snapshot(filename="mid"), trigger=(5, "iteration"))
-if resume != "-":
-    run.resume(resume)
-run.run()
-"""
+# -- a kill between the files of an iteration
 
 
-def train(out, kind, stop, resume="-"):
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    command = [sys.executable, "-c", SCRIPT, str(out), kind, str(stop), str(resume)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+def interrupted(out, make_first, make_second):
+    """A run killed, so to say, when the first of two extensions had saved iteration 2, and a run that goes on."""
+
+    class Killed(BaseException):
+        pass
+
+    class Kill:
+        runs_last = 2
+
+        def __init__(self, kills):
+            self.kills = kills
+
+        def __call__(self, trainer):
+            if self.kills:
+                raise Killed
+
+    for kills in (True, False):
+        run = make_run(out)
+        run.extend(make_first(), name="first", trigger=(2, "iteration"))
+        run.extend(Kill(kills), name="kill", trigger=(2, "iteration"), priority=-100)
+        run.extend(make_second(), name="second", trigger=(2, "iteration"))
+        if kills:
+            with pytest.raises(Killed):
+                run.run()
+    return run
 
 
-def essence(out):
-    """What must be the same: everything saved, but for the clock and what names the run's files."""
-    state = checkpoint.load(out / "final")
-    log = json.loads((out / "log").read_text())
-    for entry in log:
-        del entry["elapsed_time"]
-    del state["run_id"], state["elapsed_time"], state["extensions"]["LogReport"]["sha256"]
-    del state["extensions"]["LogReport"]["bytes"]  # the clock's digits
-    return state, log
+def test_a_snapshot_that_a_kill_came_before_is_made_up_for_at_the_resume(tmp_path):
+    run = interrupted(
+        tmp_path,
+        lambda: extensions.snapshot(filename="first_{.updater.iteration}"),
+        lambda: extensions.snapshot(filename="second_{.updater.iteration}", n_retains=1, link="second"),
+    )
+    assert files(tmp_path) == ["first_2"]
+    run.resume(tmp_path / "first_2")
+    assert not run.finished
+    assert files(tmp_path) == [".lock", "first_2", "second", "second_2"]
+    assert equal(checkpoint.load(tmp_path / "second_2")["updater"], checkpoint.load(tmp_path / "first_2")["updater"])
+    run.run()
+    assert files(tmp_path) == ["first_2", "first_4", "second", "second_4"]
 
 
-@pytest.mark.parametrize(
-    ("before", "after"), [("serial", "serial"), ("serial", "2"), ("2", "1"), ("1", "0"), ("loader", "loader")]
-)
-def test_a_run_stopped_in_mid_epoch_and_resumed_in_a_new_process_is_the_same_run_to_the_bit(tmp_path, before, after):
-    whole = tmp_path / "whole"
-    table = train(whole, before, 13)
-    assert train(tmp_path / "cut", before, 8) and (tmp_path / "cut" / "mid").exists()  # the snapshot is of iteration 5
-    resumed_table = train(tmp_path / "cut", after, 13, tmp_path / "cut" / "mid")
-    assert equal(essence(tmp_path / "cut"), essence(whole))
-    assert table.endswith("".join(resumed_table.splitlines(keepends=True)[1:]))
+def test_one_that_cannot_be_made_up_for_is_told_and_the_run_goes_on(tmp_path):
+    run = interrupted(
+        tmp_path,
+        lambda: extensions.snapshot(filename="first_{.updater.iteration}"),
+        lambda: extensions.snapshot(filename=lambda trainer: f"loss-{trainer.observation['main/loss']:.0f}"),
+    )
+    run.resume(tmp_path / "first_2")
+    with pytest.warns(UserWarning, match=r"second: what was due in iteration 2 could not be made up for \(KeyError"):
+        run.run()
+    assert run.updater.iteration == 4
+
+
+def test_a_file_that_a_thread_had_under_way_when_the_run_was_killed_is_made_up_for(tmp_path):
+    release = threading.Event()
+
+    def slow(state, file):
+        release.wait(60)
+        torch.save(state, file)
+
+    def prepare(savefun):
+        run = make_run(tmp_path)
+        writer = extensions.snapshot_writers.ThreadWriter(savefun)
+        model = run.updater.get_model("main")
+        run.extend(extensions.snapshot_object(model, "model_{.updater.iteration}", writer=writer))
+        run.extend(extensions.snapshot(filename="run_{.updater.iteration}"))
+        return run
+
+    killed = prepare(slow)
+    with pytest.raises(StopIteration):
+        while True:
+            with killed.iteration():
+                killed.updater.update()
+            if killed.updater.iteration == 2:
+                shutil.copytree(tmp_path, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "copy"))
+                raise StopIteration  # as a kill would leave it
+    release.set()
+    killed.finalize()
+    assert files(tmp_path / "copy") == ["run_2"]
+    run = prepare(None)
+    run.out = tmp_path / "copy"
+    run.resume(tmp_path / "copy" / "run_2")
+    run.run()
+    assert files(tmp_path / "copy") == ["model_2", "model_4", "run_2", "run_4"]

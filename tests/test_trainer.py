@@ -408,7 +408,7 @@ def test_other_arguments_than_the_run_was_made_with_are_warned_of(tmp_path):
     first, second = make_run(tmp_path), make_run(tmp_path)
     first.args = {"lr": 0.1, "size": (2, 3), "old": 1}
     second.args = {"lr": 0.2, "size": (2, 3)}
-    with pytest.warns(UserWarning, match="made with lr 0.1, now 0.2; old 1, now 'not given': it goes on, but is not"):
+    with pytest.warns(UserWarning, match="made with lr 0.1, now 0.2; old 1, now not given: it goes on, but is not"):
         second.load_state_dict(first.state_dict())
 
 

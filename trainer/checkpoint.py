@@ -107,9 +107,9 @@ def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno is not None:
-            error.filename, error.filename2 = str(path), None  # a full disk does not say where
-        raise
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk does not say where
     finally:
         with suppress(OSError):  # it must not hide the error; the next start removes what is left
             temporary.unlink(missing_ok=True)

@@ -31,28 +31,35 @@ def describe(device: torch.device | None = None) -> dict[str, Any]:
     }
 
 
-def warn_of_changes(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Warns of what is other than it was and may change the last bits."""
-    changed = [f"{key} {saved[key]}, now {now[key]}" for key in now if key in saved and saved[key] != now[key]]
-    if changed:
-        threads = saved.get("threads")
-        remedy = f" torch.set_num_threads({threads}) brings the threads back." if threads != now["threads"] else ""
-        told = f"the snapshot was made with {'; '.join(changed)}: results may differ in the last bits from here on."
-        warnings.warn(told + remedy, stacklevel=4)
+def differences(saved: dict[str, Any], now: dict[str, Any]) -> str:
+    """Returns in words which values of two dicts differ; nothing if none does.
+
+    Example:
+        >>> from trainer.environment import differences
+        >>> differences({"lr": 0.1, "seed": 3}, {"lr": 0.2, "seed": 3})
+        'lr 0.1, now 0.2'
+    """
+    missing = "not given"
+    pairs = [(key, saved.get(key, missing), now.get(key, missing)) for key in {**saved, **now}]
+    return "; ".join(f"{key} {before}, now {after}" for key, before, after in pairs if before != after)
 
 
-def warn_of_args(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Warns of arguments of the script that differ from those that the run was started with."""
-    changed = [
-        f"{key} {saved.get(key, 'not given')!r}, now {now.get(key, 'not given')!r}"
-        for key in sorted({**saved, **now})
-        if saved.get(key, KEYS) != now.get(key, KEYS)
-    ]
-    if saved and changed:
-        warnings.warn(
-            f"the run was made with {'; '.join(changed)}: it goes on, but is not the run that it would have been.",
-            stacklevel=4,
-        )
+def warn_of_differences(state: dict[str, Any], environment: dict[str, Any], args: dict[str, Any]) -> None:
+    """Warns of what is other than it was when the state of a run was saved, and may change results.
+
+    Example:
+        >>> from trainer.environment import describe, warn_of_differences
+        >>> warn_of_differences({"environment": describe(), "args": {"lr": 0.1}}, describe(), {"lr": 0.1})
+    """
+    saved = state["environment"]
+    if told := differences(saved, {key: environment[key] for key in environment if key in saved}):
+        if saved["threads"] != environment["threads"]:
+            told += f" (torch.set_num_threads({saved['threads']}) brings them back)"
+        told = f"the snapshot was made with {told}: results may differ in the last bits from here on."
+        warnings.warn(told, stacklevel=4)
+    if state["args"] and (told := differences(state["args"], args)):
+        told = f"the run was made with {told}: it goes on, but is not the run that it would have been."
+        warnings.warn(told, stacklevel=4)
 
 
 def upgraded(state: dict[str, Any]) -> dict[str, Any]:
@@ -73,5 +80,5 @@ def upgraded(state: dict[str, Any]) -> dict[str, Any]:
     if missing := [key for key in KEYS if key not in state]:
         raise ValueError(f"it lacks {', '.join(missing)}: no released Kusari wrote it; start afresh.")
     if number == 1:  # knew nothing of the machine but its threads
-        state = state | {"format": 2, "environment": {"threads": state["threads"]}, "args": {}}
+        state = state | {"format": 2, "environment": {"threads": state["threads"]}, "args": {}, "due": []}
     return state

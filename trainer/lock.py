@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 NAME = ".lock"
@@ -67,7 +68,8 @@ class FolderLock:
         if times > 1:
             _held[self.path] = (file, times - 1)
         elif file >= 0:
-            self.path.unlink(missing_ok=True)  # while it is held: whoever waits for it sees that it is gone
+            with suppress(OSError):  # of a folder that has become read-only: an unlocked file keeps nobody out
+                self.path.unlink(missing_ok=True)  # while it is held: whoever has just opened it sees that it is gone
             os.close(file)
 
 

@@ -99,7 +99,8 @@ class Trainer:
 
         self._entries: dict[str, _Entry] = {}
         self._loop: list[tuple[Callable[[Trainer], bool], Callable[[Trainer], Any]]] = []
-        self._last: list[tuple[Callable[[Trainer], bool], Callable[[Trainer], Any]]] = []
+        self._last: list[tuple[_Entry, Callable[[Trainer], Any]]] = []
+        self._due: list[str] = []  # the snapshots of this iteration, but for the one being taken, that are not whole
         self._closers: list[Callable[[], None]] = []  # of what is running, in the order of its start
         self._phase = "new"  # then "running", then "over", or "closed" if it ended otherwise
         self._show_error = True
@@ -260,12 +261,19 @@ class Trainer:
                     if trigger(self):
                         extension(self)
                 stop = self._should_stop()
-                for extension in [extension for trigger, extension in self._last if trigger(self)]:
-                    extension(self)
+                self._take_snapshots([(entry, call) for entry, call in self._last if entry.trigger(self)])
         except BaseException as error:
             self._fail(error)
             raise
         self._conclude(stop)
+
+    def _take_snapshots(self, due: list[tuple[_Entry, Callable[[Trainer], Any]]]) -> None:
+        """Calls what runs last, each with a note of the others that a kill would leave undone."""
+        for index, (_, call) in enumerate(due):
+            under_way = [entry.name for entry, _ in due[:index] if getattr(entry.extension, "is_writing", False)]
+            self._due = under_way + [entry.name for entry, _ in due[index + 1 :]]
+            call(self)
+        self._due = []
 
     def _complete_update(self) -> None:
         if complete := getattr(self.updater, "complete_update", None):
@@ -318,11 +326,22 @@ class Trainer:
             if self._random is not None:  # only now: what was initialized may have drawn
                 random.restore(self._random)
                 self._random = None
+            if self.resumed_from and self.resumed_from.resolve().parent == Path(self.out).resolve():
+                self._take_missed_snapshots()
             stop = self._should_stop(resumed=not self.is_before_training)
         except BaseException as error:
             self._close_after(error)
             raise
         self._conclude(stop)
+
+    def _take_missed_snapshots(self) -> None:
+        """Takes those of the loaded iteration that a kill may have come before."""
+        due, self._due = self._due, []
+        try:
+            self._take_snapshots([(entry, call) for entry, call in self._last if entry.name in due])
+        except Exception as error:  # a file name, say, that is made of an observation, which is no more
+            missed = f"{', '.join(due)}: what was due in iteration {self.updater.iteration} could not be made up for"
+            warnings.warn(f"{missed} ({error!r}).", stacklevel=4)
 
     def wrap_calls(self, wrap: Callable[[str, Callable[[Trainer], Any]], Callable[[Trainer], Any]] | None) -> None:
         """Has each extension called through ``wrap(name, extension)`` from the next iteration on: to time it, say.
@@ -330,11 +349,9 @@ class Trainer:
         Args:
             wrap: Returns what to call in place of the extension; None takes the wrapping off.
         """
-        calls: tuple[list[Any], list[Any]] = ([], [])
-        for entry in self._ordered():
-            call = entry.extension if wrap is None else wrap(entry.name, entry.extension)
-            calls[bool(entry.runs_last)].append((entry.trigger, call))
-        self._loop, self._last = calls
+        calls = [(e, e.extension if wrap is None else wrap(e.name, e.extension)) for e in self._ordered()]
+        self._loop = [(entry.trigger, call) for entry, call in calls if not entry.runs_last]
+        self._last = [(entry, call) for entry, call in calls if entry.runs_last]
 
     def _ordered(self) -> list[_Entry]:
         return sorted(self._entries.values(), key=lambda entry: (entry.runs_last, -entry.priority))
@@ -420,6 +437,7 @@ class Trainer:
             "triggers": {name: _trigger_state(entry.trigger) for name, entry in self._entries.items()},
             "stop_trigger": _trigger_state(self.stop_trigger),
             "stop_fired": self._stop_fired,
+            "due": self._due,
             "elapsed_time": self._elapsed if self._phase == "new" else self.elapsed_time,
             "random": random.capture(),
             "environment": environment.describe(getattr(self.updater, "device", None)),
@@ -450,10 +468,11 @@ class Trainer:
         for name in saved:
             if name not in self._entries:
                 warnings.warn(f"extension {name!r} of the snapshot is gone from the script: dropped.", stacklevel=2)
-        environment.warn_of_changes(state["environment"], environment.describe(getattr(self.updater, "device", None)))
-        environment.warn_of_args(state["args"], self.args)
+        now = environment.describe(getattr(self.updater, "device", None))
+        environment.warn_of_differences(state, now, self.args)
         self.run_id = state["run_id"]
         self._stop_fired = state["stop_fired"]
+        self._due = state["due"]
         self._elapsed = state["elapsed_time"]
         self._random = state["random"]
         random.restore(self._random)
