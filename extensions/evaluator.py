@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +24,11 @@ from trainer.convert import count_samples, device_of
 from trainer.iterators import as_iterator
 from trainer.precision import autocast
 from trainer.reporter import report, report_scope
+from trainer.state import state_of
 from trainer.triggers import epoch_progress
 from trainer.updaters.standard import call
+
+KEPT = ("seed", "length", "bad_samples")  # of an iterator's state: the rest begins anew with each evaluation
 
 
 class Evaluator(Extension):
@@ -116,6 +120,13 @@ class Evaluator(Extension):
         """Returns the target of a name."""
         return self._targets[name]
 
+    def initialize(self, trainer: Trainer) -> None:
+        """Tells the iterators where to list bad samples."""
+        for name, iterator in self._iterators.items():
+            if hasattr(iterator, "bad_samples_file"):
+                file = f"bad_samples_{self.name}.json" if name == "main" else f"bad_samples_{self.name}_{name}.json"
+                iterator.bad_samples_file = Path(trainer.out) / file
+
     def __call__(self, trainer: Trainer | None = None) -> dict[str, float]:
         """Evaluates, reports the means, and returns them; works without a trainer too."""
         reporter = Reporter()
@@ -165,6 +176,22 @@ class Evaluator(Extension):
         """Finalizes the iterators."""
         for iterator in self._iterators.values():
             iterator.finalize()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns seed, number and bad samples of each iterator's data."""
+        states = {name: state_of(iterator) for name, iterator in self._iterators.items()}
+        return {"iterators": {name: {key: s[key] for key in KEPT if key in s} for name, s in states.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: If the data are others, unless that is forced.
+        """
+        for name, kept in state["iterators"].items():
+            if kept and name in self._iterators:
+                iterator = self._iterators[name]
+                iterator.load_state_dict(iterator.state_dict() | kept)
 
 
 def _batches(iterator: Any) -> Iterator[Any]:

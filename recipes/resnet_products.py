@@ -14,6 +14,7 @@ import difflib
 import json
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from recipes.transforms import ScaleAndCrop
 from trainer import Classifier, StandardUpdater, Trainer, checkpoint, concat_examples
 from trainer.checkpoint import SnapshotError
 from trainer.datasets import TransformDataset, split_dataset, split_dataset_random
-from trainer.iterators import MultiprocessIterator
+from trainer.iterators import BadSampleError, MultiprocessIterator
+from trainer.lock import FolderLock
 from trainer.precision import DTYPES
 
 DATA = Path("data/Stanford_Online_Products")
@@ -53,6 +55,7 @@ TUTORIAL: dict[str, Any] = {
     "split": "random",
     "test_fraction": 0.3,
     "precision": "fp32",
+    "on_bad_sample": "raise",
     "freeze": "none",
     "trunk_lr_scale": 1.0,
     "seed": 0,
@@ -64,6 +67,8 @@ SAMPLE: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 0.0007, "image_si
 
 # What a resumed run keeps: its state, or what it has learnt, would not fit another value.
 FIXED = ("model", "pretrained", "weights", "freeze", "lr", "trunk_lr_scale", "split", "seed", "scale", "image_size")
+# What it may change, so that it is no longer the run that it would have been: it is warned of.
+TOLD = ("precision", "deterministic", "on_bad_sample")  # and the batch size, which the iterator knows
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -92,6 +97,12 @@ def make_parser() -> argparse.ArgumentParser:
     add(data, "--test-fraction", type=float, metavar="F", help="the first part of the test list to test on")
     add(data, "--scale", type=int, metavar="N", help="pixels of the shorter side")
     add(data, "--image-size", type=int, metavar="N", help="pixels of the square cut from the middle")
+    add(
+        data,
+        "--on-bad-sample",
+        choices=("raise", "skip"),
+        help="stop at an image that is broken, or take the next one of the order and list it in bad_samples.json",
+    )
     add(data, "--workers", type=int, metavar="N", help="processes that load images (one for each CPU, up to 8)")
 
     model = parser.add_argument_group("model")
@@ -123,6 +134,12 @@ def make_parser() -> argparse.ArgumentParser:
     add(training, "--lr", type=float, metavar="X", help="Adam's learning rate")
     add(training, "--device", help="such as cpu or cuda:1 (CUDA where there is one)")
     add(training, "--precision", choices=tuple(DTYPES), help="fp32, or torch's autocast")
+    add(
+        training,
+        "--deterministic",
+        action="store_true",
+        help="only algorithms that give the same bits each time, on CUDA too; slower",
+    )
     add(training, "--seed", type=int, metavar="N", help="decides the initial weights, the split and the order")
 
     run = parser.add_argument_group("run")
@@ -135,6 +152,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="go on from a snapshot, the newest good one in --out",
     )
+    add(run, "--force", action="store_true", help="resume although the data set has another length")
     add(run, "--overwrite", action="store_true", help="remove the run that is in --out")
     add(run, "--snapshot-interval", type=int, metavar="N", help="iterations between snapshots (one an epoch)")
     for action in parser._actions:
@@ -147,6 +165,10 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
     """Fills in what was not asked for: from the run that is resumed, else the tutorial's or the sample's settings."""
     asked = {key: value for key, value in vars(args).items() if value is not None}
     saved = saved_args(args)
+    if args.resume == "" and saved and not snapshots(saved["out"]):
+        del asked["resume"]
+        args.resume = None  # it was stopped before its first snapshot
+        print(f"There is no snapshot in {saved['out']} yet: the run begins anew.", flush=True)
     for key in FIXED:
         if key in asked and key in saved and asked[key] != saved[key]:
             raise ValueError(
@@ -184,6 +206,8 @@ def saved_args(args: argparse.Namespace) -> dict[str, Any]:
 
 def check(args: argparse.Namespace) -> None:
     """Refuses values out of range, before anything is written."""
+    if args.force and args.resume is None:
+        raise ValueError("--force goes with --resume.")
     if args.resume is not None and args.overwrite:
         raise ValueError("give --resume or --overwrite, not both: one goes on with the run in --out, one removes it.")
     for name in ("epochs", "batch_size", "image_size", "scale", "snapshot_interval"):
@@ -348,11 +372,16 @@ def make_optimizer(model: nn.Module, lr: float, trunk_lr_scale: float) -> torch.
 # -- the run
 
 
+def snapshots(out: str | Path) -> list[Path]:
+    """Returns the snapshots in a folder: first what has lost its tail, then the whole ones, the newest first."""
+    whole = [file.path for file in checkpoint.find(out)]
+    return [*sorted(set(Path(out).glob("snapshot_*")) - set(whole)), *whole]
+
+
 def old_files(args: argparse.Namespace) -> list[Path]:
-    """Makes the folder; returns what is to be removed of the run in it, and refuses if that was not asked for."""
+    """Returns what is to be removed of the run in the folder, and refuses if that was not asked for."""
     out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    old = sorted({file.path for file in checkpoint.find(out)} | set(out.glob("snapshot_*")))
+    old = sorted(snapshots(out))
     if args.resume is not None or not old:
         return []
     if not args.overwrite:
@@ -360,13 +389,14 @@ def old_files(args: argparse.Namespace) -> list[Path]:
             f"{out} holds the snapshots of a run, such as {old[0].name}: go on with --resume, take another --out,"
             " or remove that run with --overwrite."
         )
-    return [*old, *out.glob("model_epoch-*"), *(out / name for name in ("log", "args.json", "test.json"))]
+    names = ("model_epoch-*", "bad_samples*.json", "log", "log.old", "args.json", "test.json")
+    return [*old, *(path for name in names for path in out.glob(name))]
 
 
 def write_args(args: argparse.Namespace) -> None:
     """Writes what the run was asked for, and with which versions."""
     versions = {"torch": torch.__version__, "timm": timm.__version__, "python": sys.version.split()[0]}
-    kept = {key: value for key, value in vars(args).items() if key not in ("resume", "overwrite", "download")}
+    kept = {key: value for key, value in vars(args).items() if key not in ("resume", "force", "overwrite", "download")}
     kept["data"] = str(Path(args.data).resolve())  # a resume may come from another folder
     write_json(Path(args.out) / "args.json", {"args": kept, "classes": SUPER_LABEL_NAMES, "versions": versions})
 
@@ -376,15 +406,14 @@ def write_json(path: Path, value: Any) -> None:
     checkpoint.write(path, lambda file: file.write(json.dumps(value, indent=4).encode()))
 
 
-def resume(run: Trainer, path: str) -> None:
+def resume(run: Trainer, path: str, force: bool) -> None:
     """Loads a snapshot, or the newest good one in the run's folder."""
     if path:
-        run.resume(path)
+        run.resume(path, force=force)
     else:
-        whole = [file.path for file in checkpoint.find(run.out)]
-        for file in [*sorted(set(Path(run.out).glob("snapshot_*")) - set(whole)), *whole]:
+        for file in snapshots(run.out):
             try:
-                run.resume(file)
+                run.resume(file, only_whole=True, force=force)
                 break
             except SnapshotError as error:
                 print(f"passed over: {error}")
@@ -399,15 +428,15 @@ def make_run(args: argparse.Namespace, data: dict[str, Any]) -> tuple[Trainer, N
     freeze(predictor, args.freeze)
     model = Classifier(predictor)
     optimizer = make_optimizer(predictor, args.lr, args.trunk_lr_scale)
-    train_iter = MultiprocessIterator(data["train"], args.batch_size, n_processes=args.workers)
-    valid_iter = MultiprocessIterator(
-        data["valid"], args.batch_size, repeat=False, shuffle=False, n_processes=args.workers
-    )
+    loading: dict[str, Any] = {"n_processes": args.workers, "on_bad_sample": args.on_bad_sample}
+    train_iter = MultiprocessIterator(data["train"], args.batch_size, **loading)
+    valid_iter = MultiprocessIterator(data["valid"], args.batch_size, repeat=False, shuffle=False, **loading)
     updater = StandardUpdater(
         train_iter, optimizer, model=model, device=args.device, converter=normalize, precision=args.precision
     )
 
     run = Trainer(updater, (args.epochs, "epoch"), out=args.out)
+    run.args = {key: getattr(args, key) for key in (*FIXED, *TOLD)}
     run.extend(extensions.observe_lr(bias_corrected=True), trigger=(1, "iteration"))
     run.extend(extensions.Evaluator(valid_iter, model, normalize, precision=args.precision))
     run.extend(extensions.LogReport(trigger=(0.1, "epoch")))
@@ -423,8 +452,10 @@ def make_run(args: argparse.Namespace, data: dict[str, Any]) -> tuple[Trainer, N
     else:
         run.extend(extensions.snapshot(n_retains=2), trigger=(args.snapshot_interval, "iteration"))
     run.extend(extensions.snapshot_object(predictor, "model_epoch-{.updater.epoch}"))
+    advice = f"python recipes/resnet_products.py --resume --out {args.out} goes on."
+    run.extend(extensions.StopOnSignal(advice=advice))
     if args.resume is not None:
-        resume(run, args.resume)
+        resume(run, args.resume, bool(args.force))
     return run, normalize
 
 
@@ -440,7 +471,12 @@ def test_weights(args: argparse.Namespace, data: Any, weights: Path, normalize: 
     predictor, _ = make_model(args, fresh=True)
     predictor.load_state_dict(checkpoint.load_weights(weights))
     iterator = MultiprocessIterator(
-        Subset(data, range(n)), args.batch_size, repeat=False, shuffle=False, n_processes=args.workers
+        Subset(data, range(n)),
+        args.batch_size,
+        repeat=False,
+        shuffle=False,
+        n_processes=args.workers,
+        on_bad_sample=args.on_bad_sample,
     )
     model = Classifier(predictor).to(args.device)
     evaluator = extensions.Evaluator(iterator, model, normalize, precision=args.precision)
@@ -455,35 +491,43 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Trains and tests; returns what ``test.json`` holds."""
     parser = make_parser()
     args = parser.parse_args(argv)
-    try:
-        settle(args)
-        trainer.random.set_seed(args.seed)
-        old = old_files(args)
-        if args.sample:
-            announce_sample(args)
-        data = load_splits(args)
-        check_sizes(args, data)
-        run, normalize = make_run(args, data)
-        for path in old:  # only now: nothing is lost to a mistyped option
-            path.unlink(missing_ok=True)
-        write_args(args)
-    except (OSError, ValueError, RuntimeError) as error:
-        parser.error(str(error))
-    try:
-        run.run(show_loop_exception_msg=False)
-        weights = Path(args.out) / f"model_epoch-{run.updater.epoch}"
-        if not weights.exists():  # resumed at its end, from another folder
-            predictor = run.updater.get_model("main").predictor
-            checkpoint.write(weights, lambda file: torch.save(predictor.state_dict(), file))
-        return test_weights(args, data["test"], weights, normalize)
-    except BadImageError as error:  # from a worker it comes with the worker's traceback before the message
-        sys.exit(f"{parser.prog}: error: {str(error).strip().splitlines()[-1]}")
-    except KeyboardInterrupt:
-        iteration = run.updater.iteration
-        sys.exit(
-            f"{parser.prog}: interrupted at iteration {iteration}; --resume --out {args.out} goes on from the last"
-            " snapshot."
-        )
+    with ExitStack() as stack:
+        try:
+            settle(args)
+            if args.deterministic:
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
+                torch.use_deterministic_algorithms(True)
+            trainer.random.set_seed(args.seed)
+            Path(args.out).mkdir(parents=True, exist_ok=True)
+            stack.callback(FolderLock(args.out).release)  # already here: files may be removed before the run starts
+            old = old_files(args)
+            if args.sample:
+                announce_sample(args)
+            data = load_splits(args)
+            check_sizes(args, data)
+            run, normalize = make_run(args, data)
+            for path in old:  # only now: nothing is lost to a mistyped option
+                path.unlink(missing_ok=True)
+            write_args(args)
+        except (OSError, ValueError, RuntimeError) as error:
+            parser.error(str(error))
+        try:
+            run.run(show_loop_exception_msg=False)
+            weights = Path(args.out) / f"model_epoch-{run.updater.epoch}"
+            if not weights.exists():  # resumed at its end, from another folder
+                predictor = run.updater.get_model("main").predictor
+                checkpoint.write(weights, lambda file: torch.save(predictor.state_dict(), file))
+            return test_weights(args, data["test"], weights, normalize)
+        except BadSampleError as error:
+            if not isinstance(error.__cause__, BadImageError):
+                raise
+            sys.exit(f"{parser.prog}: error: {error.__cause__}")
+        except KeyboardInterrupt:
+            iteration = run.updater.iteration
+            sys.exit(
+                f"{parser.prog}: interrupted at iteration {iteration}; --resume --out {args.out} goes on from the last"
+                " snapshot."
+            )
 
 
 if __name__ == "__main__":

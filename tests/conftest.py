@@ -9,6 +9,7 @@ import torch
 from helpers import make_run
 
 import trainer.random
+from recipes import drawn_products
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +23,21 @@ def seeded():
 @pytest.fixture
 def run(tmp_path):
     return make_run(tmp_path)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--kills",
+        type=int,
+        default=20,
+        help="how many times tests/faults kills a run at a random moment; 20 by default, a long test takes 1000",
+    )
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Drawn products: 48 pictures to train on, 24 to test on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawn_products, "TRAIN_PRODUCTS", 2)
+        patch.setattr(drawn_products, "TEST_PRODUCTS", 1)
+        return drawn_products.write(tmp_path_factory.mktemp("data") / "drawn")

@@ -138,3 +138,15 @@ def test_importing_the_engine_brings_none_of_the_recipes_packages():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert out == "[]\n"
+
+
+def test_the_page_on_reproducibility_runs_and_names_tests_that_exist(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "reproducibility.md").read_text()
+    for path in re.findall(r"`((?:tests|benchmarks)/[\w/]+\.py)`", page):
+        assert (ROOT / path).exists(), path
+    (script,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {"train_data": [(torch.rand(3, 4), i % 3) for i in range(16)], "__name__": "page"}
+    exec(script, names)
+    names["main"]()
+    assert {"log", "snapshot_iter_4"} <= {path.name for path in Path("result").iterdir()}

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Subset
 from trainer import concat_examples
 from trainer.datasets import TransformDataset
 from trainer.iterators import (
+    BadSampleError,
     DataLoaderIterator,
     MultiprocessIterator,
     MultithreadIterator,
@@ -180,7 +181,7 @@ def test_an_error_in_a_thread_comes_through_and_the_position_stays():
     data = Bad()
     iterator = MultithreadIterator(data, 4, shuffle=False, n_threads=2)
     assert next(iterator) == [0, 1, 2, 3]
-    with pytest.raises(OSError, match="no such image"):
+    with pytest.raises(BadSampleError, match="no such image"):
         next(iterator)
     assert iterator.current_position == 4 and data.at_work == 0 and not sample_threads()
 

@@ -24,17 +24,6 @@ ROOT = Path(__file__).parent.parent
 SMALL = ["--model", "resnet10t", "--image-size", "32", "--scale", "32", "--batch-size", "16", "--workers", "0"]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """48 pictures to train on, 24 to test on."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(drawn_products, "TRAIN_PRODUCTS", 2)
-    patch.setattr(drawn_products, "TEST_PRODUCTS", 1)
-    root = drawn_products.write(tmp_path_factory.mktemp("data") / "drawn")
-    patch.undo()
-    return root
-
-
 def train(data, out, *options):
     return resnet_products.main(["--data", str(data), "--out", str(out), *SMALL, "--epochs", "2", *options])
 

@@ -8,9 +8,11 @@ from trainer.iterators.loader import DataLoaderIterator, as_iterator
 from trainer.iterators.multiprocess import MultiprocessIterator
 from trainer.iterators.multithread import MultithreadIterator
 from trainer.iterators.order_samplers import ShuffleOrderSampler, StratifiedOrderSampler, WeightedOrderSampler
+from trainer.iterators.samples import BadSampleError
 from trainer.iterators.serial import SerialIterator
 
 __all__ = [
+    "BadSampleError",
     "DataLoaderIterator",
     "MultiprocessIterator",
     "MultithreadIterator",

@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from trainer import random
 from trainer.convert import as_tuple
+from trainer.iterators.workers import Workers
+from trainer.state import is_forced
 
 
 class DataLoaderIterator:
@@ -144,7 +146,7 @@ class DataLoaderIterator:
         for generator in self._generators():
             generator.manual_seed(self._epoch_seed())
         if self._position == 0:
-            return iter(self.loader)
+            return _batches_of(self.loader)
 
         # Resumed: the sampler draws as it did at the epoch's start, then the generators go on where they were.
         loader, stream = self.loader, self._stream
@@ -159,7 +161,7 @@ class DataLoaderIterator:
                 stacklevel=4,
             )
         if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
-            batches = iter(loader)
+            batches = _batches_of(loader)
             for _ in islice(batches, self._position):  # there is no index to skip by: load, and drop
                 pass
         else:
@@ -167,7 +169,7 @@ class DataLoaderIterator:
             rest = iter(loader.batch_sampler)
             for _ in islice(rest, self._position):
                 pass
-            batches = iter(_with_batches(loader, rest))
+            batches = _batches_of(_with_batches(loader, rest))
         random.put(stream)
         for generator, own in zip(self._generators(), self._own, strict=True):
             generator.set_state(own)
@@ -179,13 +181,14 @@ class DataLoaderIterator:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns epoch, batches given out of it, and the state of the loader's generators."""
+        is_to_open = self._batches is None and self._position > 0
         return {
             "epoch": self.epoch,
             "position": self._position,
             "is_new_epoch": self.is_new_epoch,
             "previous_epoch_detail": self.previous_epoch_detail,
             "stream": None if self._stream is None else random.pack(self._stream),
-            "own": [generator.get_state() for generator in self._generators()],
+            "own": self._own if is_to_open else [generator.get_state() for generator in self._generators()],
             "seed": self.seed,
             "length": self._length,
         }
@@ -194,12 +197,15 @@ class DataLoaderIterator:
         """Puts back what :meth:`state_dict` returned.
 
         Raises:
-            ValueError: If the loader has another number of batches than it had.
+            ValueError: If the loader has another number of batches than it had. If that is forced, the epoch under
+                way begins anew with the data of now.
         """
-        if state["length"] != self._length:
+        is_other = state["length"] != self._length
+        if is_other and not is_forced():
             raise ValueError(
                 f"the snapshot was made with {state['length']} batches an epoch and the DataLoader now has"
-                f" {self._length}: its order cannot be continued; bring data and batch size back, or start afresh."
+                f" {self._length}: its order cannot be continued; bring data and batch size back, start afresh, or"
+                " begin the epoch anew with the data of now: trainer.resume(path, force=True)."
             )
         if state["seed"] != self.seed:
             random.warn_of_seed(state["seed"], self.seed)
@@ -209,6 +215,12 @@ class DataLoaderIterator:
         self.is_new_epoch = state["is_new_epoch"]
         self.previous_epoch_detail = state["previous_epoch_detail"]
         self._batches = None
+        if is_other:
+            self._position, self._stream, self.previous_epoch_detail = 0, None, float(self.epoch)
+
+
+def _batches_of(loader: DataLoader[Any]) -> Iterator[Any]:
+    return Workers(loader) if loader.num_workers > 0 else iter(loader)
 
 
 def _with_batches(loader: DataLoader[Any], batches: Iterator[list[Any]]) -> DataLoader[Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader
 
 from trainer.checks import at_least
 from trainer.convert import as_tuple, concat_examples
-from trainer.iterators.serial import Key, OrderSampler, SerialIterator, _Place
+from trainer.iterators.samples import BadSampleError, Key, collate
+from trainer.iterators.serial import OrderSampler, SerialIterator, _Place
+from trainer.iterators.workers import Workers, start_method
 
 
 class MultiprocessIterator(SerialIterator):
@@ -23,7 +25,8 @@ class MultiprocessIterator(SerialIterator):
     random augmentation included.
 
     The workers are those of torch's ``DataLoader``. They live until ``finalize`` and hold the data set as it was when
-    they started, at the first batch: what is changed in it afterwards they do not see.
+    they started, at the first batch: what is changed in it afterwards they do not see. The signals that end a whole
+    job (SIGINT, SIGTERM, SIGUSR1) do nothing to them: the training process ends them when it is done.
 
     Args:
         dataset: As for :class:`SerialIterator`.
@@ -35,12 +38,14 @@ class MultiprocessIterator(SerialIterator):
         order_sampler: As for :class:`SerialIterator`; it is called in the training process.
         collate_fn: Makes a batch of a list of samples, in the worker. With None the batches are lists of samples.
         seed: By default the run's.
+        on_bad_sample: As for :class:`SerialIterator`.
 
     Attributes:
         pin_memory: Set by the updater before the first batch when training is on CUDA: batches come in pinned memory.
 
     Raises:
         ValueError: As :class:`SerialIterator`, or if a number of workers or batches is out of range.
+        RuntimeError: When a batch is fetched, if a worker has died.
 
     Example:
         >>> from trainer.iterators import MultiprocessIterator
@@ -62,6 +67,7 @@ class MultiprocessIterator(SerialIterator):
         order_sampler: OrderSampler | None = None,
         collate_fn: Callable[[list[Any]], Any] | None = concat_examples,
         seed: int | None = None,
+        on_bad_sample: str = "raise",
     ) -> None:
         if n_processes is None:
             n_processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -72,23 +78,26 @@ class MultiprocessIterator(SerialIterator):
         self._loader: DataLoader[Any] | None = None
         self._batches: Iterator[Any] | None = None
         self._ahead: deque[_Place] = deque()  # the place after each batch that is under way
-        super().__init__(dataset, batch_size, repeat, shuffle, order_sampler, seed=seed)
+        super().__init__(dataset, batch_size, repeat, shuffle, order_sampler, seed=seed, on_bad_sample=on_bad_sample)
 
     def _collate(self, samples: list[Any]) -> Any:
         return samples if self.collate_fn is None else as_tuple(self.collate_fn(samples))
 
-    def _fetch(self, place: _Place) -> tuple[Any, _Place]:
+    def _fetch(self, place: _Place) -> tuple[Any, list[dict[str, Any]], _Place]:
         if self.n_processes == 0:
             return super()._fetch(place)
-        if self._batches is None:
-            self._ahead.clear()
-            self._batches = iter(self._workers())
         try:
-            batch, after = next(self._batches), self._ahead.popleft()
+            if self._batches is None:
+                self._ahead.clear()
+                self._batches = Workers(self._workers())
+            fetched, after = next(self._batches), self._ahead.popleft()
+            if isinstance(fetched, BadSampleError):
+                raise fetched
         except BaseException:
             self.finalize()  # a worker may be dead: new ones fetch this batch at the next call
             raise
-        return (batch if self.collate_fn is None else as_tuple(batch)), after
+        batch, skips = fetched
+        return (batch if self.collate_fn is None else as_tuple(batch)), skips, after
 
     def _workers(self) -> DataLoader[Any]:
         if self._loader is None:
@@ -97,10 +106,10 @@ class MultiprocessIterator(SerialIterator):
                 batch_sampler=_Requests(self),
                 num_workers=self.n_processes,
                 prefetch_factor=self.n_prefetch,
-                collate_fn=self.collate_fn or _as_it_is,
+                collate_fn=partial(collate, self.collate_fn),
                 pin_memory=self.pin_memory and self.collate_fn is not None,
-                worker_init_fn=_ignore_interrupt,
                 persistent_workers=True,
+                multiprocessing_context=start_method(),
                 generator=torch.Generator(),  # the loader draws a seed; not from the model's stream
             )
         return self._loader
@@ -123,6 +132,7 @@ class MultiprocessIterator(SerialIterator):
 
     def finalize(self) -> None:
         """Ends the workers; the next batch, if there is one, starts new ones."""
+        super().finalize()
         self._batches = self._loader = None
 
 
@@ -139,11 +149,3 @@ class _Requests:
             keys, place = iterator._advance(place)
             iterator._ahead.append(place)
             yield keys
-
-
-def _as_it_is(samples: list[Any]) -> list[Any]:
-    return samples
-
-
-def _ignore_interrupt(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the training process ends them

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from trainer import random
 from trainer.checks import at_least
-from trainer.iterators.serial import Key, OrderSampler, SerialIterator
+from trainer.iterators.samples import Key, Samples
+from trainer.iterators.serial import OrderSampler, SerialIterator
 
 
 class MultithreadIterator(SerialIterator):
@@ -28,6 +30,7 @@ class MultithreadIterator(SerialIterator):
         n_threads: How many threads.
         order_sampler: As for :class:`SerialIterator`.
         seed: By default the run's.
+        on_bad_sample: As for :class:`SerialIterator`.
 
     Raises:
         ValueError: As :class:`SerialIterator`, or if ``n_threads`` is not positive.
@@ -51,17 +54,19 @@ class MultithreadIterator(SerialIterator):
         order_sampler: OrderSampler | None = None,
         *,
         seed: int | None = None,
+        on_bad_sample: str = "raise",
     ) -> None:
         self.n_threads = at_least("n_threads", n_threads, 1)
         self._pool: ThreadPoolExecutor | None = None
-        super().__init__(dataset, batch_size, repeat, shuffle, order_sampler, seed=seed)
+        super().__init__(dataset, batch_size, repeat, shuffle, order_sampler, seed=seed, on_bad_sample=on_bad_sample)
+        self._samples = Samples(dataset, self.seed, seeds_generators=False)
 
-    def _samples_of(self, keys: list[Key]) -> list[Any]:
+    def _samples_of(self, keys: list[Key], skips: list[dict[str, Any]]) -> list[Any]:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.n_threads, thread_name_prefix="samples")
         before = random.take()
         try:
-            samples = list(self._pool.map(self._samples.get, keys))
+            samples = list(self._pool.map(partial(self._samples.get, skips=skips), keys))
         except BaseException:
             self.finalize()  # waits for those that are still at work
             raise
@@ -70,6 +75,7 @@ class MultithreadIterator(SerialIterator):
                 f"{type(self.dataset).__name__} draws from a global random generator, which its threads share: the run"
                 " could not be repeated. Use MultiprocessIterator, or define draw_sample(index, generator) in it."
             )
+        skips.sort(key=lambda bad: (bad["epoch"], bad["position"]))  # the threads listed them as they came
         return samples
 
     def __getstate__(self) -> dict[str, Any]:
@@ -77,6 +83,7 @@ class MultithreadIterator(SerialIterator):
 
     def finalize(self) -> None:
         """Ends the threads; the next batch, if there is one, starts new ones."""
+        super().finalize()
         if self._pool is not None:
             self._pool.shutdown()
         self._pool = None

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from trainer import random
+from trainer import checkpoint, random
 from trainer.checks import at_least
-from trainer.datasets import drawer
+from trainer.iterators.samples import MOST_TRIED, Key, Samples, Spares
+from trainer.state import is_forced
 
 OrderSampler = Callable[[Any, int], Any]  # (current order, current position) -> new order
-Key = tuple[int, int, int]  # (epoch, position in that epoch's order, index into the data set)
 
 
 class _Place(NamedTuple):
@@ -24,39 +27,6 @@ class _Place(NamedTuple):
     is_new_epoch: bool
     previous: tuple[int, int]  # (epoch, position) before the last batch; (-1, 0) before the first
     order: Any  # indices in this epoch's order; None for that of the data set
-
-
-class Samples:
-    """A data set in which the global generators are seeded before each sample, by its place in the run.
-
-    So a sample's augmentation does not depend on what was drawn before, nor on the process that makes it. A data set
-    that defines ``draw_sample(index, generator)`` is asked that way, with a generator of its own for each sample.
-    """
-
-    def __init__(self, dataset: Any, seed: int) -> None:
-        self.dataset = dataset
-        self.seed = seed
-        self._draw_sample = drawer(dataset)
-
-    def __getitem__(self, key: Key) -> Any:
-        if self._draw_sample is None:
-            random.seed_generators(self._bits(key))
-        return self.get(key)
-
-    def get(self, key: Key) -> Any:
-        """Returns a sample without touching a global generator."""
-        index = key[2]
-        try:
-            if self._draw_sample is None:
-                return self.dataset[index]
-            generator = torch.Generator()
-            generator.manual_seed(self._bits(key))
-            return self._draw_sample(index, generator)
-        except StopIteration as error:  # would end the loop as if the data had come to its end
-            raise RuntimeError(f"the data set raised StopIteration for index {index}.") from error
-
-    def _bits(self, key: Key) -> int:
-        return random.derive(self.seed, random.SAMPLE, key[0], key[1])
 
 
 class SerialIterator:
@@ -75,10 +45,20 @@ class SerialIterator:
         order_sampler: Called as ``order_sampler(order, position)`` with the current order (an int array of shape
             (N,)) for the next epoch's, under generators seeded by (seed, epoch).
         seed: By default the run's, ``trainer.random.get_seed()``.
+        on_bad_sample: What to do when the data set fails to give a sample: ``"raise"``, or ``"skip"`` to put in its
+            place the first good one of those that follow in the epoch's order, drawn with the randomness of that
+            place. Each is warned of once, and listed. When a hundred in a row are bad it is an error all the same.
+
+    Attributes:
+        bad_samples: What was skipped so far, in the order of the run: dicts with ``"epoch"``, ``"position"`` (in the
+            epoch's order), ``"index"``, ``"replaced_by"`` (the index of the other) and ``"error"``.
+        bad_samples_file: Where that list is kept as JSON, if there is anything on it: written now and then while it
+            grows, and by ``finalize``. Set by the trainer's parts.
 
     Raises:
-        ValueError: If the data set is empty, ``batch_size`` not positive, or both ``shuffle`` and
-            ``order_sampler`` are given.
+        ValueError: If the data set is empty, ``batch_size`` not positive, both ``shuffle`` and ``order_sampler``
+            are given, or ``on_bad_sample`` is another word.
+        BadSampleError: When a batch is fetched, if the data set fails to give a sample.
 
     Example:
         >>> from trainer.iterators import SerialIterator
@@ -99,17 +79,24 @@ class SerialIterator:
         order_sampler: OrderSampler | None = None,
         *,
         seed: int | None = None,
+        on_bad_sample: str = "raise",
     ) -> None:
         if len(dataset) == 0:
             raise ValueError("the data set is empty: there is nothing to iterate over.")
         if shuffle is not None and order_sampler is not None:
             raise ValueError("give shuffle or order_sampler, not both: a sampler decides the order by itself.")
+        if on_bad_sample not in ("raise", "skip"):
+            raise ValueError(f"on_bad_sample must be 'raise' or 'skip', got {on_bad_sample!r}.")
         self.dataset = dataset
         self.batch_size = at_least("batch_size", batch_size, 1)
         self._repeat = repeat
         self._shuffle = shuffle is not False and order_sampler is None
         self._order_sampler = order_sampler
+        self._skips = on_bad_sample == "skip"
         self._samples = Samples(dataset, random.get_seed() if seed is None else at_least("seed", seed, 0))
+        self.bad_samples: list[dict[str, Any]] = []
+        self.bad_samples_file: Path | None = None
+        self._listed = 0  # how many of them the file has
         self.reset()
 
     @property
@@ -193,7 +180,8 @@ class SerialIterator:
         while True:
             stop = min(end, size)
             indices = range(position, stop) if order is None else order[position:stop].tolist()
-            keys += [(epoch, i, index) for i, index in enumerate(indices, position)]
+            spares = self._spares(order, position, stop, size) if self._skips else None
+            keys += [(epoch, i, index, spares) for i, index in enumerate(indices, position)]
             if end < size:
                 position = end
                 break
@@ -204,6 +192,12 @@ class SerialIterator:
             order = self._order(epoch, order, position)
             end, position = end - size, 0
         return keys, _Place(epoch, position, is_new_epoch, (place.epoch, place.position), order)
+
+    def _spares(self, order: Any, first: int, stop: int, size: int) -> Spares:
+        """Returns what may stand in for the samples of some positions: what follows, round the epoch's order."""
+        most = min(MOST_TRIED, size - 1)
+        positions = np.arange(first + 1, stop + most) % size
+        return first, (positions if order is None else order[positions]).tolist(), most
 
     # -- the batches
 
@@ -216,16 +210,20 @@ class SerialIterator:
         if not self._repeat and place.epoch > 0:
             self._place = place._replace(previous=(place.epoch, place.position))
             raise StopIteration
-        batch, self._place = self._fetch(place)
+        batch, skips, self._place = self._fetch(place)
+        if skips:
+            self._tell(skips)
         return batch
 
     next = __next__
 
-    def _fetch(self, place: _Place) -> tuple[Any, _Place]:
+    def _fetch(self, place: _Place) -> tuple[Any, list[dict[str, Any]], _Place]:
+        """Returns the batch at a place, what was skipped in it, and the place after it."""
         keys, after = self._advance(place)
-        return self._here(keys), after
+        skips: list[dict[str, Any]] = []
+        return self._here(keys, skips), skips, after
 
-    def _here(self, keys: list[Key]) -> Any:
+    def _here(self, keys: list[Key], skips: list[dict[str, Any]]) -> Any:
         """Makes a batch in this process, and leaves generators and threads as they were.
 
         One thread, as a worker has: sums over two may differ in the last bit.
@@ -234,18 +232,41 @@ class SerialIterator:
         torch.set_num_threads(1)
         try:
             with random.preserved():
-                return self._collate(self._samples_of(keys))
+                return self._collate(self._samples_of(keys, skips))
         finally:
             torch.set_num_threads(threads)
 
-    def _samples_of(self, keys: list[Key]) -> list[Any]:
-        return [self._samples[key] for key in keys]
+    def _samples_of(self, keys: list[Key], skips: list[dict[str, Any]]) -> list[Any]:
+        return [self._samples.get(key, skips) for key in keys]
 
     def _collate(self, samples: list[Any]) -> Any:
         return samples
 
+    def _tell(self, skips: list[dict[str, Any]]) -> None:
+        """Lists what was skipped in a batch, in memory and in the file, and warns of each index once."""
+        listed = {(bad["epoch"], bad["position"], bad["index"]) for bad in self.bad_samples}
+        known = {bad["index"] for bad in self.bad_samples}
+        new = [bad for bad in skips if (bad["epoch"], bad["position"], bad["index"]) not in listed]  # reset() goes back
+        self.bad_samples += new
+        if len(self.bad_samples) > 1.1 * self._listed:  # a file that is written anew for each one costs their square
+            self._list_bad_samples()
+        for index, error in {bad["index"]: bad["error"] for bad in new if bad["index"] not in known}.items():
+            warnings.warn(
+                f"{type(self.dataset).__name__} cannot give the sample of index {index}, which is skipped: {error}",
+                stacklevel=3,
+            )
+
+    def _list_bad_samples(self) -> None:
+        """Writes the list to its file, unless the file has it all."""
+        if self.bad_samples_file is not None and len(self.bad_samples) > self._listed:
+            text = json.dumps(self.bad_samples, indent=4).encode()
+            self.bad_samples_file.parent.mkdir(parents=True, exist_ok=True)
+            checkpoint.write(self.bad_samples_file, lambda file: file.write(text))
+            self._listed = len(self.bad_samples)
+
     def finalize(self) -> None:
         """Releases what the iterator holds; it may be called twice, and is at the end of a ``with``."""
+        self._list_bad_samples()
 
     def __enter__(self) -> SerialIterator:
         return self
@@ -265,6 +286,9 @@ class SerialIterator:
             "previous": list(place.previous),
             "seed": self.seed,
             "length": len(self.dataset),
+            "batch_size": self.batch_size,
+            "shuffle": self._shuffle,
+            "bad_samples": list(self.bad_samples),
         }
         if self._order_sampler is not None:  # its order may depend on the orders before
             state["order"] = torch.from_numpy(place.order.astype(np.int64))
@@ -274,20 +298,35 @@ class SerialIterator:
         """Puts back what :meth:`state_dict` returned, of an iterator with any number of workers.
 
         Raises:
-            ValueError: If the data set has another length than it had.
+            ValueError: If the data set has another length than it had. If that is forced, the epoch under way begins
+                anew with the data of now.
         """
-        if state["length"] != len(self.dataset):
+        is_other = state["length"] != len(self.dataset)
+        if is_other and not is_forced():
             raise ValueError(
                 f"the snapshot was made with {state['length']} samples and the data set now has {len(self.dataset)}:"
-                " its order cannot be continued; bring the data set back, or start afresh."
+                " its order cannot be continued; bring the data set back, start afresh, or begin the epoch anew with"
+                " the data of now: trainer.resume(path, force=True)."
             )
+        if (self._order_sampler is not None) != ("order" in state):
+            raise ValueError("the snapshot was made with an order_sampler and there is none now, or the reverse.")
         if state["seed"] != self.seed:
             random.warn_of_seed(state["seed"], self.seed)
             self._samples.seed = state["seed"]
+        for name, now in (("batch_size", self.batch_size), ("shuffle", self._shuffle)):
+            if state.get(name, now) != now:  # missing in older snapshots
+                warnings.warn(
+                    f"the snapshot was made with {name} {state[name]} and the script asks for {now}: the run goes on"
+                    " with that, but is not the one it would have been.",
+                    stacklevel=4,
+                )
+        self.bad_samples, self._listed = list(state.get("bad_samples", [])), 0
         epoch, (previous_epoch, previous_position) = state["epoch"], state["previous"]
-        if (self._order_sampler is not None) != ("order" in state):
-            raise ValueError("the snapshot was made with an order_sampler and there is none now, or the reverse.")
-        order = state["order"].numpy() if "order" in state else self._order(epoch, None, 0)
-        self._place = _Place(
-            epoch, state["position"], state["is_new_epoch"], (previous_epoch, previous_position), order
-        )
+        if is_other:
+            self.reset()
+            order = self._place.order if epoch == 0 else self._order(epoch, self._place.order, 0)
+            self._place = _Place(epoch, 0, state["is_new_epoch"], (epoch, 0), order)
+        else:
+            order = state["order"].numpy() if "order" in state else self._order(epoch, None, 0)
+            previous = (previous_epoch, previous_position)
+            self._place = _Place(epoch, state["position"], state["is_new_epoch"], previous, order)

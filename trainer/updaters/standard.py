@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,6 +101,7 @@ class StandardUpdater:
             for source in self._iterators.values():
                 if hasattr(source, "pin_memory"):
                     source.pin_memory = True
+        self._asked = {name: _hyper_parameters(part) for name, part in self._optimizers.items()}
         self.converter = converter
         self.loss_func: Callable[..., Any] = self._models.get("main", _no_loss) if loss_func is None else loss_func
         self.accumulate = at_least("accumulate", accumulate, 1)
@@ -200,6 +203,13 @@ class StandardUpdater:
         else:
             self.scaler.step(optimizer)
 
+    def connect_trainer(self, trainer: Any) -> None:
+        """Called by the trainer that is made of it: tells the iterators where to list bad samples."""
+        for name, iterator in self._iterators.items():
+            if hasattr(iterator, "bad_samples_file"):
+                file = "bad_samples.json" if name == "main" else f"bad_samples_{name}.json"
+                iterator.bad_samples_file = Path(trainer.out) / file
+
     def finalize(self) -> None:
         """Finalizes every iterator."""
         for iterator in self._iterators.values():
@@ -263,12 +273,13 @@ class StandardUpdater:
             "model": {name: part.state_dict() for name, part in self._models.items()},
             "optimizer": {name: part.state_dict() for name, part in self._optimizers.items()},
             "kinds": {name: type(part).__name__ for name, part in self._optimizers.items()},
+            "asked": self._asked,
             "before": self._before,
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned.
+        """Puts back what :meth:`state_dict` returned; warns of hyper-parameters that the script has since changed.
 
         Raises:
             ValueError: If a part is missing from the state, or was given to it and is missing here.
@@ -292,6 +303,20 @@ class StandardUpdater:
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
         self.iteration, self._before = state["iteration"], state["before"]
+        self._keep_asked(state.get("asked", self._asked))  # missing in older snapshots
+
+    def _keep_asked(self, saved: dict[str, list[dict[str, Any]]]) -> None:
+        """Warns where the script asks an optimizer for something else than it did when the run began."""
+        for name, groups in self._asked.items():
+            for number, (before, now) in enumerate(zip(saved[name], groups, strict=True)):
+                for key in before.keys() & now.keys():
+                    if before[key] != now[key]:
+                        warnings.warn(
+                            f"optimizer {name!r}, group {number}: the script asks for {key} {now[key]}, and the"
+                            f" snapshot's run for {before[key]}: the run goes on with what the snapshot holds.",
+                            stacklevel=4,
+                        )
+        self._asked = saved
 
 
 def call(function: Callable[..., Any], batch: Any) -> Any:
@@ -318,6 +343,23 @@ def _refuse_wrapped(models: dict[str, nn.Module]) -> None:
                     f"model {name!r} holds the result of torch.compile at {inner or 'its root'!r}: its weights would be"
                     f" saved as {path}...; compile it in place instead: {inner or 'model.predictor'}.compile()."
                 )
+
+
+def _hyper_parameters(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Returns what was asked of each group of parameters, as far as a snapshot may hold it."""
+    asked = []
+    for group in optimizer.param_groups:
+        values = {key: _plain(value) for key, value in group.items() if key != "params"}
+        asked.append({key: value for key, value in values.items() if value is not ...})
+    return asked
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(element) for element in value]
+    return value if value is None or type(value) in (bool, int, float, str) else ...
 
 
 def _no_loss(*batch: Any, **named: Any) -> Tensor:
