@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -104,7 +105,7 @@ def head(path: Path, size: int) -> bytes | None:
 
 
 def put_aside(path: Path) -> None:
-    """Keeps what is in a log that is about to be written anew, as .old.
+    """Keeps what is in a log that is about to be written anew, as .old, or .old2 and so on where there is one.
 
     Example:
         >>> from extensions.log_file import put_aside
@@ -115,7 +116,8 @@ def put_aside(path: Path) -> None:
         ['log.old']
     """
     if path.is_file() and path.stat().st_size > 0:
-        path.replace(path.with_name(path.name + ".old"))
+        names = (f"{path.name}.old{number if number > 1 else ''}" for number in itertools.count(1))
+        path.rename(next(free for name in names if not (free := path.with_name(name)).exists()))
 
 
 def _finite(entry: Any) -> Any:

@@ -91,7 +91,7 @@ class LogReport(Extension):
         if not saved.get("bytes"):
             return
         path = checkpoint.inside(trainer.out, saved["name"])
-        candidates = [path, path.with_name(path.name + ".old")]
+        candidates = [path, *path.parent.glob(f"{path.name}.old*")]
         if trainer.resumed_from is not None:
             candidates.append(trainer.resumed_from.parent / saved["name"])
         for candidate in candidates:

@@ -117,7 +117,7 @@ class _Snapshot(Extension):
         """On a resume, forgets the files if they are in another folder, else deletes what the kill came before."""
         source = trainer.resumed_from
         if source is not None and not self._has_started:
-            if source.resolve().parent == Path(trainer.out).resolve():
+            if trainer.is_resumed_in_place:
                 self._files.tidy(Path(trainer.out))
             else:
                 self._files.kept = []
@@ -127,6 +127,10 @@ class _Snapshot(Extension):
     def is_writing(self) -> bool:
         """Whether a writer in the background is still at work."""
         return self._files.is_writing
+
+    def settle(self) -> None:
+        """Waits for it."""
+        self._files.settle(wait=True)
 
     @property
     def default_name(self) -> str:
@@ -146,6 +150,7 @@ class _Snapshot(Extension):
 
 class _RunSnapshot(_Snapshot):
     runs_last = 2  # after the other snapshots, whose lists of files it saves
+    saves_run = True
     _has_made_way = False  # for files of another run
 
     def _name(self, trainer: Trainer) -> str:

@@ -65,11 +65,14 @@ class SnapshotFiles:
             if isinstance(job, Future) and not (wait or job.done()):
                 return
             self._jobs.pop(0)
-            if isinstance(job, Future) and (error := job.exception()) is not None:
-                self.kept.remove(name)
-                self._tell(error)
-            else:
+            try:
+                if isinstance(job, Future):
+                    job.result()
                 self._clear_up(name, folder)
+            except BaseException as error:
+                if name in self.kept and not (folder / name).exists():
+                    self.kept.remove(name)
+                self._tell(error)
 
     def _tell(self, error: BaseException) -> None:
         if self._on_write_error == "raise" or not isinstance(error, OSError):

@@ -41,16 +41,18 @@ class StopOnSignal(Extension):
     """
 
     runs_last = 3  # after the snapshots, whose lists of files it saves
+    priority = 1000  # the first to be initialized, so the last to be finalized: a writer may take its time
 
     def __init__(self, filename: str = "snapshot_stopped", advice: str = "resume it from there.") -> None:
         self.filename = filename
         self.advice = advice
         self._received: list[int] = []
+        self._has_stopped = False
         self._before: dict[int, Any] = {}  # what handled the signals until now
 
     def initialize(self, trainer: Trainer) -> None:
         """Takes over the signals."""
-        self._received = []
+        self._received, self._has_stopped = [], False
         try:
             self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
         except ValueError as error:
@@ -61,6 +63,11 @@ class StopOnSignal(Extension):
             raise KeyboardInterrupt
         self._received.append(number)
 
+    @property
+    def saves_run(self) -> bool:
+        """Whether it is going to."""
+        return bool(self._received)
+
     def __call__(self, trainer: Trainer) -> None:
         """If there was a signal, saves the run and ends it."""
         if not self._received:
@@ -68,7 +75,7 @@ class StopOnSignal(Extension):
         path = checkpoint.free_path(Path(trainer.out) / self.filename, trainer.run_id)
         checkpoint.save(trainer.state_dict(), path, run_id=trainer.run_id, iteration=trainer.updater.iteration)
         name = signal.Signals(self._received[0]).name
-        self._received = []
+        self._has_stopped = True
         print(
             f"Stopped by {name} after iteration {trainer.updater.iteration}. The run is saved in {path}: {self.advice}",
             file=sys.stderr,
@@ -81,5 +88,7 @@ class StopOnSignal(Extension):
         before, self._before = self._before, {}
         for number, handler in before.items():
             signal.signal(number, handler)
-        if self._received:  # after the last iteration, or in one that failed: the run ends in any case
+        if (
+            self._received and not self._has_stopped
+        ):  # after the last iteration, or in one that failed: the run ends in any case
             print(f"{signal.Signals(self._received[0]).name} came when the run was ending.", file=sys.stderr)

@@ -48,13 +48,7 @@ class Augmented(torch.utils.data.Dataset):
 
 def equal(a, b):
     """Whether two nests of tensors and values are the same to the bit."""
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, (list, tuple)):
-        return type(a) is type(b) and len(a) == len(b) and all(map(equal, a, b))
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    return a == b
+    return bits(a) == bits(b)
 
 
 def bits(value, path=""):

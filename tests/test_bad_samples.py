@@ -2,6 +2,7 @@
 
 import io
 import json
+import multiprocessing
 import pickle
 import warnings
 
@@ -353,3 +354,16 @@ def test_another_iterator_of_the_updater_has_a_list_of_its_own(tmp_path):
     Trainer(updater, out=tmp_path)
     assert names["main"].bad_samples_file == tmp_path / "bad_samples.json"
     assert names["second"].bad_samples_file == tmp_path / "bad_samples_second.json"
+
+
+def test_workers_end_although_the_list_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    data = TransformDataset(range(8), lambda number: 1 // number)
+    iterator = MultiprocessIterator(data, 4, shuffle=False, n_processes=1, on_bad_sample="skip")
+    with pytest.warns(UserWarning, match="index 0, which is skipped: ZeroDivisionError"):
+        next(iterator)
+    iterator.bad_samples_file = tmp_path / "file" / "bad_samples.json"
+    workers = multiprocessing.active_children()
+    with pytest.raises(FileExistsError):
+        iterator.finalize()
+    assert len(workers) == 1 and multiprocessing.active_children() == []

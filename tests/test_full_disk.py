@@ -93,6 +93,28 @@ def test_a_log_for_which_there_is_no_space_stays_whole_and_is_named(tmp_path):
     assert [entry["iteration"] for entry in log] == list(range(1, len(log) + 1)) and len(log) > 5
 
 
+def fill_up_weights(out, writer, on_write_error):
+    run = make_run(out, (3, "epoch"))
+    run.updater.get_model("main").ballast = torch.nn.Parameter(torch.zeros(100_000))
+    writer = getattr(extensions.snapshot_writers, writer)()
+    weights = extensions.snapshot_object(
+        run.updater.get_model("main"), "weights", writer=writer, on_write_error=on_write_error
+    )
+    run.extend(weights, trigger=(1, "iteration"))
+    limit_files(100_000)
+    run.run()
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("on_write_error", ["raise", "warn"])
+def test_weights_for_which_there_is_no_space_are_told_as_a_snapshot_is(tmp_path, writer, on_write_error):
+    out = tmp_path / "out"
+    code = call(fill_up_weights, out, writer, on_write_error, output=tmp_path / "printed")
+    told = (tmp_path / "printed").read_text()
+    assert code == (on_write_error == "raise") and f"[Errno 27] File too large: '{out}/weights'" in told
+    assert in_out(out) == []
+
+
 # -- a folder that cannot be written to
 
 

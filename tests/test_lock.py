@@ -171,6 +171,16 @@ def test_a_run_beside_another_goes_on_from_its_own_snapshot(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["snapshot_iter_4", "snapshot_iter_6"]
 
 
+def test_a_full_disk_does_not_keep_a_run_from_locking_its_folder(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trainer.lock.os.pwrite", refuse)
+    run = make_run(tmp_path)
+    run.run()
+    assert run.updater.iteration == 4
+
+
 def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
     def refuse(*args):
         raise OSError(37, "No locks available")

@@ -268,3 +268,22 @@ def test_the_table_is_written_to_anything_that_can_write(run):
     run.extend(extensions.PrintReport(["epoch"], out=out))
     run.run()
     assert out.text.split() == ["epoch", "1", "2"]
+
+
+def test_logs_that_were_there_before_are_kept_and_found_again(tmp_path):
+    def prepare(stop):
+        run = make_run(tmp_path, stop)
+        run.extend(extensions.LogReport(trigger=(1, "iteration")))
+        run.extend(extensions.snapshot(filename="first"), trigger=lambda trainer: trainer.updater.iteration == 4)
+        return run
+
+    prepare((2, "epoch")).run()
+    for _ in range(2):
+        run = make_run(tmp_path, (1, "epoch"))
+        run.extend(extensions.LogReport(trigger=(1, "iteration")))
+        run.run()
+    assert {"log", "log.old", "log.old2"} <= {path.name for path in tmp_path.iterdir()}
+    resumed = prepare((3, "epoch"))
+    resumed.resume(tmp_path / "first")
+    resumed.run()
+    assert [entry["iteration"] for entry in json.loads((tmp_path / "log").read_text())] == [1, 2, 3, 4, 5, 6]

@@ -278,3 +278,43 @@ def test_a_file_that_a_thread_had_under_way_when_the_run_was_killed_is_made_up_f
     run.resume(tmp_path / "copy" / "run_2")
     run.run()
     assert files(tmp_path / "copy") == ["model_2", "model_4", "run_2", "run_4"]
+
+
+def test_a_snapshot_of_the_run_waits_for_what_others_have_under_way_since_an_earlier_iteration(tmp_path):
+    started, release, seen = threading.Event(), threading.Event(), []
+
+    def slow(state, file):
+        started.set()
+        release.wait(60)
+        torch.save(state, file)
+
+    class Watch(extensions.snapshot_writers.SimpleWriter):
+        def __call__(self, filename, outdir, target):
+            seen.append((filename, (tmp_path / "weights_1").exists()))
+            return super().__call__(filename, outdir, target)
+
+    run = make_run(tmp_path)
+    writer = extensions.snapshot_writers.ThreadWriter(slow)
+    weights = extensions.snapshot_object(run.updater.get_model("main"), "weights_{.updater.iteration}", writer=writer)
+    run.extend(weights, trigger=lambda trainer: trainer.updater.iteration == 1)
+    run.extend(lambda trainer: trainer.updater.iteration == 3 and threading.Timer(0.2, release.set).start(), name="x")
+    run.extend(extensions.snapshot(writer=Watch()), trigger=lambda trainer: trainer.updater.iteration == 3)
+    run.run()
+    assert started.is_set() and seen == [("snapshot_iter_3", True)]
+
+
+def test_two_failures_in_the_background_under_one_name_are_both_told(tmp_path):
+    release = threading.Event()
+
+    def fail(state, file):
+        release.wait(60)
+        raise OSError(28, "No space left on device")
+
+    run = make_run(tmp_path)
+    writer = extensions.snapshot_writers.ThreadQueueWriter(fail)
+    model = run.updater.get_model("main")
+    run.extend(extensions.snapshot_object(model, "weights", writer=writer, on_write_error="warn"))
+    run.extend(lambda trainer: trainer.updater.iteration == 4 and release.set(), name="go")
+    with pytest.warns(UserWarning, match="no snapshot: .*No space left on device.*training goes on") as told:
+        run.run()
+    assert len(told) == 2 and files(tmp_path) == []

@@ -32,17 +32,21 @@ def train(out, workers=2, stop=60, slow=0.01):
     run.extend(extensions.snapshot(n_retains=2, autoload=True, writer=writer), trigger=(8, "iteration"))
     run.extend(extensions.snapshot(filename="final"), trigger=(stop, "iteration"))
     run.extend(extensions.StopOnSignal(advice="run it again."))
-    run.extend(lambda trainer: ((out / "running").touch(), time.sleep(slow)), name="slow")
+    run.extend(lambda trainer: ((out / f"running-{trainer.updater.iteration}").touch(), time.sleep(slow)), name="slow")
     run.run()
 
 
-def begin(out, *args):
-    (out / "running").unlink(missing_ok=True)
-    process = start(train, out, *args, output=out / "printed")
+def wait_for(path, process):
     deadline = time.monotonic() + 60
-    while not (out / "running").exists():
-        assert process.is_alive() and time.monotonic() < deadline, (out / "printed").read_text()
+    while not path.exists():
+        assert process.is_alive() and time.monotonic() < deadline, (path.parent / "printed").read_text()
         time.sleep(0.005)
+
+
+def begin(out, *args, until=1):
+    """Starts a run, or goes on with it; returns when it has come to an iteration."""
+    process = start(train, out, *args, output=out / "printed")
+    wait_for(out / f"running-{until}", process)
     return process
 
 
@@ -67,8 +71,7 @@ def test_a_signal_to_the_group_saves_the_run_which_goes_on_to_the_same_end(tmp_p
     (tmp_path / "cut").mkdir()
     assert end(begin(tmp_path / "whole", 0, 60, 0)) == 0
     for times in range(1, 4):
-        process = begin(tmp_path / "cut", times % 3)
-        time.sleep(0.05 * times)
+        process = begin(tmp_path / "cut", times % 3, until=13 * times)
         os.killpg(process.pid, number)
         assert end(process) == 75, (tmp_path / "cut" / "printed").read_text()
         stopped = checkpoint.load(tmp_path / "cut" / "snapshot_stopped")
@@ -92,19 +95,23 @@ def endless(out):
     run = make_run(out)
     run.extend(extensions.StopOnSignal())
     closed = (out / "closed").touch
-    run.extend(lambda trainer: ((out / "running").touch(), time.sleep(600)), name="long")
+    run.extend(lambda trainer: ((out / "running").touch(), wait(trainer, out)), name="long")
     run.get_extension("long").finalize = closed
     run.run()
 
 
+def wait(trainer, out):
+    while True:
+        time.sleep(0.01)
+        if trainer.get_extension("StopOnSignal").saves_run:
+            (out / "received").touch()
+
+
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
     process = start(endless, tmp_path, output=tmp_path / "printed")
-    while not (tmp_path / "running").exists():
-        assert process.is_alive()
-        time.sleep(0.005)
+    wait_for(tmp_path / "running", process)
     os.kill(process.pid, signal.SIGINT)
-    time.sleep(0.1)
-    assert process.is_alive()
+    wait_for(tmp_path / "received", process)
     os.kill(process.pid, signal.SIGINT)
     assert end(process) == 1 and "KeyboardInterrupt" in (tmp_path / "printed").read_text()
     assert (tmp_path / "closed").exists() and not (tmp_path / "snapshot_stopped").exists()
@@ -160,3 +167,30 @@ def test_outside_of_the_main_thread_it_says_that_it_cannot(tmp_path):
     process = start(in_a_thread, tmp_path, output=tmp_path / "printed")
     assert end(process) == 0
     assert "StopOnSignal works in the main thread only: leave it out here" in (tmp_path / "printed").read_text()
+
+
+def finalize_slowly(out):
+    run = make_run(out)
+
+    def slow(state, file):
+        (out / "writing").touch()
+        while not (out / "go on").exists():
+            time.sleep(0.01)
+        torch.save(state, file)
+
+    writer = extensions.snapshot_writers.ThreadWriter(slow)
+    run.extend(extensions.snapshot_object(run.updater.get_model("main"), "weights", writer=writer))
+    run.extend(extensions.StopOnSignal())
+    run.extend(lambda trainer: trainer.updater.iteration == 2 and signal.raise_signal(signal.SIGTERM), name="preempt")
+    run.run()
+
+
+def test_signals_that_come_while_the_run_is_being_closed_do_not_disturb_that(tmp_path):
+    process = start(finalize_slowly, tmp_path, output=tmp_path / "printed")
+    wait_for(tmp_path / "writing", process)
+    wait_for(tmp_path / "snapshot_stopped", process)
+    for number in SIGNALS:
+        os.killpg(process.pid, number)
+    (tmp_path / "go on").touch()
+    assert end(process) == 75, (tmp_path / "printed").read_text()
+    assert torch.load(tmp_path / "weights", weights_only=True) and not list(tmp_path.glob(".*"))

@@ -40,7 +40,6 @@ def succeeds(tmp_path, function, *args):
 
 
 def _prepared(function, *args):
-    multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # how long torch waits for a stuck worker: 5 s
     warnings.filterwarnings("ignore", "This DataLoader will create")

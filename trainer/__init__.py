@@ -1,10 +1,9 @@
 """Kusari's engine: the training loop, its parts, and what a plug-in needs of it."""
 
-__version__ = "0.1.0"
-
 import trainer.datasets  # noqa: F401  # so that trainer.datasets is there after `import trainer`
 from trainer.classifier import Classifier, accuracy
 from trainer.convert import concat_examples
+from trainer.environment import __version__
 from trainer.extension import PRIORITY_EDITOR, PRIORITY_READER, PRIORITY_WRITER, Extension, make_extension
 from trainer.reporter import (
     DictSummary,
@@ -34,6 +33,7 @@ __all__ = [
     "Summary",
     "Trainer",
     "Weighted",
+    "__version__",
     "accuracy",
     "concat_examples",
     "get_current_reporter",

@@ -87,7 +87,8 @@ def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
 
     Args:
         path: Where it will stand.
-        fill: Writes the content to the binary file that it is given.
+        fill: Writes the content to the binary file that it is given, in memory: ``torch.save`` would hide that a disk
+            is full.
 
     Raises:
         OSError: If it cannot be written, for want of space say: the path is named, and what was there stays.
@@ -98,17 +99,21 @@ def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
         >>> (tmp / "greeting").read_bytes()
         b'hello'
     """
-    path = Path(path)
+    content = io.BytesIO()
+    fill(content)
+    _put(Path(path), content.getbuffer())
+
+
+def _put(path: Path, *parts: bytes | memoryview) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            fill(file)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno is None:
-            raise
         raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk does not say where
     finally:
         with suppress(OSError):  # it must not hide the error; the next start removes what is left
@@ -177,12 +182,7 @@ def save(state: dict[str, Any], path: str | Path, *, run_id: str = "0" * 16, ite
     head = _HEAD.pack(MAGIC, bytes.fromhex(run_id), iteration, len(body))
     digest = hashlib.sha256(body)
     digest.update(head)
-
-    def fill(file: BinaryIO) -> None:
-        file.write(body)
-        file.write(head + digest.digest())
-
-    write(path, fill)
+    _put(Path(path), body, head + digest.digest())
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def load(path: str | Path) -> dict[str, Any]:
             f"{path} is not a snapshot, or is cut short ({len(data)} bytes without a snapshot's tail);"
             " take another, or start afresh."
         )
-    is_damaged = hashlib.sha256(data[:-_DIGEST]).digest() != digest
+    is_damaged = hashlib.sha256(memoryview(data)[:-_DIGEST]).digest() != digest
     if not is_damaged and not head.startswith(MAGIC):
         raise SnapshotError(f"{path} was written by a newer Kusari, in the file format {head[:8]!r}: update Kusari.")
     if is_damaged or _HEAD.unpack(head)[-1] != len(data) - _TAIL:

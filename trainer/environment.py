@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-import trainer
+__version__ = "0.1.0"
 
 FORMAT = 2  # of a run's state; the next one reads this one too
 KEYS = ("run_id", "iteration", "error", "updater", "extensions", "triggers", "stop_trigger", "stop_fired", "random")
@@ -23,7 +23,7 @@ def describe(device: torch.device | None = None) -> dict[str, Any]:
     """
     is_cuda = device is not None and device.type == "cuda"
     return {
-        "kusari": trainer.__version__,
+        "kusari": __version__,
         "torch": str(torch.__version__),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(device) if is_cuda else str(device or "cpu"),
@@ -75,7 +75,7 @@ def upgraded(state: dict[str, Any]) -> dict[str, Any]:
         ValueError: it has format 99 and this Kusari reads 1 to 2: update Kusari.
     """
     number = state.get("format", 1)
-    if number > FORMAT:
+    if not isinstance(number, int) or number > FORMAT:
         raise ValueError(f"it has format {number} and this Kusari reads 1 to {FORMAT}: update Kusari.")
     if missing := [key for key in KEYS if key not in state]:
         raise ValueError(f"it lacks {', '.join(missing)}: no released Kusari wrote it; start afresh.")

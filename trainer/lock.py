@@ -30,7 +30,8 @@ class FolderLock:
     """Keeps other processes' runs out of a folder until it is released, or this process ends, however it ends.
 
     A POSIX record lock on a file in the folder: it belongs to the process, so that data-loading workers which outlive
-    a killed run do not hold it. In the process that holds it, it may be taken again.
+    a killed run do not hold it. In the process that holds it, it may be taken again; but a process that opens and
+    closes the file ``.lock`` by itself, to copy the folder say, gives the lock up: so POSIX wants it.
 
     Args:
         folder: An existing folder.
@@ -40,7 +41,8 @@ class FolderLock:
         OSError: If the folder cannot be written to.
 
     Attributes:
-        is_first: Whether this process did not hold it before.
+        is_first: Whether it keeps others out from now on: not where this process had it already, or where the file
+            system knows no locks.
 
     Example:
         >>> from trainer.lock import FolderLock
@@ -55,8 +57,10 @@ class FolderLock:
     def __init__(self, folder: str | Path) -> None:
         self.path = Path(folder).resolve() / NAME
         file, times = _held.get(self.path, (-1, 0))
-        self.is_first = times == 0
-        _held[self.path] = (_lock(self.path) if self.is_first else file, times + 1)
+        if times == 0:
+            file = _lock(self.path)
+        self.is_first = times == 0 and file >= 0
+        _held[self.path] = (file, times + 1)
         self._is_held = True
 
     def release(self) -> None:
@@ -92,8 +96,9 @@ def _lock(path: Path) -> int:
             )
             return -1
         if _is_at(file, path):  # else its last holder has removed it in between
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            with suppress(OSError):  # of a full disk: who holds it is only a courtesy
+                os.ftruncate(file, 0)
+                os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
             return file
         os.close(file)
 

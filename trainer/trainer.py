@@ -268,7 +268,14 @@ class Trainer:
         self._conclude(stop)
 
     def _take_snapshots(self, due: list[tuple[_Entry, Callable[[Trainer], Any]]]) -> None:
-        """Calls what runs last, each with a note of the others that a kill would leave undone."""
+        """Calls what runs last, each with a note of the others that a kill would leave undone.
+
+        What is still being written since an earlier iteration could not be made up for: it is waited for.
+        """
+        saving = [entry for entry, _ in due if getattr(entry.extension, "saves_run", False)]
+        for other, _ in self._last if saving else ():
+            if saving != [other] and getattr(other.extension, "is_writing", False):
+                other.extension.settle()
         for index, (_, call) in enumerate(due):
             under_way = [entry.name for entry, _ in due[:index] if getattr(entry.extension, "is_writing", False)]
             self._due = under_way + [entry.name for entry, _ in due[index + 1 :]]
@@ -311,7 +318,7 @@ class Trainer:
                     restore(self)
             updater = self.updater
             self.start = {"iteration": (updater.iteration, 1), "epoch": epoch_progress(updater), "time": self._elapsed}
-            for entry in entries:
+            for entry in sorted(entries, key=lambda entry: -entry.priority):
                 if initialize := entry.hook("initialize"):
                     initialize(self)
                 if finalize := entry.hook("finalize"):
@@ -326,7 +333,7 @@ class Trainer:
             if self._random is not None:  # only now: what was initialized may have drawn
                 random.restore(self._random)
                 self._random = None
-            if self.resumed_from and self.resumed_from.resolve().parent == Path(self.out).resolve():
+            if self.is_resumed_in_place:
                 self._take_missed_snapshots()
             stop = self._should_stop(resumed=not self.is_before_training)
         except BaseException as error:
@@ -339,6 +346,8 @@ class Trainer:
         due, self._due = self._due, []
         try:
             self._take_snapshots([(entry, call) for entry, call in self._last if entry.name in due])
+        except OSError:
+            raise
         except Exception as error:  # a file name, say, that is made of an observation, which is no more
             missed = f"{', '.join(due)}: what was due in iteration {self.updater.iteration} could not be made up for"
             warnings.warn(f"{missed} ({error!r}).", stacklevel=4)
@@ -410,6 +419,11 @@ class Trainer:
     def is_before_training(self) -> bool:
         """Whether no update was done yet, in this process or before a resume."""
         return bool(self.updater.iteration == 0)
+
+    @property
+    def is_resumed_in_place(self) -> bool:
+        """Whether the snapshot that was loaded lies in ``out``, with the other files of the run."""
+        return self.resumed_from is not None and self.resumed_from.resolve().parent == Path(self.out).resolve()
 
     @property
     def elapsed_time(self) -> float:

@@ -165,7 +165,7 @@ PLACES = {
     "the folder is flushed": Place("fsync", "/run$", "after", 6),
     "an old snapshot is about to be deleted": Place("unlink", "/snapshot_iter_2$"),
     "an old snapshot is deleted": Place("unlink", "/snapshot_iter_2$", "after"),
-    "half of the weights are written": Place("write", r"\.weights_6\.", "half", 3),
+    "half of the weights are written": Place("write", r"\.weights_6\.", "half"),
     "the weights are renamed": Place("replace", "/weights_6$", "after"),
     "old weights are deleted": Place("unlink", "/weights_3$", "after"),
     "half of the best snapshot is written": Place("write", r"\.best_6\.", "half"),

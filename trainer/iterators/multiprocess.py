@@ -94,7 +94,7 @@ class MultiprocessIterator(SerialIterator):
             if isinstance(fetched, BadSampleError):
                 raise fetched
         except BaseException:
-            self.finalize()  # a worker may be dead: new ones fetch this batch at the next call
+            self._end_workers()  # one may be dead: new ones fetch this batch at the next call
             raise
         batch, skips = fetched
         return (batch if self.collate_fn is None else as_tuple(batch)), skips, after
@@ -132,7 +132,10 @@ class MultiprocessIterator(SerialIterator):
 
     def finalize(self) -> None:
         """Ends the workers; the next batch, if there is one, starts new ones."""
+        self._end_workers()
         super().finalize()
+
+    def _end_workers(self) -> None:
         self._batches = self._loader = None
 
 
