@@ -59,7 +59,8 @@ class FailOnNonNumber(Extension):
         ]
         raise RuntimeError(
             f"iteration {trainer.updater.iteration}: {', '.join(found)}; training has diverged. Resume from an"
-            " earlier snapshot with a lower learning rate, clipped gradients or precision='fp32'."
+            " earlier snapshot with clipped gradients or precision='fp32', or with a lower learning rate, which is set"
+            " in optimizer.param_groups after trainer.resume(path)."
         )
 
 

@@ -62,6 +62,13 @@ class LogFile:
         self._size += len(new)
         self._hash.update(new)
 
+    def is_there(self) -> bool:
+        """Whether the file still stands under its name: somebody may have deleted it."""
+        try:
+            return self._file < 0 or os.path.samestat(os.fstat(self._file), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
     def _open(self) -> None:
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         self.in_use.add(self.path)
@@ -104,20 +111,23 @@ def head(path: Path, size: int) -> bytes | None:
         return file.read(size)
 
 
-def put_aside(path: Path) -> None:
-    """Keeps what is in a log that is about to be written anew, as .old, or .old2 and so on where there is one.
+def put_aside(path: Path) -> bool:
+    """Tells whether there is a log that is about to be written anew; keeps it as .old, or .old2 and so on.
 
     Example:
         >>> from extensions.log_file import put_aside
         >>> (tmp / "log").write_text("[]")
         2
         >>> put_aside(tmp / "log")
+        True
         >>> [path.name for path in tmp.iterdir()]
         ['log.old']
     """
-    if path.is_file() and path.stat().st_size > 0:
+    is_there = path.is_file() and path.stat().st_size > 0
+    if is_there:
         names = (f"{path.name}.old{number if number > 1 else ''}" for number in itertools.count(1))
         path.rename(next(free for name in names if not (free := path.with_name(name)).exists()))
+    return is_there
 
 
 def _finite(entry: Any) -> Any:

@@ -75,7 +75,7 @@ class LogReport(Extension):
         self._summary = DictSummary()
         if self._filename is not None:
             name = self._filename.format(**entry)
-            if name == self._file.name:
+            if name == self._file.name and self._file.is_there():
                 self._file.append([entry])
             else:
                 if trainer.resumed_from is None:
@@ -101,14 +101,15 @@ class LogReport(Extension):
                     {key: float("nan") if value is None else value for key, value in entry.items()}
                     for entry in json.loads(body + END)
                 ]
+                if candidate != path:
+                    put_aside(path)  # another run's
                 self._file.open(Path(trainer.out), saved["name"], body)
                 return
-        put_aside(path)  # nothing is lost: perhaps somebody has only formatted it anew
-        warnings.warn(
-            f"{candidates[-1]} is missing or is not the log that the snapshot was made with: the log goes on without"
-            " the entries before the resume; what there was is kept as .old.",
-            stacklevel=2,
-        )
+        told = f"{candidates[-1]} is missing or is not the log that the snapshot was made with: the log goes on without"
+        told += " the entries before the resume"
+        if put_aside(path):  # nothing is lost: perhaps somebody has only formatted it anew
+            told += "; what there was is kept as .old"
+        warnings.warn(f"{told}.", stacklevel=2)
 
     def finalize(self) -> None:
         """Closes the file."""

@@ -97,7 +97,8 @@ class _Snapshot(Extension):
 
     def restore(self, trainer: Trainer) -> None:
         """With ``autoload``, loads the newest good file; those that are not are named and passed over."""
-        if not self._autoload or not Path(trainer.out).is_dir():
+        folder = (Path(trainer.out) / str(self._filename)).parent
+        if not self._autoload or not folder.is_dir():
             return
         if not trainer.is_before_training:
             if self._target is not None and not self._has_started:
@@ -105,7 +106,7 @@ class _Snapshot(Extension):
                     f"{self.name}: no autoload, for the run was resumed by name; load its file too.", stacklevel=2
                 )
             return
-        for path in self._candidates(Path(trainer.out)):
+        for path in self._candidates(folder):
             try:
                 self._load(trainer, path)
             except SnapshotError as error:
@@ -174,7 +175,7 @@ class _RunSnapshot(_Snapshot):
     def _candidates(self, folder: Path) -> list[Path]:
         """Snapshots by run and iteration; first of all, to be named, what has lost its tail."""
         whole = [file.path for file in checkpoint.find(folder)]
-        return [path for path in matching(folder, str(self._filename)) if path not in whole] + whole
+        return [path for path in matching(folder, Path(str(self._filename)).name) if path not in whole] + whole
 
 
 class _ObjectSnapshot(_Snapshot):
@@ -185,7 +186,7 @@ class _ObjectSnapshot(_Snapshot):
         self._target.load_state_dict(checkpoint.load_weights(path))
 
     def _candidates(self, folder: Path) -> list[Path]:
-        return matching(folder, str(self._filename))
+        return matching(folder, Path(str(self._filename)).name)
 
 
 def snapshot(

@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class SnapshotFiles:
             self._jobs.pop(0)
             try:
                 if isinstance(job, Future):
-                    job.result()
+                    _wait_for(job, folder / name)
                 self._clear_up(name, folder)
             except BaseException as error:
                 if name in self.kept and not (folder / name).exists():
@@ -110,6 +110,14 @@ class SnapshotFiles:
         finally:
             if self._jobs:
                 self.finalize()
+
+
+def _wait_for(job: Future[Any], path: Path) -> None:
+    try:
+        job.result()
+    except BrokenExecutor:
+        told = f"{path}: the process that was writing it has died (the system kills what takes too much memory)"
+        raise OSError(told) from None
 
 
 def matching(folder: Path, filename: str) -> list[Path]:

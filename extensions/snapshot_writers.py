@@ -14,7 +14,7 @@ import os
 import pickle
 import signal
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +86,14 @@ class ThreadWriter(SimpleWriter):
             checkpoint.check(target)  # now, where the error belongs
         if self.waits and self._last is not None:
             wait([self._last])
+        path = Path(outdir) / filename
         if self._executor is None:
             self._executor = self._start()
-        self._last = self._submit(self._executor, target, Path(outdir) / filename)
+        try:
+            self._last = self._submit(self._executor, target, path)
+        except BrokenExecutor:  # its process has died; that is told of the file that it was writing
+            self._executor = self._start()
+            self._last = self._submit(self._executor, target, path)
         return self._last
 
     def _start(self) -> Executor:
@@ -168,7 +173,9 @@ def _write(state: Any, path: Path, savefun: SaveFunction | None) -> None:
     if savefun is not None:
         checkpoint.write(path, lambda file: savefun(state, file))
     elif "run_id" in state:
-        checkpoint.save(state, path, run_id=state["run_id"], iteration=state["iteration"])
+        checkpoint.save(
+            state, path, run_id=state["run_id"], iteration=state["iteration"], branch=state.get("branch", 0)
+        )
     else:
         checkpoint.check(state)
         checkpoint.write(path, lambda file: torch.save(state, file))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+from extensions.snapshot_writers import SimpleWriter
 from trainer import Extension, Trainer, checkpoint
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: "try again later"; no signal and no error of Python's ends with it
@@ -73,9 +75,10 @@ class StopOnSignal(Extension):
         if not self._received:
             return
         path = checkpoint.free_path(Path(trainer.out) / self.filename, trainer.run_id)
-        checkpoint.save(trainer.state_dict(), path, run_id=trainer.run_id, iteration=trainer.updater.iteration)
+        SimpleWriter()(path.name, path.parent, trainer.state_dict())
         name = signal.Signals(self._received[0]).name
         self._has_stopped = True
+        atexit.register(_ignore_signals)  # the interpreter takes its time to end
         print(
             f"Stopped by {name} after iteration {trainer.updater.iteration}. The run is saved in {path}: {self.advice}",
             file=sys.stderr,
@@ -92,3 +95,8 @@ class StopOnSignal(Extension):
             self._received and not self._has_stopped
         ):  # after the last iteration, or in one that failed: the run ends in any case
             print(f"{signal.Signals(self._received[0]).name} came when the run was ending.", file=sys.stderr)
+
+
+def _ignore_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -68,7 +68,7 @@ SAMPLE: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 0.0007, "image_si
 # What a resumed run keeps: its state, or what it has learnt, would not fit another value.
 FIXED = ("model", "pretrained", "weights", "freeze", "lr", "trunk_lr_scale", "split", "seed", "scale", "image_size")
 # What it may change, so that it is no longer the run that it would have been: it is warned of.
-TOLD = ("precision", "deterministic", "on_bad_sample")  # and the batch size, which the iterator knows
+TOLD = ("deterministic", "on_bad_sample")  # and batch size and precision, which iterator and updater know
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -310,6 +310,8 @@ def load_weights(model: nn.Module, path: str) -> None:
     weights = checkpoint.load_weights(path)
     if "updater" in weights:
         raise ValueError(f"{path} is the snapshot of a run; give the weights beside it, a model_epoch file.")
+    if other := [str(key) for key, value in weights.items() if not isinstance(value, torch.Tensor)]:
+        raise ValueError(f"{path} is no file of weights: {', '.join(other[:5])} is no tensor; give a state_dict.")
     mine, head = model.state_dict(), _head_names(model)
     other = [key for key in weights if key in mine and weights[key].shape != mine[key].shape]
     replaced = [key for key in other if any(key.startswith(name + ".") for name in head)]

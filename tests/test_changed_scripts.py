@@ -2,6 +2,7 @@
 
 import warnings
 
+import helpers
 import numpy as np
 import pytest
 import torch
@@ -170,7 +171,8 @@ def test_a_learning_rate_that_the_script_changed_is_overruled_with_a_warning_at_
         with pytest.warns(UserWarning) as told:
             resumed.resume(saved)
         texts = sorted(str(warning.message) for warning in told)
-        ends = "the run goes on with what the snapshot holds."
+        ends = "the run goes on with what the snapshot holds; set it"
+        ends += " in optimizer.param_groups after trainer.resume(path) to change it."
         assert texts == [
             f"optimizer 'main', group 0: the script asks for lr 0.5, and the snapshot's run for 0.1: {ends}",
             f"optimizer 'main', group 0: the script asks for momentum 0.9, and the snapshot's run for 0: {ends}",
@@ -199,3 +201,16 @@ def test_a_snapshot_of_before_is_loaded_without_a_word(tmp_path, saved):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make_run(tmp_path).resume(saved)
+
+
+def test_accumulation_clipping_and_precision_that_the_script_changed_are_warned_of(tmp_path):
+    first = helpers.make_run(tmp_path)
+    second = helpers.make_run(tmp_path, accumulate=2, clip_norm=1.0, precision="bf16")
+    with pytest.warns(UserWarning) as told:
+        second.load_state_dict(first.state_dict())
+    expected = [
+        "the snapshot was made with accumulate 1 and the script asks for 2",
+        "the snapshot was made with clip_norm None and the script asks for 1.0",
+        "the snapshot was made with precision fp32 and the script asks for bf16",
+    ]
+    assert [text.split(":")[0] for text in sorted(str(warning.message) for warning in told)] == expected

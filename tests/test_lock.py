@@ -1,12 +1,13 @@
 """One run at a time in a folder: real processes, some of them killed."""
 
 import os
+import shutil
 import signal
 import time
 
 import pytest
 from helpers import Augmented, make_run
-from processes import start
+from processes import call, start
 from torch import nn, optim
 
 import extensions
@@ -45,6 +46,26 @@ def test_a_second_run_in_a_folder_is_refused_and_told_who_is_there(held, tmp_pat
     ):
         run.run()
     assert run.updater.iteration == 0
+
+
+def test_a_run_that_copies_its_own_folder_keeps_others_out(tmp_path):
+    run = make_run(tmp_path / "out")
+    refused = []
+
+    def copy(trainer):
+        shutil.copytree(trainer.out, tmp_path / "copy", dirs_exist_ok=True)
+        refused.append(call(try_to_run, tmp_path / "out"))
+
+    run.extend(copy, name="copy", trigger=(2, "iteration"))
+    run.run()
+    assert refused == [3, 3]
+
+
+def try_to_run(out):
+    try:
+        make_run(out).run()
+    except FolderInUseError:
+        raise SystemExit(3) from None
 
 
 def test_a_killed_run_leaves_the_folder_free(held, tmp_path):
@@ -185,7 +206,7 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
     def refuse(*args):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("trainer.lock.fcntl.lockf", refuse)
+    monkeypatch.setattr("trainer.lock.fcntl.fcntl", refuse)
     run = make_run(tmp_path)
     with pytest.warns(UserWarning, match=r"cannot be locked \(No locks available\): nothing keeps a second run out"):
         run.run()

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import warnings
 
 import pandas as pd
 import pytest
@@ -287,3 +288,31 @@ def test_logs_that_were_there_before_are_kept_and_found_again(tmp_path):
     resumed.resume(tmp_path / "first")
     resumed.run()
     assert [entry["iteration"] for entry in json.loads((tmp_path / "log").read_text())] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_log_that_is_deleted_while_the_run_goes_on_is_written_anew(tmp_path):
+    run = make_run(tmp_path)
+    run.extend(extensions.LogReport(trigger=(1, "iteration")))
+    run.extend(lambda trainer: trainer.updater.iteration == 2 and (tmp_path / "log").unlink(), name="delete")
+    run.run()
+    assert [entry["iteration"] for entry in json.loads((tmp_path / "log").read_text())] == [1, 2, 3, 4]
+
+
+def test_the_log_of_another_run_is_kept_when_an_older_run_goes_on_in_its_folder(tmp_path):
+    def prepare(stop):
+        run = make_run(tmp_path, stop)
+        run.extend(extensions.LogReport(trigger=(1, "iteration")))
+        run.extend(extensions.snapshot(filename="s_{.updater.iteration}"), trigger=(4, "iteration"))
+        return run
+
+    prepare((4, "iteration")).run()
+    second = prepare((4, "iteration"))
+    with pytest.warns(UserWarning, match="another run's and stays"):
+        second.run()
+    for name, stop in (("s_4", 6), (f"s_4-{second.run_id}", 7), ("s_4", 8)):
+        run = prepare((stop, "iteration"))
+        run.resume(tmp_path / name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*another run's and stays")
+            run.run()
+        assert [e["iteration"] for e in json.loads((tmp_path / "log").read_text())] == list(range(1, stop + 1))

@@ -1,10 +1,12 @@
 """Snapshots: what is saved, kept, found again."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -318,3 +320,54 @@ def test_two_failures_in_the_background_under_one_name_are_both_told(tmp_path):
     with pytest.warns(UserWarning, match="no snapshot: .*No space left on device.*training goes on") as told:
         run.run()
     assert len(told) == 2 and files(tmp_path) == []
+
+
+# -- going back to an older snapshot
+
+
+def test_after_going_back_autoload_goes_on_from_what_was_written_since(tmp_path):
+    def prepare(stop, **kwargs):
+        run = make_run(tmp_path, stop)
+        run.extend(extensions.LogReport(trigger=(1, "iteration")))
+        run.extend(extensions.snapshot(**kwargs), trigger=(2, "iteration"))
+        return run
+
+    prepare((10, "iteration")).run()
+    back = prepare((7, "iteration"))
+    back.resume(tmp_path / "snapshot_iter_4")
+    back.run()
+    with warnings.catch_warnings(record=True) as told:
+        again = prepare((12, "iteration"), autoload=True)
+        again.run()
+    assert again.resumed_from.name == "snapshot_iter_6" and told == []
+    assert [entry["iteration"] for entry in json.loads((tmp_path / "log").read_text())] == list(range(1, 13))
+    last = prepare((13, "iteration"), autoload=True)
+    last.run()
+    assert last.resumed_from.name == "snapshot_iter_12"
+
+
+def test_going_on_from_the_newest_by_name_is_no_going_back(tmp_path):
+    for stop in (2, 4, 6):
+        run = make_run(tmp_path, (stop, "iteration"))
+        run.extend(extensions.snapshot(), trigger=(1, "iteration"))
+        if stop > 2:
+            run.resume(tmp_path / f"snapshot_iter_{stop - 2}")
+        run.run()
+    assert [(file.iteration, file.branch) for file in checkpoint.find(tmp_path)] == [(n, 0) for n in range(6, 0, -1)]
+
+
+def test_snapshots_may_stand_in_a_folder_of_their_own(tmp_path):
+    def prepare(stop):
+        run = make_run(tmp_path, stop)
+        run.extend(extensions.LogReport(trigger=(1, "iteration")))
+        run.extend(extensions.snapshot(filename="snaps/it_{.updater.iteration}", n_retains=2, autoload=True))
+        model = run.updater.get_model("main")
+        run.extend(extensions.snapshot_object(model, "weights/w_{.updater.iteration}", n_retains=1, link="last"))
+        return run
+
+    prepare((2, "epoch")).run()
+    run = prepare((4, "epoch"))
+    run.run()
+    assert run.resumed_from == tmp_path / "snaps" / "it_4"
+    assert files(tmp_path / "snaps") == ["it_6", "it_8"] and files(tmp_path / "weights") == ["w_8"]
+    assert len(json.loads((tmp_path / "log").read_text())) == 8

@@ -1,6 +1,7 @@
 """Who writes a snapshot: nothing torn, nothing hidden, nothing kept too long."""
 
 import copy
+import functools
 import os
 import signal
 import subprocess
@@ -128,7 +129,7 @@ def test_a_writing_process_that_is_killed_is_no_hang(tmp_path):
     writer = writers.ProcessWriter(_kill_itself)
     run = make_run(tmp_path)
     run.extend(extensions.snapshot(writer=writer), trigger=(2, "iteration"))
-    with pytest.raises(Exception, match="process pool was terminated abruptly"):
+    with pytest.raises(Exception, match="_4: the process that was writing it has died .the system kills what"):
         run.run(show_loop_exception_msg=False)
 
 
@@ -417,3 +418,19 @@ def test_a_failure_to_save_on_an_error_is_attached_to_the_error(tmp_path, kind):
     with pytest.raises(ZeroDivisionError) as caught:
         run.run(show_loop_exception_msg=False)
     assert "No space left on device" in "".join(caught.value.__notes__)
+
+
+def test_a_run_whose_writing_process_is_killed_goes_on_with_another_if_that_is_asked_for(tmp_path):
+    run = make_run(tmp_path / "out", (4, "epoch"))
+    writer = writers.ProcessWriter(functools.partial(_kill_itself_once, tmp_path / "marker"))
+    run.extend(extensions.snapshot(writer=writer, on_write_error="warn"))
+    with pytest.warns(UserWarning, match="no snapshot: .*_2: the process that was writing it has died .*; those befo"):
+        run.run()
+    assert sorted(path.name for path in (tmp_path / "out").glob("s*")) == [f"snapshot_iter_{n}" for n in (4, 6, 8)]
+
+
+def _kill_itself_once(marker, state, file):
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    torch.save(state, file)

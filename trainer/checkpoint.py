@@ -1,8 +1,8 @@
 """Durable files: written whole or not at all, checksummed, safe to load.
 
-A snapshot is torch's own file format with a tail of 64 bytes: a magic word, the run's id, the iteration, the length
-of what comes before, and the SHA-256 of everything before the digest. ``torch.load(path, weights_only=True)`` reads
-it as it is, for the tail lies behind the archive.
+A snapshot is torch's own file format with a tail of 64 bytes: a magic word, the run's id, iteration and branch, the
+length of what comes before, and the SHA-256 of everything before the digest. ``torch.load(path, weights_only=True)``
+reads it as it is, for the tail lies behind the archive.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 MAGIC = b"KUSARI01"
-_HEAD = struct.Struct("<8s8sQQ")  # magic, run id, iteration, length
+_HEAD = struct.Struct("<8s8sIIQ")  # magic, run id, iteration, branch, length
 _DIGEST = hashlib.sha256().digest_size
 _TAIL = _HEAD.size + _DIGEST
 
@@ -67,6 +67,7 @@ class SnapshotFile:
         path: The file.
         run_id: Of the run that wrote it, 16 hexadecimal digits.
         iteration: Updates done.
+        branch: How many times the run had gone back to an older snapshot while newer ones stayed.
         mtime: When it was written, in seconds since 1970.
 
     Example:
@@ -79,6 +80,7 @@ class SnapshotFile:
     path: Path
     run_id: str
     iteration: int
+    branch: int
     mtime: float
 
 
@@ -106,6 +108,7 @@ def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
 
 def _put(path: Path, *parts: bytes | memoryview) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(temporary, "wb") as file:
             for part in parts:
@@ -157,7 +160,9 @@ def inside(folder: str | Path, name: str) -> Path:
     return Path(folder) / name
 
 
-def save(state: dict[str, Any], path: str | Path, *, run_id: str = "0" * 16, iteration: int = 0) -> None:
+def save(
+    state: dict[str, Any], path: str | Path, *, run_id: str = "0" * 16, iteration: int = 0, branch: int = 0
+) -> None:
     """Writes a snapshot.
 
     Args:
@@ -165,6 +170,7 @@ def save(state: dict[str, Any], path: str | Path, *, run_id: str = "0" * 16, ite
         path: The file.
         run_id: 16 hexadecimal digits.
         iteration: Updates done.
+        branch: How many times the run has gone back to an older snapshot.
 
     Raises:
         TypeError: If the state holds something that could not be loaded back; its path is named.
@@ -179,7 +185,7 @@ def save(state: dict[str, Any], path: str | Path, *, run_id: str = "0" * 16, ite
     buffer = io.BytesIO()
     torch.save(state, buffer)
     body = buffer.getbuffer()
-    head = _HEAD.pack(MAGIC, bytes.fromhex(run_id), iteration, len(body))
+    head = _HEAD.pack(MAGIC, bytes.fromhex(run_id), iteration, branch, len(body))
     digest = hashlib.sha256(body)
     digest.update(head)
     _put(Path(path), body, head + digest.digest())
@@ -256,6 +262,8 @@ def _read(source: Any, path: str | Path, kind: str) -> dict[str, Any]:
 def find(folder: str | Path) -> list[SnapshotFile]:
     """Returns the snapshots directly in a folder, those of the last writing run first, newest iteration first.
 
+    What a run has written since it went back to an older snapshot comes before the newer ones that it left behind.
+
     Only their tails are read: :func:`load` verifies.
 
     Example:
@@ -270,7 +278,7 @@ def find(folder: str | Path) -> list[SnapshotFile]:
     last_write: dict[str, float] = {}
     for file in found:
         last_write[file.run_id] = max(file.mtime, last_write.get(file.run_id, 0.0))
-    return sorted(found, key=lambda f: (last_write[f.run_id], f.run_id, f.iteration, f.mtime), reverse=True)
+    return sorted(found, key=lambda f: (last_write[f.run_id], f.run_id, f.branch, f.iteration, f.mtime), reverse=True)
 
 
 def read_tail(path: str | Path) -> SnapshotFile | None:
@@ -289,11 +297,11 @@ def read_tail(path: str | Path) -> SnapshotFile | None:
             if file.seek(0, os.SEEK_END) < _TAIL:
                 return None
             file.seek(-_TAIL, os.SEEK_END)
-            magic, run_id, iteration, _ = _HEAD.unpack(file.read(_HEAD.size))
+            magic, run_id, iteration, branch, _ = _HEAD.unpack(file.read(_HEAD.size))
             mtime = os.fstat(file.fileno()).st_mtime
     except OSError:  # load() says why, when it is asked for this file
         return None
-    return SnapshotFile(Path(path), run_id.hex(), iteration, mtime) if magic == MAGIC else None
+    return SnapshotFile(Path(path), run_id.hex(), iteration, branch, mtime) if magic == MAGIC else None
 
 
 def free_path(path: str | Path, run_id: str) -> Path:

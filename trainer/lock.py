@@ -6,14 +6,25 @@ import errno
 import fcntl
 import os
 import socket
+import struct
 import warnings
 from contextlib import suppress
 from pathlib import Path
 
 NAME = ".lock"
+_WHOLE_FILE = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock of Linux
 
 _held: dict[Path, tuple[int, int]] = {}  # by this process: file, and how many times
-os.register_at_fork(after_in_child=_held.clear)  # a record lock stays with the process that took it
+
+
+def _forget() -> None:
+    for file, _ in _held.values():
+        if file >= 0:
+            os.close(file)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget)  # a worker that outlives a killed run must not hold its folder
 
 
 class FolderInUseError(RuntimeError):
@@ -29,9 +40,10 @@ class FolderInUseError(RuntimeError):
 class FolderLock:
     """Keeps other processes' runs out of a folder until it is released, or this process ends, however it ends.
 
-    A POSIX record lock on a file in the folder: it belongs to the process, so that data-loading workers which outlive
-    a killed run do not hold it. In the process that holds it, it may be taken again; but a process that opens and
-    closes the file ``.lock`` by itself, to copy the folder say, gives the lock up: so POSIX wants it.
+    A POSIX record lock on a file in the folder, of the kind that belongs to the open file (``F_OFD_SETLK``): the plain
+    kind would be lost when anything in the process opens and closes that file, to copy the folder say. Forked
+    processes close it, so that data-loading workers which outlive a killed run do not hold it. In the process that
+    holds it, it may be taken again.
 
     Args:
         folder: An existing folder.
@@ -82,7 +94,7 @@ def _lock(path: Path) -> int:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.fcntl(file, fcntl.F_OFD_SETLK, _WHOLE_FILE)
         except OSError as error:
             holder = os.read(file, 1000).decode(errors="replace").strip()
             os.close(file)

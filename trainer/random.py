@@ -34,7 +34,8 @@ _seed = 0
 def set_seed(seed: int) -> None:
     """Sets the run's seed: what iterators built with ``seed=None`` use, and the start of the model's stream.
 
-    Call it first in a script, before the model is built. Without it the run's seed is 0.
+    Call it first in a script, before the model is built. Without it the run's seed is 0, and the model's stream
+    begins as Python, NumPy and torch begin it: with other weights in each process.
 
     Args:
         seed: Any integer of 0 to 2**63 - 1.

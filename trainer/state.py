@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -70,3 +71,19 @@ def is_forced() -> bool:
         False
     """
     return _is_forced
+
+
+def warn_of_changes(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Warns of settings that are other than they were when the state was saved; older states may lack some.
+
+    Example:
+        >>> from trainer.state import warn_of_changes
+        >>> warn_of_changes({"batch_size": 8}, {"batch_size": 8, "shuffle": True})
+    """
+    for name in saved.keys() & now.keys():
+        if saved[name] != now[name]:
+            warnings.warn(
+                f"the snapshot was made with {name} {saved[name]} and the script asks for {now[name]}: the run goes on"
+                " with that, but is not the one it would have been.",
+                stacklevel=5,
+            )

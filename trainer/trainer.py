@@ -100,6 +100,7 @@ class Trainer:
         self._entries: dict[str, _Entry] = {}
         self._loop: list[tuple[Callable[[Trainer], bool], Callable[[Trainer], Any]]] = []
         self._last: list[tuple[_Entry, Callable[[Trainer], Any]]] = []
+        self._branch = 0  # how many times the run has gone back
         self._due: list[str] = []  # the snapshots of this iteration, but for the one being taken, that are not whole
         self._closers: list[Callable[[], None]] = []  # of what is running, in the order of its start
         self._phase = "new"  # then "running", then "over", or "closed" if it ended otherwise
@@ -423,7 +424,7 @@ class Trainer:
     @property
     def is_resumed_in_place(self) -> bool:
         """Whether the snapshot that was loaded lies in ``out``, with the other files of the run."""
-        return self.resumed_from is not None and self.resumed_from.resolve().parent == Path(self.out).resolve()
+        return self.resumed_from is not None and self.resumed_from.resolve().is_relative_to(Path(self.out).resolve())
 
     @property
     def elapsed_time(self) -> float:
@@ -452,6 +453,7 @@ class Trainer:
             "stop_trigger": _trigger_state(self.stop_trigger),
             "stop_fired": self._stop_fired,
             "due": self._due,
+            "branch": self._branch,
             "elapsed_time": self._elapsed if self._phase == "new" else self.elapsed_time,
             "random": random.capture(),
             "environment": environment.describe(getattr(self.updater, "device", None)),
@@ -487,6 +489,7 @@ class Trainer:
         self.run_id = state["run_id"]
         self._stop_fired = state["stop_fired"]
         self._due = state["due"]
+        self._branch = state["branch"]
         self._elapsed = state["elapsed_time"]
         self._random = state["random"]
         random.restore(self._random)
@@ -524,6 +527,10 @@ class Trainer:
         except (ValueError, RuntimeError) as error:
             kind = ValueError if isinstance(error, ValueError) else RuntimeError
             raise kind(f"{path} does not fit this run: {error}") from error
+        if self.is_resumed_in_place and not only_whole:  # else what is newer is damaged, or half of an iteration
+            others = [file for file in checkpoint.find(self.resumed_from.parent) if file.run_id == self.run_id]
+            if any((file.branch, file.iteration) > (self._branch, state["iteration"]) for file in others):
+                self._branch = max(file.branch for file in others) + 1
 
 
 def _refuse_mistakes(extension: Any) -> None:

@@ -260,7 +260,7 @@ DIED = r"DataLoader worker .*(killed by signal|exited unexpectedly)|process that
     [
         (Place("fetch", "training", "before", 20), DIED),
         (Place("fetch", "validation", "before", 10), DIED),
-        (Place("write", r"\.snapshot_iter_6\.", "half"), "process pool was terminated abruptly"),
+        (Place("write", r"\.snapshot_iter_6\.", "half"), "the process that was writing it has died"),
     ],
 )
 def test_a_run_whose_worker_is_killed_ends_with_an_error_that_says_so(tmp_path, uninterrupted, place, message):

@@ -14,7 +14,7 @@ import torch
 from trainer import checkpoint, random
 from trainer.checks import at_least
 from trainer.iterators.samples import MOST_TRIED, Key, Samples, Spares
-from trainer.state import is_forced
+from trainer.state import is_forced, warn_of_changes
 
 OrderSampler = Callable[[Any, int], Any]  # (current order, current position) -> new order
 
@@ -313,13 +313,7 @@ class SerialIterator:
         if state["seed"] != self.seed:
             random.warn_of_seed(state["seed"], self.seed)
             self._samples.seed = state["seed"]
-        for name, now in (("batch_size", self.batch_size), ("shuffle", self._shuffle)):
-            if state.get(name, now) != now:  # missing in older snapshots
-                warnings.warn(
-                    f"the snapshot was made with {name} {state[name]} and the script asks for {now}: the run goes on"
-                    " with that, but is not the one it would have been.",
-                    stacklevel=4,
-                )
+        warn_of_changes(state, {"batch_size": self.batch_size, "shuffle": self._shuffle})
         self.bad_samples, self._listed = list(state.get("bad_samples", [])), 0
         epoch, (previous_epoch, previous_position) = state["epoch"], state["previous"]
         if is_other:

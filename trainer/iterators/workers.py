@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import resource_tracker
 from typing import Any
 
 from torch._C import _remove_worker_pids, _set_worker_pids
@@ -33,6 +34,8 @@ class Workers:
     def __init__(self, loader: DataLoader[Any]) -> None:
         self._batches: Any = loader._iterator  # persistent workers, if they were started before
         given = loader.worker_init_fn
+        if loader.multiprocessing_context is None or loader.multiprocessing_context.get_start_method() != "fork":
+            resource_tracker.ensure_running()  # its start would unblock the signals
         loader.worker_init_fn = partial(_begin, given)
         try:
             with _blocked_signals():

@@ -17,6 +17,7 @@ from trainer.convert import concat_examples, count_samples, device_of
 from trainer.iterators import as_iterator
 from trainer.precision import autocast
 from trainer.reporter import Observation, averaged, is_reporting, report, report_scope
+from trainer.state import warn_of_changes
 from trainer.triggers import epoch_progress
 
 
@@ -274,6 +275,7 @@ class StandardUpdater:
             "optimizer": {name: part.state_dict() for name, part in self._optimizers.items()},
             "kinds": {name: type(part).__name__ for name, part in self._optimizers.items()},
             "asked": self._asked,
+            "settings": self._settings(),
             "before": self._before,
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
@@ -304,6 +306,10 @@ class StandardUpdater:
             self.scaler.load_state_dict(state["scaler"])
         self.iteration, self._before = state["iteration"], state["before"]
         self._keep_asked(state.get("asked", self._asked))  # missing in older snapshots
+        warn_of_changes(state.get("settings", {}), self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("accumulate", "clip_norm", "clip_value", "precision")}
 
     def _keep_asked(self, saved: dict[str, list[dict[str, Any]]]) -> None:
         """Warns where the script asks an optimizer for something else than it did when the run began."""
@@ -313,7 +319,8 @@ class StandardUpdater:
                     if before[key] != now[key]:
                         warnings.warn(
                             f"optimizer {name!r}, group {number}: the script asks for {key} {now[key]}, and the"
-                            f" snapshot's run for {before[key]}: the run goes on with what the snapshot holds.",
+                            f" snapshot's run for {before[key]}: the run goes on with what the snapshot holds; set it"
+                            " in optimizer.param_groups after trainer.resume(path) to change it.",
                             stacklevel=4,
                         )
         self._asked = saved
