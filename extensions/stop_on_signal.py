@@ -87,10 +87,11 @@ class StopOnSignal(Extension):
         raise SystemExit(EXIT_CODE)
 
     def finalize(self) -> None:
-        """Gives the signals back."""
+        """Gives the signals back; after a stop only SIGINT, for the others would end what is left of the process."""
         before, self._before = self._before, {}
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if number == signal.SIGINT or not self._has_stopped:
+                signal.signal(number, handler)
         if (
             self._received and not self._has_stopped
         ):  # after the last iteration, or in one that failed: the run ends in any case

@@ -1,6 +1,7 @@
 """Fixtures: every test starts from the same seed, and may have a run in a folder of its own."""
 
 import os
+import signal
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # plots go to files: no screen is needed
 
@@ -15,9 +16,12 @@ from recipes import drawn_products
 @pytest.fixture(autouse=True)
 def seeded():
     threads = torch.get_num_threads()
+    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGUSR1)]
     trainer.random.set_seed(0)
     yield
     torch.set_num_threads(threads)
+    for number, handler in handlers:  # a run that was stopped keeps them
+        signal.signal(number, handler)
 
 
 @pytest.fixture

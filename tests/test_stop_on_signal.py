@@ -128,6 +128,15 @@ def test_what_handled_the_signals_before_handles_them_again_afterwards(tmp_path)
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
+def test_what_comes_after_the_stop_does_not_change_the_exit_code(tmp_path):
+    process = begin(tmp_path, 2)
+    while process.is_alive():
+        os.killpg(process.pid, signal.SIGTERM)
+        time.sleep(0.01)
+    assert end(process) == 75, (tmp_path / "printed").read_text()
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_the_extensions_are_finalized_and_the_others_snapshots_taken_first(tmp_path):
     run, calls = make_run(tmp_path), []
     run.extend(extensions.StopOnSignal())
