@@ -98,7 +98,7 @@ def test_the_signals_of_a_job_leave_the_workers_and_the_batches_alone(tmp_path, 
     succeeds(tmp_path, fetch_under_signals, make)
 
 
-def start_under_signals(make):
+def start_under_signals(make, times=10):
     stop = threading.Event()
 
     def storm():
@@ -109,7 +109,7 @@ def start_under_signals(make):
     thread = threading.Thread(target=storm)
     thread.start()
     try:
-        for _ in range(10):
+        for _ in range(times):
             iterator = make()
             next(iterator)
             iterator.finalize()
@@ -121,6 +121,14 @@ def start_under_signals(make):
 @pytest.mark.parametrize("make", [multiprocess, loader])
 def test_no_signal_finds_a_worker_unprepared_at_its_start(tmp_path, make):
     succeeds(tmp_path, start_under_signals, make)
+
+
+def spawned():
+    return loader(multiprocessing_context="spawn")
+
+
+def test_no_signal_finds_a_spawned_worker_unprepared_at_its_start(tmp_path):
+    succeeds(tmp_path, start_under_signals, spawned, 1)
 
 
 class Programs(torch.utils.data.Dataset):

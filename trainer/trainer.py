@@ -334,8 +334,7 @@ class Trainer:
             if self._random is not None:  # only now: what was initialized may have drawn
                 random.restore(self._random)
                 self._random = None
-            if self.is_resumed_in_place:
-                self._take_missed_snapshots()
+            self._take_missed_snapshots()
             stop = self._should_stop(resumed=not self.is_before_training)
         except BaseException as error:
             self._close_after(error)
@@ -344,7 +343,7 @@ class Trainer:
 
     def _take_missed_snapshots(self) -> None:
         """Takes those of the loaded iteration that a kill may have come before."""
-        due, self._due = self._due, []
+        due, self._due = self._due if self.is_resumed_in_place else [], []
         try:
             self._take_snapshots([(entry, call) for entry, call in self._last if entry.name in due])
         except OSError:
