@@ -127,8 +127,22 @@ def spawned():
     return loader(multiprocessing_context="spawn")
 
 
-def test_no_signal_finds_a_spawned_worker_unprepared_at_its_start(tmp_path):
-    succeeds(tmp_path, start_under_signals, spawned, 1)
+def test_no_signal_finds_a_spawned_worker_unprepared_at_its_start():
+    done = script("import test_workers as t; t._prepared(t.start_under_signals, t.spawned, 1)")
+    assert done.returncode == 0, done.stderr
+
+
+def script(code):
+    """Runs a script in an interpreter of its own, in a group of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        cwd=os.path.dirname(__file__),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+    )
 
 
 class Programs(torch.utils.data.Dataset):
@@ -214,18 +228,10 @@ class Stuck(torch.utils.data.Dataset):
 
 @pytest.mark.parametrize("dataset", ["range(8)", "test_workers.Stuck()"])
 def test_a_script_that_does_not_finalize_ends(dataset):
-    code = (
+    done = script(
         "import test_workers; from trainer.iterators import MultiprocessIterator\n"
         f"iterator = MultiprocessIterator({dataset}, 4, shuffle=False, n_processes=2)\n"
         "print(next(iterator).tolist())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        cwd=os.path.dirname(__file__),
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 2, 3]\n", "")
 

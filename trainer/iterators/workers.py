@@ -34,11 +34,12 @@ class Workers:
     def __init__(self, loader: DataLoader[Any]) -> None:
         self._batches: Any = loader._iterator  # persistent workers, if they were started before
         given = loader.worker_init_fn
-        if loader.multiprocessing_context is None or loader.multiprocessing_context.get_start_method() != "fork":
-            resource_tracker.ensure_running()  # its start would unblock the signals
         loader.worker_init_fn = partial(_begin, given)
         try:
             with _blocked_signals():
+                if (loader.multiprocessing_context or multiprocessing).get_start_method() != "fork":
+                    resource_tracker.ensure_running()  # now, for its start unblocks signals
+                    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
                 self._attentively(lambda: self._start(loader))
         finally:
             loader.worker_init_fn = given
