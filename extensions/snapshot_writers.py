@@ -173,9 +173,7 @@ def _write(state: Any, path: Path, savefun: SaveFunction | None) -> None:
     if savefun is not None:
         checkpoint.write(path, lambda file: savefun(state, file))
     elif "run_id" in state:
-        checkpoint.save(
-            state, path, run_id=state["run_id"], iteration=state["iteration"], branch=state.get("branch", 0)
-        )
+        checkpoint.save(state, path, run_id=state["run_id"], iteration=state["iteration"])
     else:
         checkpoint.check(state)
         checkpoint.write(path, lambda file: torch.save(state, file))

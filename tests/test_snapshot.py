@@ -353,7 +353,9 @@ def test_going_on_from_the_newest_by_name_is_no_going_back(tmp_path):
         if stop > 2:
             run.resume(tmp_path / f"snapshot_iter_{stop - 2}")
         run.run()
-    assert [(file.iteration, file.branch) for file in checkpoint.find(tmp_path)] == [(n, 0) for n in range(6, 0, -1)]
+    assert [(file.iteration, file.run_id) for file in checkpoint.find(tmp_path)] == [
+        (iteration, run.run_id) for iteration in range(6, 0, -1)
+    ]
 
 
 def test_snapshots_may_stand_in_a_folder_of_their_own(tmp_path):

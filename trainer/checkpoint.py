@@ -1,8 +1,11 @@
 """Durable files: written whole or not at all, checksummed, safe to load.
 
-A snapshot is torch's own file format with a tail of 64 bytes: a magic word, the run's id, iteration and branch, the
-length of what comes before, and the SHA-256 of everything before the digest. ``torch.load(path, weights_only=True)``
-reads it as it is, for the tail lies behind the archive.
+A snapshot is torch's own file format with a tail of 64 bytes: a magic word, the run's id, the iteration, the length
+of what comes before, and the SHA-256 of everything before the digest. ``torch.load(path, weights_only=True)`` reads
+it as it is, for the tail lies behind the archive.
+
+A run's id is 16 hexadecimal digits. The last four count how often the run has gone back to an older snapshot while
+newer ones stayed: they are its branch.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import torch
 __all__ = [
     "SnapshotError",
     "SnapshotFile",
+    "branched",
     "check",
     "find",
     "free_path",
@@ -38,7 +42,7 @@ __all__ = [
 ]
 
 MAGIC = b"KUSARI01"
-_HEAD = struct.Struct("<8s8sIIQ")  # magic, run id, iteration, branch, length
+_HEAD = struct.Struct("<8s8sQQ")  # magic, run id, iteration, length
 _DIGEST = hashlib.sha256().digest_size
 _TAIL = _HEAD.size + _DIGEST
 
@@ -67,7 +71,6 @@ class SnapshotFile:
         path: The file.
         run_id: Of the run that wrote it, 16 hexadecimal digits.
         iteration: Updates done.
-        branch: How many times the run had gone back to an older snapshot while newer ones stayed.
         mtime: When it was written, in seconds since 1970.
 
     Example:
@@ -80,7 +83,6 @@ class SnapshotFile:
     path: Path
     run_id: str
     iteration: int
-    branch: int
     mtime: float
 
 
@@ -160,9 +162,7 @@ def inside(folder: str | Path, name: str) -> Path:
     return Path(folder) / name
 
 
-def save(
-    state: dict[str, Any], path: str | Path, *, run_id: str = "0" * 16, iteration: int = 0, branch: int = 0
-) -> None:
+def save(state: dict[str, Any], path: str | Path, *, run_id: str = "0" * 16, iteration: int = 0) -> None:
     """Writes a snapshot.
 
     Args:
@@ -170,7 +170,6 @@ def save(
         path: The file.
         run_id: 16 hexadecimal digits.
         iteration: Updates done.
-        branch: How many times the run has gone back to an older snapshot.
 
     Raises:
         TypeError: If the state holds something that could not be loaded back; its path is named.
@@ -185,7 +184,7 @@ def save(
     buffer = io.BytesIO()
     torch.save(state, buffer)
     body = buffer.getbuffer()
-    head = _HEAD.pack(MAGIC, bytes.fromhex(run_id), iteration, branch, len(body))
+    head = _HEAD.pack(MAGIC, bytes.fromhex(run_id), iteration, len(body))
     digest = hashlib.sha256(body)
     digest.update(head)
     _put(Path(path), body, head + digest.digest())
@@ -277,8 +276,8 @@ def find(folder: str | Path) -> list[SnapshotFile]:
     found = [file for path in paths if (file := read_tail(path)) is not None]  # a link is no second snapshot
     last_write: dict[str, float] = {}
     for file in found:
-        last_write[file.run_id] = max(file.mtime, last_write.get(file.run_id, 0.0))
-    return sorted(found, key=lambda f: (last_write[f.run_id], f.run_id, f.branch, f.iteration, f.mtime), reverse=True)
+        last_write[file.run_id[:12]] = max(file.mtime, last_write.get(file.run_id[:12], 0.0))
+    return sorted(found, key=lambda f: (last_write[f.run_id[:12]], f.run_id, f.iteration, f.mtime), reverse=True)
 
 
 def read_tail(path: str | Path) -> SnapshotFile | None:
@@ -297,11 +296,11 @@ def read_tail(path: str | Path) -> SnapshotFile | None:
             if file.seek(0, os.SEEK_END) < _TAIL:
                 return None
             file.seek(-_TAIL, os.SEEK_END)
-            magic, run_id, iteration, branch, _ = _HEAD.unpack(file.read(_HEAD.size))
+            magic, run_id, iteration, _ = _HEAD.unpack(file.read(_HEAD.size))
             mtime = os.fstat(file.fileno()).st_mtime
     except OSError:  # load() says why, when it is asked for this file
         return None
-    return SnapshotFile(Path(path), run_id.hex(), iteration, branch, mtime) if magic == MAGIC else None
+    return SnapshotFile(Path(path), run_id.hex(), iteration, mtime) if magic == MAGIC else None
 
 
 def free_path(path: str | Path, run_id: str) -> Path:
@@ -309,13 +308,30 @@ def free_path(path: str | Path, run_id: str) -> Path:
 
     Example:
         >>> from trainer import checkpoint
-        >>> checkpoint.save({}, tmp / "snapshot", run_id="00000000000000aa")
-        >>> checkpoint.free_path(tmp / "snapshot", "00000000000000bb").name
-        'snapshot-00000000000000bb'
+        >>> checkpoint.save({}, tmp / "snapshot", run_id="aaaaaaaaaaaa0000")
+        >>> checkpoint.free_path(tmp / "snapshot", "bbbbbbbbbbbb0000").name
+        'snapshot-bbbbbbbbbbbb0000'
     """
     path = Path(path)
     there = read_tail(path)
-    return path if there is None or there.run_id == run_id else path.with_name(f"{path.name}-{run_id}")
+    return path if there is None or there.run_id[:12] == run_id[:12] else path.with_name(f"{path.name}-{run_id}")
+
+
+def branched(run_id: str, iteration: int, folder: str | Path) -> str:
+    """Returns the id with which a run goes on from an iteration: another branch's if there are newer snapshots of it.
+
+    Example:
+        >>> from trainer import checkpoint
+        >>> for iteration in (1, 2):
+        ...     checkpoint.save({}, tmp / f"snapshot_{iteration}", run_id="0123456789ab0000", iteration=iteration)
+        >>> checkpoint.branched("0123456789ab0000", 2, tmp), checkpoint.branched("0123456789ab0000", 1, tmp)
+        ('0123456789ab0000', '0123456789ab0001')
+    """
+    own = [(file.run_id, file.iteration) for file in find(folder) if file.run_id[:12] == run_id[:12]]
+    newest, _ = max(own, default=(run_id, iteration))
+    if not any(other > (run_id, iteration) for other in own):
+        return run_id
+    return f"{newest[:12]}{min(int(newest[12:], 16) + 1, 0xFFFF):04x}"
 
 
 def check(state: Any, path: str = "") -> None:

@@ -80,5 +80,5 @@ def upgraded(state: dict[str, Any]) -> dict[str, Any]:
     if missing := [key for key in KEYS if key not in state]:
         raise ValueError(f"it lacks {', '.join(missing)}: no released Kusari wrote it; start afresh.")
     if number == 1:  # knew nothing of the machine but its threads
-        state = state | {"format": 2, "environment": {"threads": state["threads"]}, "args": {}, "due": [], "branch": 0}
+        state = state | {"format": 2, "environment": {"threads": state["threads"]}, "args": {}, "due": []}
     return state

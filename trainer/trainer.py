@@ -62,7 +62,8 @@ class Trainer:
         reporter: What ``report`` reports to during an iteration.
         args: What the run was asked for and its results depend on, plain values by name: a script may put its own in.
             They are kept in the snapshots; a resume with others is warned of.
-        run_id: Names the run in its snapshots: drawn at a fresh start, kept by a resumed run.
+        run_id: Names the run in its snapshots: drawn at a fresh start, kept by a resumed run; the last four digits
+            count how often it has gone back to an older snapshot.
         resumed_from: The snapshot file that was loaded, or None.
         start: Where this process began: ``"iteration"`` and ``"epoch"`` as a fraction's two integers, ``"time"`` in
             seconds. A trigger that is new to a resumed run counts from there.
@@ -93,14 +94,13 @@ class Trainer:
         self.reporter = Reporter()
         self._register_models()
         self.args: dict[str, Any] = {}
-        self.run_id = secrets.token_hex(8)
+        self.run_id = secrets.token_hex(6) + "0000"
         self.resumed_from: Path | None = None
         self.start: dict[str, Any] = {}
 
         self._entries: dict[str, _Entry] = {}
         self._loop: list[tuple[Callable[[Trainer], bool], Callable[[Trainer], Any]]] = []
         self._last: list[tuple[_Entry, Callable[[Trainer], Any]]] = []
-        self._branch = 0  # how many times the run has gone back
         self._due: list[str] = []  # the snapshots of this iteration, but for the one being taken, that are not whole
         self._closers: list[Callable[[], None]] = []  # of what is running, in the order of its start
         self._phase = "new"  # then "running", then "over", or "closed" if it ended otherwise
@@ -452,7 +452,6 @@ class Trainer:
             "stop_trigger": _trigger_state(self.stop_trigger),
             "stop_fired": self._stop_fired,
             "due": self._due,
-            "branch": self._branch,
             "elapsed_time": self._elapsed if self._phase == "new" else self.elapsed_time,
             "random": random.capture(),
             "environment": environment.describe(getattr(self.updater, "device", None)),
@@ -488,7 +487,6 @@ class Trainer:
         self.run_id = state["run_id"]
         self._stop_fired = state["stop_fired"]
         self._due = state["due"]
-        self._branch = state["branch"]
         self._elapsed = state["elapsed_time"]
         self._random = state["random"]
         random.restore(self._random)
@@ -527,9 +525,7 @@ class Trainer:
             kind = ValueError if isinstance(error, ValueError) else RuntimeError
             raise kind(f"{path} does not fit this run: {error}") from error
         if self.is_resumed_in_place and not only_whole:  # else what is newer is damaged, or half of an iteration
-            others = [file for file in checkpoint.find(self.resumed_from.parent) if file.run_id == self.run_id]
-            if any((file.branch, file.iteration) > (self._branch, state["iteration"]) for file in others):
-                self._branch = max(file.branch for file in others) + 1
+            self.run_id = checkpoint.branched(self.run_id, state["iteration"], Path(path).parent)
 
 
 def _refuse_mistakes(extension: Any) -> None:
