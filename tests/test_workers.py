@@ -3,11 +3,13 @@
 Every run is a process of its own with a deadline: what hangs fails.
 """
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -444,3 +446,27 @@ def evaluation_loader():
 @pytest.mark.parametrize("make", [evaluation, evaluation_loader])
 def test_a_worker_that_dies_in_an_evaluation_ends_the_run_with_the_same_error(tmp_path, make):
     succeeds(tmp_path, lose_a_worker_in_evaluation, tmp_path / "result", make)
+
+
+def see_who_chooses_the_threads(workers):
+    library = os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so")
+    try:
+        chooses = ctypes.CDLL(library).mkl_serv_get_dynamic
+    except AttributeError:
+        return print("no MKL")
+    before, seen = chooses(), []
+    model = Classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3)))
+    iterator = MultiprocessIterator(Augmented(), 4, n_processes=workers)
+    updater = StandardUpdater(iterator, torch.optim.SGD(model.parameters(), lr=0.1), model=model)
+    run = Trainer(updater, (2, "iteration"), out=tempfile.mkdtemp())
+    run.extend(lambda trainer: seen.append(chooses()), name="look")
+    run.run()
+    assert (before, seen) == (1, [0, 0])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_mkl_is_not_left_to_choose_the_number_of_threads_with_workers_or_without(tmp_path, workers):
+    """It chooses by size and load, and bits depend on the number."""
+    process = processes.start(see_who_chooses_the_threads, workers, output=tmp_path / "output")
+    process.join(DEADLINE)
+    assert process.exitcode == 0, (tmp_path / "output").read_text()

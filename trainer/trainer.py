@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trainer import checkpoint, environment, random
 from trainer.extension import PRIORITY_READER, Extension, refuse_old
 from trainer.lock import FolderLock
@@ -313,6 +315,8 @@ class Trainer:
         try:
             if lock.is_first:
                 checkpoint.remove_scraps(self.out)
+            # MKL may choose fewer threads until a number is set; an iterator that fetches in this process sets one.
+            torch.set_num_threads(torch.get_num_threads())
             self._register_models()  # once more: it may have been compiled since, or have other parts
             for entry in entries:
                 if restore := entry.hook("restore"):
