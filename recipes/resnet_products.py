@@ -391,7 +391,7 @@ def old_files(args: argparse.Namespace) -> list[Path]:
             f"{out} holds the snapshots of a run, such as {old[0].name}: go on with --resume, take another --out,"
             " or remove that run with --overwrite."
         )
-    names = ("model_epoch-*", "bad_samples*.json", "log", "log.old", "args.json", "test.json")
+    names = ("model_epoch-*", "bad_samples*.json", "log", "log.old*", "args.json", "test.json")
     return [*old, *(path for name in names for path in out.glob(name))]
 
 

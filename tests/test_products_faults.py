@@ -63,25 +63,35 @@ def test_sigterm_to_the_group_stops_with_code_75_and_resume_goes_on_to_the_same_
     assert equal(outcome(out), whole)
 
 
-def test_a_run_killed_before_its_first_snapshot_begins_anew_on_resume(data, whole, tmp_path):
+@pytest.mark.parametrize(
+    ("until", "told"),
+    [("args.json", "There is no snapshot in {} yet: the run begins anew."), ("snapshot_epoch-1", "Resumed from {}/")],
+)
+def test_a_killed_run_is_resumed_from_its_last_snapshot_or_begins_anew(data, whole, tmp_path, until, told):
     out = tmp_path / "out"
-    process = begin(data, out, until="args.json")
+    process = begin(data, out, until=until)
     os.killpg(process.pid, signal.SIGKILL)
     assert end(process) == -9
     assert end(begin(data, out, "--resume", until="test.json")) == 0
-    assert f"There is no snapshot in {out} yet: the run begins anew." in out.with_suffix(".printed").read_text()
-    assert equal(outcome(out), whole)
-
-
-def test_a_run_killed_after_a_snapshot_goes_on_from_it(data, whole, tmp_path):
-    out = tmp_path / "out"
-    process = begin(data, out, until="snapshot_epoch-1")
-    os.killpg(process.pid, signal.SIGKILL)
-    assert end(process) == -9
-    assert end(begin(data, out, "--resume", until="test.json")) == 0
-    assert "Resumed from" in out.with_suffix(".printed").read_text()
+    assert told.format(out) in out.with_suffix(".printed").read_text()
     assert equal(outcome(out), whole)
     assert not list(out.glob(".*"))
+
+
+def test_deterministic_asks_torch_for_algorithms_that_give_the_same_bits(data, tmp_path):
+    try:
+        train(data, tmp_path, "--epochs", "1", "--deterministic")
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_overwrite_removes_every_log_of_the_runs_before(data, tmp_path):
+    train(data, tmp_path, "--epochs", "1")
+    for name in ("log.old", "log.old2"):
+        (tmp_path / name).write_text("[]")
+    train(data, tmp_path, "--epochs", "1", "--overwrite")
+    assert [path.name for path in tmp_path.glob("log*")] == ["log"]
 
 
 def test_a_second_run_in_the_folder_is_refused_even_with_overwrite(data, tmp_path, capsys):
