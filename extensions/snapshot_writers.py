@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from trainer import checkpoint
+from trainer.iterators.workers import SIGNALS
 
 __all__ = ["ProcessQueueWriter", "ProcessWriter", "SimpleWriter", "ThreadQueueWriter", "ThreadWriter"]
 
@@ -208,7 +209,7 @@ def _prepare_process(parent: int) -> None:
 
     At once, by the kernel: what came into the folder after a resume has begun would confuse it.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it was killed just before

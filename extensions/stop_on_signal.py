@@ -10,10 +10,9 @@ from typing import Any
 
 from extensions.snapshot_writers import SimpleWriter
 from trainer import Extension, Trainer, checkpoint
+from trainer.iterators.workers import SIGNALS
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: "try again later"; no signal and no error of Python's ends with it
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class StopOnSignal(Extension):
@@ -56,7 +55,7 @@ class StopOnSignal(Extension):
         """Takes over the signals."""
         self._received, self._has_stopped = [], False
         try:
-            self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+            self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
         except ValueError as error:
             raise RuntimeError("StopOnSignal works in the main thread only: leave it out here.") from error
 
@@ -92,12 +91,10 @@ class StopOnSignal(Extension):
         for number, handler in before.items():
             if number == signal.SIGINT or not self._has_stopped:
                 signal.signal(number, handler)
-        if (
-            self._received and not self._has_stopped
-        ):  # after the last iteration, or in one that failed: the run ends in any case
+        if self._received and not self._has_stopped:  # in the last iteration, or one that failed: it ends anyway
             print(f"{signal.Signals(self._received[0]).name} came when the run was ending.", file=sys.stderr)
 
 
 def _ignore_signals() -> None:
-    for number in _SIGNALS:
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

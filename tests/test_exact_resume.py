@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import multiprocessing
 import os
 import random
 import re
@@ -244,7 +243,6 @@ def train(setup, device, workers, out, source=None, start=0):
     """Trains to the end, with a snapshot of each iteration; with a source, from the snapshot of one that is there."""
     warnings.simplefilter("error", UserWarning)
     warnings.filterwarnings("ignore", "This DataLoader will create")
-    multiprocessing.set_start_method("fork", force=True)  # workers too: else they would wait for a server of their own
     if device == "cuda":
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.use_deterministic_algorithms(True)

@@ -155,10 +155,12 @@ def inside(folder: str | Path, name: str) -> Path:
         >>> from trainer import checkpoint
         >>> checkpoint.inside("result", "../secret")
         Traceback (most recent call last):
-        ValueError: the file name '../secret' leads out of the folder result: whoever made it means harm.
+        ValueError: the file name '../secret' leads out of the folder result: do not trust its source, take another.
     """
     if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
-        raise ValueError(f"the file name {name!r} leads out of the folder {folder}: whoever made it means harm.")
+        raise ValueError(
+            f"the file name {name!r} leads out of the folder {folder}: do not trust its source, take another."
+        )
     return Path(folder) / name
 
 
