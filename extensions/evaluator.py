@@ -25,7 +25,6 @@ from trainer.iterators import as_iterator
 from trainer.precision import autocast
 from trainer.reporter import report, report_scope
 from trainer.state import state_of
-from trainer.triggers import epoch_progress
 from trainer.updaters.standard import call
 
 KEPT = ("seed", "length", "bad_samples")  # of an iterator's state: the rest begins anew with each evaluation
@@ -166,11 +165,12 @@ class Evaluator(Extension):
     def _shown(self, iterator: Any) -> Iterator[Any]:
         from tqdm import tqdm
 
-        samples, size = epoch_progress(iterator)
+        tell = getattr(iterator, "epoch_progress", None)
+        first, size = tell() if tell else (0, None)
         with tqdm(total=size, desc=self.name or self.default_name, leave=False) as bar:
             for batch in _batches(iterator):
                 yield batch
-                bar.update(epoch_progress(iterator)[0] - samples - bar.n)
+                bar.update(tell()[0] - first - bar.n if tell else 1)
 
     def finalize(self) -> None:
         """Finalizes the iterators."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer import PRIORITY_EDITOR, Extension, Ratio, Summary, Trainer, report
+from trainer.reporter import read
 from trainer.state import load_into, state_of
 from trainer.triggers import get_trigger
 
@@ -73,7 +74,8 @@ class MicroAverage(Extension):
 def _plain(value: Any) -> Any:
     """Returns what ``float(value)`` would, as a tensor where it is one: nothing waits for the device."""
     if isinstance(value, Ratio):
-        if not isinstance(value.total, Tensor) and not isinstance(value.count, Tensor):
+        total, count = read(value.total), read(value.count)
+        if not isinstance(total, Tensor) and not isinstance(count, Tensor):
             return float(value)
-        return torch.as_tensor(value.total, dtype=torch.float64) / value.count
+        return torch.as_tensor(total, dtype=torch.float64) / count
     return value[0] if isinstance(value, tuple) else value  # (value, weight): each counts once, whatever its weight

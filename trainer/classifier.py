@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.convert import count_samples
-from trainer.reporter import Ratio, Weighted, report
+from trainer.reporter import Later, Ratio, Weighted, kept, report
 
 IGNORED = -100  # the label that torch's cross_entropy leaves out
 
@@ -33,6 +33,65 @@ def accuracy(y: Tensor, t: Tensor) -> Ratio:
     if t.is_floating_point():
         t = t.argmax(dim=1)
     return Ratio(torch.count_nonzero(y.argmax(dim=1) == t), torch.count_nonzero(t != IGNORED))
+
+
+class Counts:
+    """What :func:`accuracy` counts in a batch on the CPU, counted for many batches at once when it is read.
+
+    Args:
+        y: Scores of shape (N, C).
+        t: Class numbers of shape (N,).
+
+    Attributes:
+        results: See :class:`~trainer.reporter.Later`; the columns are correct and counted predictions.
+
+    Example:
+        >>> import torch
+        >>> from trainer.classifier import Counts
+        >>> batches = [Counts(torch.rand(4, 3), torch.tensor([0, 1, 2, -100])) for _ in range(2)]
+        >>> Counts.compute(batches)
+        >>> batches[0].results[0][1]
+        tensor([3, 3])
+    """
+
+    MOST = 4096  # numbers in y: so many are cheaper kept than counted at once
+
+    def __init__(self, y: Tensor, t: Tensor) -> None:
+        self.y = y.detach()
+        self.t = t.clone()  # a buffer, perhaps, that is filled anew with each batch
+        self.version = y._version
+        self.results: tuple[tuple[Tensor, Tensor], int] | None = None
+
+    @staticmethod
+    def fits(y: Any, t: Any) -> bool:
+        """Tells whether a batch may wait; on a device the network itself hides what the counting takes."""
+        return (
+            isinstance(y, Tensor)
+            and isinstance(t, Tensor)
+            and y.ndim == 2
+            and y.numel() <= Counts.MOST
+            and t.dtype == torch.int64
+            and y.is_cpu
+            and not y.is_inference()  # it has no version
+        )
+
+    @staticmethod
+    def compute(batches: list[Counts]) -> None:
+        """Sets the results of batches; those that go together are counted in the same few operations."""
+        groups: dict[Any, list[Counts]] = {}
+        for batch in batches:
+            if batch.y._version != batch.version:
+                raise RuntimeError(
+                    "the scores of a batch were changed in place after Classifier had reported their accuracy, which"
+                    " was not counted yet: change a copy, e.g. y = y.softmax(1) for y.softmax_(1)."
+                )
+            groups.setdefault((batch.y.shape, batch.y.dtype), []).append(batch)
+        for group in groups.values():
+            y, t = torch.stack([batch.y for batch in group]), torch.stack([batch.t for batch in group])
+            columns = (y.argmax(2) == t).sum(1), (t != IGNORED).sum(1)
+            for row, batch in enumerate(group):
+                batch.results = columns, row
+                del batch.y, batch.t
 
 
 class Classifier(nn.Module):
@@ -98,9 +157,13 @@ class Classifier(nn.Module):
         if not self.compute_accuracy:
             report({"loss": Weighted(loss, _counted(t))}, self)
             return loss
-        correct = self.accfun(y, t)
+        if self.accfun is accuracy and Counts.fits(y, t):
+            counts = Counts(y, t)
+            correct: Any = Ratio(Later(counts, 0), Later(counts, 1))
+        else:
+            correct = kept(self.accfun(y, t))
         weight = correct.count if isinstance(correct, Ratio) else _counted(t)
-        report({"loss": Weighted(loss, weight), "accuracy": correct}, self)
+        report({"loss": Weighted(kept(loss), weight), "accuracy": correct}, self, copy=False)
         return loss
 
 

@@ -7,8 +7,8 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from trainer.extension import PRIORITY_READER, Extension, refuse_old
 from trainer.lock import FolderLock
 from trainer.reporter import Observation, Reporter
 from trainer.state import forced, load_into, state_of
-from trainer.triggers import epoch_progress, get_trigger
+from trainer.triggers import ProgressTrigger, epoch_progress, get_trigger
+from trainer.triggers.interval import always
 
 
 @dataclass
@@ -110,6 +111,7 @@ class Trainer:
         self._stop_fired = False
         self._start_time = 0.0
         self._elapsed = 0.0  # before this start; after the end, all of it
+        self._iteration = _Iteration(self)
         self._error: str | None = None  # in which the iteration under way has failed
         self._random: dict[str, Any] | None = None  # loaded, to be put back when everything is initialized
 
@@ -169,7 +171,7 @@ class Trainer:
 
         if trigger is None:
             trigger = getattr(extension, "trigger", (1, "iteration"))
-        trigger = get_trigger(trigger)
+        trigger = always if trigger == (1, "iteration") else get_trigger(trigger)
         users = [("stop", self.stop_trigger)]
         for entry in self._entries.values():
             users += [(entry.name, entry.trigger), (entry.name, _inner_trigger(entry.extension))]
@@ -231,8 +233,7 @@ class Trainer:
             self._start()
         return self._phase == "over"
 
-    @contextmanager
-    def iteration(self) -> Iterator[None]:
+    def iteration(self) -> AbstractContextManager[None]:
         """One iteration: the block is the update, then come the extensions. ``run`` is made of these.
 
         Example:
@@ -252,23 +253,21 @@ class Trainer:
             self._start()
         if self._phase == "over":
             raise RuntimeError("training is over; end the loop with: while not trainer.finished.")
-        try:
-            self.observation = observation = Observation()
-            with self.reporter.scope(observation):
-                before = self.updater.iteration
-                yield
-                if self.updater.iteration == before:  # a block of one's own, without updater.update()
-                    self._complete_update()
-                observation.weight = getattr(self.updater, "batch_size", 1)
-                for trigger, extension in self._loop:
-                    if trigger(self):
-                        extension(self)
-                stop = self._should_stop()
-                self._take_snapshots([(entry, call) for entry, call in self._last if entry.trigger(self)])
-        except BaseException as error:
-            self._fail(error)
-            raise
-        self._conclude(stop)
+        return self._iteration
+
+    def _follow_update(self, before: int, observation: Observation) -> bool:
+        """Does what comes after the update: extensions, stop trigger, snapshots; returns whether training is over."""
+        updater = self.updater
+        if updater.iteration == before:  # a block of one's own, without updater.update()
+            self._complete_update()
+        observation.weight = getattr(updater, "batch_size", 1)
+        for trigger, extension in self._loop:
+            if trigger(self):
+                extension(self)
+        stop = self._should_stop()
+        if due := [(entry, call) for entry, call in self._last if entry.trigger(self)]:
+            self._take_snapshots(due)
+        return stop
 
     def _take_snapshots(self, due: list[tuple[_Entry, Callable[[Trainer], Any]]]) -> None:
         """Calls what runs last, each with a note of the others that a kill would leave undone.
@@ -293,6 +292,8 @@ class Trainer:
 
     def _should_stop(self, resumed: bool = False) -> bool:
         trigger = self.stop_trigger
+        if isinstance(trigger, ProgressTrigger):  # it says so by itself, and remembers nothing that matters here
+            return trigger.reached(self)
         if not (resumed and hasattr(trigger, "state_dict")):  # else it was asked of this iteration before the save
             self._stop_fired = bool(trigger(self)) or self._stop_fired
         reached = getattr(trigger, "reached", None)  # what says by itself whether the end lies behind may be moved
@@ -343,7 +344,8 @@ class Trainer:
         except BaseException as error:
             self._close_after(error)
             raise
-        self._conclude(stop)
+        if stop:
+            self._finish()
 
     def _take_missed_snapshots(self) -> None:
         """Takes those of the loaded iteration that a kill may have come before."""
@@ -369,13 +371,12 @@ class Trainer:
     def _ordered(self) -> list[_Entry]:
         return sorted(self._entries.values(), key=lambda entry: (entry.runs_last, -entry.priority))
 
-    def _conclude(self, stop: bool) -> None:
-        """Ends the run if it is time to: closes everything and stops the clock."""
-        if stop:
-            error = self._close()
-            self._phase = "over"
-            if error:
-                raise error
+    def _finish(self) -> None:
+        """Ends the run: closes everything and stops the clock."""
+        error = self._close()
+        self._phase = "over"
+        if error:
+            raise error
 
     def finalize(self) -> None:
         """Closes the extensions and the updater of a hand-written loop that ends before the stop trigger fires."""
@@ -530,6 +531,34 @@ class Trainer:
             raise kind(f"{path} does not fit this run: {error}") from error
         if self.is_resumed_in_place and not only_whole:  # else what is newer is damaged, or half of an iteration
             self.run_id = checkpoint.branched(self.run_id, state["iteration"], Path(path).parent)
+
+
+class _Iteration:
+    """The block of :meth:`Trainer.iteration`. A generator would cost four microseconds more each time."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def __enter__(self) -> None:
+        trainer = self._trainer
+        self._before = trainer.updater.iteration
+        trainer.observation = self._observation = observation = Observation()
+        self._scope = scope = trainer.reporter.scope(observation)
+        scope.__enter__()
+
+    def __exit__(self, kind: object, error: BaseException | None, tb: object) -> None:
+        trainer = self._trainer
+        try:
+            stop = error is None and trainer._follow_update(self._before, self._observation)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._scope.__exit__()
+            if error is not None:
+                trainer._fail(error)
+        if stop:
+            trainer._finish()
 
 
 def _refuse_mistakes(extension: Any) -> None:

@@ -73,3 +73,8 @@ def get_trigger(trigger: Any) -> Callable[..., bool]:
 
 def _never(trainer: Any) -> bool:
     return False
+
+
+def always(trainer: Any) -> bool:
+    """Says yes, as ``IntervalTrigger(1, "iteration")`` does when it is asked in each iteration, in less time."""
+    return True

@@ -9,22 +9,29 @@ if TYPE_CHECKING:
     from trainer.trainer import Trainer
 
 
+PARTS = 2**40  # of an epoch
+
+
 def epoch_progress(source: Any) -> tuple[int, int]:
     """Returns how far an updater or iterator is, in integers: (samples, samples an epoch).
 
-    One that cannot tell has its ``epoch_detail`` read, to the nearest millionth's fraction.
+    One that cannot tell has its ``epoch_detail`` read and counted in tiny parts of an epoch; a billionth is added, so
+    that a mark is passed which the number only just misses by rounding.
 
     Example:
         >>> from types import SimpleNamespace
         >>> from trainer.triggers import epoch_progress
-        >>> epoch_progress(SimpleNamespace(epoch_detail=0.3))
+        >>> epoch_progress(SimpleNamespace(epoch_progress=lambda: (3, 10)))
         (3, 10)
+        >>> n, per = epoch_progress(SimpleNamespace(epoch_detail=1 - 1e-16))
+        >>> n // per
+        1
     """
     tell = getattr(source, "epoch_progress", None)
-    if tell is not None:
-        samples, size = tell()
-        return samples, size
-    return Fraction(source.epoch_detail).limit_denominator(10**6).as_integer_ratio()
+    if tell is None:
+        return int(source.epoch_detail * PARTS) + PARTS // 10**9, PARTS
+    progress: tuple[int, int] = tell()
+    return progress
 
 
 def exact(value: Any) -> Fraction:
@@ -81,9 +88,9 @@ class ProgressTrigger:
         if self._progress is None:
             start = getattr(trainer, "start", None) or {self.unit: (0, 1)}
             self._count = self._passed(*start[self.unit])
-        self._progress = self._now(trainer)
-        previous = self._count
-        self._count = self._passed(*self._progress)
+        updater = trainer.updater
+        self._progress = n, per = (updater.iteration, 1) if self.unit == "iteration" else epoch_progress(updater)
+        previous, self._count = self._count, self._passed(n, per)
         return self._count != previous
 
     def reached(self, trainer: Trainer) -> bool:
