@@ -20,7 +20,6 @@ Every peer that is installed is measured too; nothing is installed.
 """
 
 import contextlib
-import importlib
 import io
 import json
 import logging
@@ -28,7 +27,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any

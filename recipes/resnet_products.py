@@ -68,7 +68,7 @@ SAMPLE: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 0.0007, "image_si
 # What a resumed run keeps: its state, or what it has learnt, would not fit another value.
 FIXED = ("model", "pretrained", "weights", "freeze", "lr", "trunk_lr_scale", "split", "seed", "scale", "image_size")
 # What it may change, so that it is no longer the run that it would have been: it is warned of.
-TOLD = ("deterministic", "on_bad_sample")  # and batch size and precision, which iterator and updater know
+TOLD = ("deterministic", "on_bad_sample", "channels_last", "fused", "compile")  # and batch size and precision, which iterator and updater know
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -134,6 +134,9 @@ def make_parser() -> argparse.ArgumentParser:
     add(training, "--lr", type=float, metavar="X", help="Adam's learning rate")
     add(training, "--device", help="such as cpu or cuda:1 (CUDA where there is one)")
     add(training, "--precision", choices=tuple(DTYPES), help="fp32, or torch's autocast")
+    add(training, "--channels-last", action="store_true", help="keep images and weights in that memory format")
+    add(training, "--fused", action="store_true", help="let Adam update all weights in one kernel")
+    add(training, "--compile", action="store_true", help="compile the network; the first iteration takes minutes")
     add(
         training,
         "--deterministic",
@@ -271,15 +274,16 @@ def _kind(sample: tuple[Any, int, int]) -> tuple[Any, int]:
 class Normalize:
     """Moves a batch to the device and there makes floats of its pixels: ``(pixels - mean) / std``, for 0..255."""
 
-    def __init__(self, mean: Any, std: Any) -> None:
+    def __init__(self, mean: Any, std: Any, memory_format: torch.memory_format = torch.contiguous_format) -> None:
         self.mean = torch.tensor(mean).view(3, 1, 1)
         self.std = torch.tensor(std).view(3, 1, 1)
+        self.memory_format = memory_format
 
     def __call__(self, batch: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns float pixels of shape (N, 3, size, size) and labels of shape (N,)."""
         pixels, labels = concat_examples(batch, device)
         self.mean, self.std = self.mean.to(device), self.std.to(device)
-        return (pixels.float() - self.mean) / self.std, labels
+        return (pixels.to(torch.float32, memory_format=self.memory_format) - self.mean) / self.std, labels
 
 
 # -- model
@@ -302,7 +306,8 @@ def make_model(args: argparse.Namespace, fresh: bool = False) -> tuple[nn.Module
         mean, std = ([255 * value for value in config[key]] for key in ("mean", "std"))
     else:
         mean, std = list(CHAINERCV_MEAN), [1.0, 1.0, 1.0]
-    return model, Normalize(mean, std)
+    memory_format = torch.channels_last if args.channels_last else torch.contiguous_format
+    return model.to(memory_format=memory_format), Normalize(mean, std, memory_format)
 
 
 def load_weights(model: nn.Module, path: str) -> None:
@@ -356,11 +361,13 @@ def freeze(model: nn.Module, what: str) -> None:
             module.eval()
 
 
-def make_optimizer(model: nn.Module, lr: float, trunk_lr_scale: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, lr: float, trunk_lr_scale: float, fused: bool | None = None
+) -> torch.optim.Optimizer:
     """Returns Adam; with a scale, the head at ``lr`` and the rest at ``lr * trunk_lr_scale``."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if trunk_lr_scale == 1:
-        return torch.optim.Adam(trained.values(), lr=lr)
+        return torch.optim.Adam(trained.values(), lr=lr, fused=fused)
     heads = tuple(name + "." for name in _head_names(model))
     head = [p for name, p in trained.items() if name.startswith(heads)]
     trunk = [p for name, p in trained.items() if not name.startswith(heads)]
@@ -368,7 +375,7 @@ def make_optimizer(model: nn.Module, lr: float, trunk_lr_scale: float) -> torch.
         {"params": head, "lr": lr},
         {"params": trunk, "lr": lr * trunk_lr_scale},
     ]  # the log shows the first's
-    return torch.optim.Adam([group for group in groups if group["params"]], lr=lr)
+    return torch.optim.Adam([group for group in groups if group["params"]], lr=lr, fused=fused)
 
 
 # -- the run
@@ -429,7 +436,9 @@ def make_run(args: argparse.Namespace, data: dict[str, Any]) -> tuple[Trainer, N
     predictor, normalize = make_model(args, fresh=args.resume is not None)
     freeze(predictor, args.freeze)
     model = Classifier(predictor)
-    optimizer = make_optimizer(predictor, args.lr, args.trunk_lr_scale)
+    if args.compile:
+        predictor.compile()
+    optimizer = make_optimizer(predictor, args.lr, args.trunk_lr_scale, args.fused)
     loading: dict[str, Any] = {"n_processes": args.workers, "on_bad_sample": args.on_bad_sample}
     train_iter = MultiprocessIterator(data["train"], args.batch_size, **loading)
     valid_iter = MultiprocessIterator(data["valid"], args.batch_size, repeat=False, shuffle=False, **loading)

@@ -270,3 +270,21 @@ def test_arrays_that_are_flipped_or_of_another_byte_order_are_taken_too(padding)
     assert torch.equal(flipped, torch.from_numpy(np.stack([image[:, ::-1].copy(), image[::-1].copy()])))
     assert torch.equal(nested["a"], torch.from_numpy(np.stack([image, image]))) and t.tolist() == [0, 1]
     assert torch.equal(concat_examples([image[::-1]], padding=padding)[0], flipped[1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("pinned", [False, True])
+def test_batches_that_go_to_a_cuda_device_beside_its_kernels_arrive_as_they_were(pinned):
+    busy = torch.rand(2000, 2000, device="cuda")
+    sums = []
+    for number in range(50):
+        for _ in range(3):
+            busy = (busy @ busy).sigmoid()
+        images, labels = torch.full((64, 3, 64, 64), number % 7, dtype=torch.uint8), torch.full((64,), number)
+        if pinned:
+            images, labels = images.pin_memory(), labels.pin_memory()
+        x, t = concat_examples((images, labels), "cuda")
+        del images, labels
+        sums.append(x.sum() + t.sum())
+        del x, t  # its memory may hold the next batch
+    assert [int(total) for total in sums] == [64 * 3 * 64 * 64 * (n % 7) + 64 * n for n in range(50)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cache
 from numbers import Number
 from typing import Any
 
@@ -102,17 +103,47 @@ def device_of(model: torch.nn.Module) -> torch.device:
 
 
 def _moved(batch: Any, device: torch.device) -> Any:
+    if device.type != "cuda":
+        return _put(batch, device)
+    # On a stream of its own, so that the copy goes beside the kernels of the update before, and the copy of what is
+    # not pinned, for which this process waits, does not wait for them too.
+    current, beside = torch.cuda.current_stream(device), _stream(device)
+    with torch.cuda.stream(beside):
+        moved = _put(batch, device)
+    current.wait_stream(beside)
+    _belongs_to(current, moved)
+    return moved
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _belongs_to(stream: torch.cuda.Stream, batch: Any) -> None:
+    """Keeps the memory of a batch from its stream's next copy until another stream is done with it."""
+    if isinstance(batch, torch.Tensor):
+        if batch.is_cuda:
+            batch.record_stream(stream)
+    elif isinstance(batch, (tuple, list)):
+        for part in batch:
+            _belongs_to(stream, part)
+    elif isinstance(batch, dict):
+        _belongs_to(stream, tuple(batch.values()))
+
+
+def _put(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, torch.Tensor):
         if batch.device == device:
             return batch
-        return batch.to(device, non_blocking=device.type == "cuda")  # beside the kernels, if the batch is pinned
+        return batch.to(device, non_blocking=device.type == "cuda" and batch.device.type == "cpu")
     if isinstance(batch, tuple):
-        moved = [_moved(part, device) for part in batch]
+        moved = [_put(part, device) for part in batch]
         return type(batch)(*moved) if hasattr(batch, "_fields") else tuple(moved)
     if isinstance(batch, list):
-        return [_moved(part, device) for part in batch]
+        return [_put(part, device) for part in batch]
     if isinstance(batch, dict):
-        return {key: _moved(part, device) for key, part in batch.items()}
+        return {key: _put(part, device) for key, part in batch.items()}
     return batch
 
 
