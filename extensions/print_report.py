@@ -10,12 +10,15 @@ from typing import Any, TextIO
 from extensions.log_report import LogReport
 from trainer import Extension, Trainer
 
+SHOWN = 1000  # rows in a notebook: the browser is sent all of them for each new one
+
 
 class PrintReport(Extension):
     """Prints log entries as the rows of a table. Chainer: ``extensions.PrintReport``, to the byte.
 
     A column is as wide as its title, or 10; numbers are printed with 6 significant digits. On a terminal each row
-    first erases what stands below, a :class:`~extensions.ProgressBar`. In a notebook it is one table that grows.
+    first erases what stands below, a :class:`~extensions.ProgressBar`. In a notebook it is one table, of the last
+    1,000 entries.
 
     Args:
         entries: Keys of the log, one a column.
@@ -97,7 +100,7 @@ class PrintReport(Extension):
         import pandas as pd
 
         ipython: Any = importlib.import_module("IPython.display")
-        self._rows += rows
+        self._rows = (self._rows + rows)[-SHOWN:]
         table = ipython.HTML(pd.DataFrame(self._rows, columns=self._entries).to_html(index=False))
         if self._table is None:
             self._table = ipython.display(table, display_id=True)

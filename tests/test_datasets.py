@@ -61,6 +61,50 @@ def test_a_split_that_cannot_be_is_refused():
         split_dataset(range(5), 2, order=[0, 1])
 
 
+@pytest.mark.parametrize(
+    "kind", [list, iter, np.array, torch.tensor, lambda order: {i: None for i in order}.keys(), lambda order: range(5)]
+)
+def test_an_order_may_be_anything_that_holds_indices(kind):
+    order = [3, 1, 4, 0, 2]
+    first, rest = split_dataset(range(5), 2, order=kind(order))
+    assert [*first, *rest] == list(kind(order))
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        lambda data: split_dataset(data, 600),
+        lambda data: split_dataset(data, 600, order=range(999, -1, -1)),
+        lambda data: split_dataset_random(data, 600),
+        lambda data: split_dataset_n(data, 2),
+        lambda data: split_dataset_n_random(data, 2),
+        lambda data: get_cross_validation_datasets(data, 2)[0],
+        lambda data: get_cross_validation_datasets_random(data, 2)[0],
+        lambda data: get_cross_validation_datasets_stratified(data, 2, [i % 3 for i in range(len(data))])[0],
+    ],
+)
+def test_a_part_costs_8_bytes_a_sample_and_asks_its_data_set_for_ints(split):
+    part, _ = split(Indices())
+    assert sys.getsizeof(part.indices) <= 8 * len(part) + 100 and len(pickle.dumps(part)) <= 8 * len(part) + 500
+    expected = [part[i] for i in range(len(part))]
+    assert {kind for _, kind in expected} == {int}
+    assert part.__getitems__([2, 0, -1]) == part[[2, 0, -1]] == [expected[i] for i in (2, 0, -1)]
+    assert [pickle.loads(pickle.dumps(part))[i] for i in range(len(part))] == expected
+    iterator = MultiprocessIterator(part, 50, shuffle=False, n_processes=1, collate_fn=None)
+    assert next(iterator) == expected[:50]
+    iterator.finalize()
+
+
+class Indices:
+    """Samples that tell by what they were asked for."""
+
+    def __len__(self):
+        return 1000
+
+    def __getitem__(self, index):
+        return [self[i] for i in index] if isinstance(index, list) else (index, type(index))
+
+
 # -- n parts
 
 
@@ -139,7 +183,7 @@ def test_stratified_folds_share_out_every_class(counts, n_folds):
     assert len(folds) == n_folds
     for train, test in folds:
         assert sorted(train.indices + test.indices) == list(range(len(labels)))
-    tests = [test.indices for _, test in folds]
+    tests = [list(test.indices) for _, test in folds]
     assert sorted(sum(tests, [])) == list(range(len(labels)))
     assert np.ptp([len(test) for test in tests]) <= 1
     of_class = [np.bincount(labels[test], minlength=len(counts)) for test in tests]

@@ -4,7 +4,10 @@ import io
 import json
 import math
 import os
+import re
+import sys
 import warnings
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -235,6 +238,18 @@ def test_a_resumed_table_goes_on_where_it_was(tmp_path, lost):
         resumed.run()
     printed = [line.split()[1] for line in out.getvalue().splitlines()]
     assert printed == ["iteration", *(["4"] if lost else ["3", "4"])]
+
+
+def test_in_a_notebook_the_table_shows_the_last_thousand_entries(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=True)))
+    display = SimpleNamespace(HTML=str, display=lambda html, display_id: shown.append(html))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    run = printing(tmp_path, None, (1200, "iteration"), ROWS * 600, (1200, "iteration"))
+    run.run()
+    assert [html.count("<tr") - 1 for html in shown] == [1000]
+    iterations = re.findall(r"<tr>\s*<td>\d+</td>\s*<td>(\d+)</td>", shown[0])  # epoch, iteration
+    assert [int(iteration) for iteration in iterations] == list(range(201, 1201))
 
 
 def test_a_table_may_drive_a_log_of_its_own(tmp_path):

@@ -24,6 +24,7 @@ from trainer.iterators import (
     ShuffleOrderSampler,
     StratifiedOrderSampler,
     WeightedOrderSampler,
+    order_samplers,
 )
 
 LABELS = [0] * 600 + [1] * 300 + [2] * 90 + [3] * 10
@@ -49,6 +50,28 @@ def test_a_weighted_order_follows_its_weights_and_its_size():
     assert drawn["c"] == 0 and iterator.epoch == 1
     for letter, expected in (("a", 1000), ("b", 2000), ("d", 5000)):
         assert abs(drawn[letter] - expected) < 5 * (expected * (1 - expected / 8000)) ** 0.5
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+@pytest.mark.parametrize(("size", "stretch"), [(None, 2**20), (None, 7), (100, 2**20), (101, 50)])
+def test_a_weighted_order_is_that_of_numpy_s_choice(kind, size, stretch, monkeypatch):
+    monkeypatch.setattr(order_samplers, "STRETCH", stretch)  # longer orders are drawn in pieces
+    weights = np.random.RandomState(1).rand(60)
+    sampler = WeightedOrderSampler(kind(weights), size)
+    np.random.seed(2)
+    order = sampler(np.arange(60), 0)
+    np.random.seed(2)
+    assert order.tolist() == np.random.choice(60, size or 60, p=weights / weights.sum()).tolist()
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 1, 1, 2] * 2, "aaabbc" * 2])
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
+def test_a_stratified_order_is_the_same_for_ever(kind, labels):
+    if kind is torch.tensor and isinstance(labels, str):
+        labels = [ord(letter) for letter in labels]
+    sampler = StratifiedOrderSampler(kind(list(labels)))
+    np.random.seed(5)
+    assert sampler(np.arange(12), 0).tolist() == [9, 2, 10, 1, 11, 7, 6, 4, 8, 5, 3, 0]
 
 
 @pytest.mark.parametrize("batch_size", [10, 50, 64, 333])
@@ -95,6 +118,7 @@ def test_an_order_is_the_run_s_own_over_workers_and_resumes(make):
         (lambda: WeightedOrderSampler([0, 0]), "and not all 0"),
         (lambda: WeightedOrderSampler([[1], [2]]), "weights must be one number for each sample"),
         (lambda: WeightedOrderSampler([1, float("nan")]), "weights must be one number"),
+        (lambda: WeightedOrderSampler([1, float("inf")]), "weights must be one number"),
         (lambda: WeightedOrderSampler([1], size=0), "size must be 1 or more, got 0"),
         (lambda: StratifiedOrderSampler([]), "labels must be the class of each sample, got none"),
         (lambda: MultithreadIterator([1], 1, n_threads=0), "n_threads must be 1 or more, got 0"),

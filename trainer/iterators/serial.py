@@ -96,6 +96,8 @@ class SerialIterator:
         self._samples = Samples(dataset, random.get_seed() if seed is None else at_least("seed", seed, 0))
         self.bad_samples: list[dict[str, Any]] = []
         self.bad_samples_file: Path | None = None
+        self._listed_places: set[tuple[int, int, int]] = set()
+        self._listed_indices: set[int] = set()
         self._listed = 0  # how many of them the file has
         self.reset()
 
@@ -111,7 +113,8 @@ class SerialIterator:
 
     def reset(self) -> None:
         """Goes back to the beginning: the same order and augmentation come again."""
-        first = self._order(0, np.arange(len(self.dataset)), 0)
+        given = None if self._order_sampler is None else np.arange(len(self.dataset))
+        first = self._order(0, given, 0)
         self._place = _Place(0, 0, False, (-1, 0), first)
 
     # -- the position
@@ -244,17 +247,22 @@ class SerialIterator:
 
     def _tell(self, skips: list[dict[str, Any]]) -> None:
         """Lists what was skipped in a batch, in memory and in the file, and warns of each index once."""
-        listed = {(bad["epoch"], bad["position"], bad["index"]) for bad in self.bad_samples}
-        known = {bad["index"] for bad in self.bad_samples}
-        new = [bad for bad in skips if (bad["epoch"], bad["position"], bad["index"]) not in listed]  # reset() goes back
+        new = [bad for bad in skips if _place_of(bad) not in self._listed_places]  # reset() goes back
+        unknown = {bad["index"]: bad["error"] for bad in new if bad["index"] not in self._listed_indices}
         self.bad_samples += new
+        self._note(new)
         if len(self.bad_samples) > 1.1 * self._listed:  # a file that is written anew for each one costs their square
             self._list_bad_samples()
-        for index, error in {bad["index"]: bad["error"] for bad in new if bad["index"] not in known}.items():
+        for index, error in unknown.items():
             warnings.warn(
                 f"{type(self.dataset).__name__} cannot give the sample of index {index}, which is skipped: {error}",
                 stacklevel=3,
             )
+
+    def _note(self, bad_samples: list[dict[str, Any]]) -> None:
+        """Remembers what is on the list; to look through the list for each batch would cost its square."""
+        self._listed_places.update(map(_place_of, bad_samples))
+        self._listed_indices.update(bad["index"] for bad in bad_samples)
 
     def _list_bad_samples(self) -> None:
         """Writes the list to its file, unless the file has it all."""
@@ -315,6 +323,8 @@ class SerialIterator:
             self._samples.seed = state["seed"]
         warn_of_changes(state, {"batch_size": self.batch_size, "shuffle": self._shuffle})
         self.bad_samples, self._listed = list(state.get("bad_samples", [])), 0
+        self._listed_places, self._listed_indices = set(), set()
+        self._note(self.bad_samples)
         epoch, (previous_epoch, previous_position) = state["epoch"], state["previous"]
         if is_other:
             self.reset()
@@ -324,3 +334,7 @@ class SerialIterator:
             order = state["order"].numpy() if "order" in state else self._order(epoch, None, 0)
             previous = (previous_epoch, previous_position)
             self._place = _Place(epoch, state["position"], state["is_new_epoch"], previous, order)
+
+
+def _place_of(bad: dict[str, Any]) -> tuple[int, int, int]:
+    return bad["epoch"], bad["position"], bad["index"]
