@@ -82,7 +82,8 @@ class Job:
         network = timm.create_model(self.args.model, num_classes=12).to(self.device, memory_format=self.format)
         if self.args.compile:
             network.compile()
-        return network, torch.optim.Adam(network.parameters(), fused=self.fused or None)  # False would rule out the grouped kernels too
+        fused = self.fused or None  # False would rule out the grouped kernels too
+        return network, torch.optim.Adam(network.parameters(), fused=fused)
 
     def convert(self, batch: Any, device: torch.device) -> Any:
         pixels, labels = (part.to(device, non_blocking=True) for part in batch)

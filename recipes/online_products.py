@@ -18,6 +18,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
+from recipes.transforms import read_rgb
+
 URL = "http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip"
 HEADER = "image_id class_id super_class_id path"
 LISTED = {"train": 59551, "test": 60502}  # photographs in each list of the real data set
@@ -51,6 +53,8 @@ class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
         root: The folder with ``Ebay_train.txt`` and ``Ebay_test.txt``.
         split: ``"train"`` or ``"test"``.
         transform: Applied to each image.
+        read: Makes an image of a file's path, by default the Pillow image; ``ScaleAndCrop.read`` goes to the scaled
+            pixels at once.
 
     Attributes:
         paths: Of the images, as the list has them, relative to ``root``.
@@ -62,11 +66,18 @@ class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
         ValueError: If a line of the list is malformed (file and line are named), or there are none.
     """
 
-    def __init__(self, root: str | Path, split: str = "train", transform: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        transform: Callable[[Any], Any] | None = None,
+        read: Callable[[Path], Any] = read_rgb,
+    ) -> None:
         if split not in LISTED:
             raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
         self.root = Path(root)
         self.transform = transform
+        self.read = read
         self.list_file = self.root / f"Ebay_{split}.txt"
         if not self.list_file.is_file():
             what = "is missing from it" if self.root.is_dir() else "cannot be there: there is no such folder"
@@ -87,7 +98,7 @@ class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
         """
         path = self.root / self.paths[index]
         try:
-            image: Any = read_rgb(path)
+            image = self.read(path)
             if self.transform is not None:
                 image = self.transform(image)
         except (
@@ -101,14 +112,6 @@ class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
                 reason = "it is not an image"
             raise BadImageError(f"{path} ({self.list_file.name}, line {index + 2}) cannot be used: {reason}") from error
         return image, int(self.class_ids[index]), int(self.super_class_ids[index])
-
-
-def read_rgb(path: str | Path) -> Image.Image:
-    """Returns an image file of any mode as RGB."""
-    with Image.open(path) as image:
-        if "transparency" in image.info:  # a palette with transparency converts by way of RGBA only
-            image = image.convert("RGBA")
-        return image.convert("RGB")
 
 
 def _read_list(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:

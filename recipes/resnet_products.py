@@ -67,8 +67,9 @@ SAMPLE: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 0.0007, "image_si
 
 # What a resumed run keeps: its state, or what it has learnt, would not fit another value.
 FIXED = ("model", "pretrained", "weights", "freeze", "lr", "trunk_lr_scale", "split", "seed", "scale", "image_size")
-# What it may change, so that it is no longer the run that it would have been: it is warned of.
-TOLD = ("deterministic", "on_bad_sample", "channels_last", "fused", "compile")  # and batch size and precision, which iterator and updater know
+# What it may change, so that it is no longer the run that it would have been: it is warned of. So it is of batch size
+# and precision, which iterator and updater know.
+TOLD = ("deterministic", "on_bad_sample", "channels_last", "fused", "compile")
 
 
 def make_parser() -> argparse.ArgumentParser:
