@@ -1,9 +1,13 @@
 """A predictor with its loss and accuracy."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
-from trainer import Classifier, Ratio, Reporter, accuracy
+from trainer import Classifier, DictSummary, Observation, Ratio, Reporter, accuracy
+from trainer.reporter import Later, averaged
 
 
 def observe(model, *args, **kwargs):
@@ -89,3 +93,85 @@ def test_a_label_that_is_no_tensor_goes_to_functions_of_ones_own(t):
     with reporter.scope({}) as observation:
         model(torch.rand(2, 2), t)
     assert observation["main/accuracy"] == 1.0 and float(observation["main/loss"])
+
+
+# On the CPU the accuracies of small batches are counted together, when they are read.
+
+
+def batches(n):
+    """Scores and labels of several sizes, some of them ignored."""
+    generator = torch.Generator().manual_seed(0)
+    for number in range(n):
+        size = (4, 4, 7, 1)[number % 4]
+        t = torch.randint(0, 3, (size,), generator=generator)
+        t[torch.rand(size, generator=generator) < 0.2] = -100
+        yield torch.rand(size, 3, generator=generator, dtype=(torch.float32, torch.float64)[number // 4 % 2]), t
+
+
+def test_what_is_counted_later_is_what_is_counted_at_once():
+    at_once = Classifier(torch.nn.Identity(), accfun=lambda y, t: accuracy(y, t))
+    later, summaries = Classifier(torch.nn.Identity()), (DictSummary(), DictSummary())
+    for y, t in batches(20):
+        for model, summary in zip((at_once, later), summaries):
+            _, observation = observe(model, y, t)
+            summary.add(observation)
+        assert isinstance(observation["main/accuracy"].total, Later)
+    assert summaries[0].state_dict() == summaries[1].state_dict()
+
+
+def test_several_readers_at_several_times_see_the_same():
+    model, whole, parts, means = Classifier(torch.nn.Identity()), DictSummary(), DictSummary(), []
+    for number, (y, t) in enumerate(batches(12)):
+        _, observation = observe(model, y, t)
+        whole.add(observation)
+        parts.add(observation, ["main/accuracy"])
+        if number % 5 == 3:
+            means.append(float(observation["main/accuracy"]))
+        if number % 3 == 2:
+            parts.compute_mean()
+    expected = [accuracy(y, t) for y, t in batches(12)]
+    total, count = (sum(int(part[i]) for part in expected) for i in (0, 1))
+    assert whole.compute_mean()["main/accuracy"] == parts.compute_mean()["main/accuracy"] == total / count
+    assert means == [float(expected[3]), float(expected[8])]
+
+
+def test_what_is_counted_later_reads_as_the_number():
+    y, t = torch.eye(3)[[0, 1, 2, 0]], torch.tensor([0, 1, 1, -100])
+    _, observation = observe(Classifier(torch.nn.Identity()), y, t)
+    value = observation["main/accuracy"]
+    assert value == Ratio(2, 3) and value > 0.6 and f"{value:.3f}" == "0.667" and repr(value.total) == "tensor(2)"
+    assert value.total + 1 == 3 and bool(value.count) and value.count.dtype == torch.int64
+    assert observation["main/loss"].weight == 3
+    for other in (copy.deepcopy(value), pickle.loads(pickle.dumps(value))):
+        assert other == Ratio(2, 3)
+    mean = averaged([Observation(observation), Observation(observation)])
+    assert mean["main/accuracy"] == Ratio(4, 6) and float(mean["main/loss"].weight) == 6
+
+
+def test_a_buffer_of_labels_may_be_filled_anew():
+    y, t = torch.eye(3), torch.tensor([0, 1, 2])
+    _, observation = observe(Classifier(torch.nn.Identity()), y, t)
+    t.zero_()
+    assert observation["main/accuracy"] == Ratio(3, 3)
+
+
+def test_scores_that_change_before_they_are_counted_are_told_of():
+    y, t = torch.eye(3), torch.tensor([0, 1, 2])
+    _, observation = observe(Classifier(torch.nn.Identity()), y, t)
+    y.neg_()
+    with pytest.raises(RuntimeError, match=r"changed in place after Classifier had reported .* y = y.softmax\(1\) for"):
+        float(observation["main/accuracy"])
+
+
+@pytest.mark.parametrize("shape", [(1000, 5), (2, 3, 4)])
+def test_large_scores_and_maps_are_counted_at_once(shape):
+    y = torch.rand(shape)
+    _, observation = observe(Classifier(torch.nn.Identity()), y, y.argmax(1))
+    assert type(observation["main/accuracy"].total) is torch.Tensor
+    assert float(observation["main/accuracy"]) == 1.0
+
+
+def test_accuracy_is_counted_in_inference_mode_too():
+    with torch.inference_mode():
+        _, observation = observe(Classifier(torch.nn.Identity()), torch.eye(3), torch.tensor([0, 1, 1]))
+    assert observation["main/accuracy"] == Ratio(2, 3)

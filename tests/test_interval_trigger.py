@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import pytest
-from helpers import at
+from helpers import at, make_run
 
 from trainer.iterators import SerialIterator
 from trainer.triggers import IntervalTrigger, get_trigger
@@ -114,3 +114,34 @@ def test_get_trigger_takes_pairs_callables_and_none():
 
 def test_a_period_of_iterations_may_be_fractional():
     assert fired(IntervalTrigger(2.5, "iteration"), [at(i) for i in range(1, 11)]) == [3, 5, 8, 10]
+
+
+@pytest.mark.parametrize("period", [1, 0.1, 0.25, Fraction(1, 3), Fraction(1, 7)])
+def test_an_epoch_detail_in_floating_point_fires_where_the_exact_number_does(period):
+    for per_epoch in (*range(1, 60), 744, 997):
+        trigger, iterations = IntervalTrigger(period, "epoch"), range(1, 3 * per_epoch + 1)
+        expected = [i for i in iterations if Fraction(i, per_epoch) // _exact(period) != _before(i, per_epoch, period)]
+        assert fired(trigger, (at(i, i / per_epoch) for i in iterations)) == expected, per_epoch
+
+
+def _exact(period):
+    return Fraction(period).limit_denominator(10**6)
+
+
+def _before(i, per_epoch, period):
+    return Fraction(i - 1, per_epoch) // _exact(period)
+
+
+def test_a_resumed_run_may_do_every_other_iteration_what_it_did_in_each(tmp_path):
+    def run(period, stop):
+        trainer, calls = make_run(tmp_path, (stop, "iteration")), []
+        trainer.extend(lambda t: calls.append(t.updater.iteration), "note", trigger=(period, "iteration"))
+        return trainer, calls
+
+    first, calls = run(1, 3)
+    first.run()
+    assert calls == [1, 2, 3]
+    resumed, calls = run(2, 8)
+    resumed.load_state_dict(first.state_dict())
+    resumed.run()
+    assert calls == [4, 6, 8]
