@@ -14,6 +14,7 @@ MODULES = {
     "trainer.updaters": "One batch, one update.",
     "trainer.triggers": "When things happen.",
     "trainer.datasets": "What torch.utils.data lacks.",
+    "trainer.cache": "What a data set makes of its files, made once.",
     "trainer.random": "The randomness of a run.",
     "trainer.checkpoint": "Durable files.",
     "trainer.lock": "One run at a time in a folder.",

@@ -60,7 +60,8 @@ class SimpleWriter:
 class ThreadWriter(SimpleWriter):
     """Writes in a thread; the next snapshot waits for this one. Chainer: ``ThreadWriter``.
 
-    The state is copied into memory that is kept for the next one: the memory of one snapshot is held.
+    The state is copied into memory that is kept for the next one: the memory of one snapshot is held. That of a state
+    on a CUDA device is pinned, and torch rounds each tensor's up to a power of two.
 
     Args:
         savefun: As for :class:`SimpleWriter`.
@@ -78,7 +79,7 @@ class ThreadWriter(SimpleWriter):
     def __init__(self, savefun: SaveFunction | None = None) -> None:
         super().__init__(savefun)
         self._executor: Executor | None = None
-        self._copy: Any = None
+        self._copy: Any = None  # of a state that is written: memory for the next
         self._last: Future[None] | None = None
 
     def __call__(self, filename: str, outdir: str | Path, target: dict[str, Any]) -> Future[None]:
@@ -101,21 +102,27 @@ class ThreadWriter(SimpleWriter):
         return ThreadPoolExecutor(1, thread_name_prefix="snapshot")
 
     def _submit(self, executor: Executor, target: Any, path: Path) -> Future[None]:
-        self._copy = _copied(target, self._copy if self.waits else None)
-        return executor.submit(_write, self._copy, path, self.savefun)
+        memory, self._copy = self._copy, None
+        return executor.submit(self._write, _copied(target, memory), path)
+
+    def _write(self, state: Any, path: Path) -> None:
+        try:
+            _write(state, path, self.savefun)
+        finally:
+            self._copy = state
 
     def finalize(self) -> None:
         """Waits for what is still being written."""
         executor, self._executor = self._executor, None
-        self._copy = self._last = None
         if executor is not None:
             executor.shutdown(wait=True)
+        self._copy = self._last = None
 
 
 class ThreadQueueWriter(ThreadWriter):
     """Writes in a thread, one snapshot after the other; training never waits. Chainer: ``ThreadQueueWriter``.
 
-    Each snapshot that waits its turn holds a copy of the state.
+    Each snapshot that waits its turn holds a copy of the state; the memory of one is kept for the next.
 
     Args:
         savefun: As for :class:`SimpleWriter`.
@@ -176,32 +183,53 @@ def _write(state: Any, path: Path, savefun: SaveFunction | None) -> None:
     elif "run_id" in state:
         checkpoint.save(state, path, run_id=state["run_id"], iteration=state["iteration"])
     else:
-        checkpoint.check(state)
-        checkpoint.write(path, lambda file: torch.save(state, file))
+        checkpoint.save_weights(state, path)
 
 
 def _write_pickled(state: bytes, path: Path, savefun: SaveFunction | None) -> None:
     _write(pickle.loads(state), path, savefun)
 
 
-def _copied(state: Any, buffer: Any) -> Any:
+def _copied(state: Any, memory: Any) -> Any:
     """Returns a copy of a state on the CPU, in the memory of an earlier copy where it fits."""
+    devices: set[torch.device] = set()
+    copied = _copy(state, memory, devices)
+    for device in devices:  # all copies of one are under way at once
+        torch.cuda.current_stream(device).synchronize()
+    return copied
+
+
+def _copy(state: Any, memory: Any, devices: set[torch.device]) -> Any:
     if isinstance(state, torch.Tensor):
-        fits = isinstance(buffer, torch.Tensor) and (buffer.shape, buffer.dtype) == (state.shape, state.dtype)
-        return buffer.copy_(state.detach()) if fits else state.detach().to("cpu", copy=True)
+        return _copy_tensor(state.detach(), memory, devices)
     if isinstance(state, dict):
-        old = buffer if isinstance(buffer, dict) else {}
+        old = memory if isinstance(memory, dict) else {}
         copied = copy.copy(state)  # of its own kind: a Counter would count what it is made of
         if hasattr(state, "__dict__"):
             copied.__dict__.update(state.__dict__)  # the version of each module, in torch's state_dict
         for key, value in state.items():
-            copied[key] = _copied(value, old.get(key))
+            copied[key] = _copy(value, old.get(key), devices)
         return copied
     if isinstance(state, (list, tuple)):
-        old_ = buffer if isinstance(buffer, type(state)) and len(buffer) == len(state) else [None] * len(state)
-        values = map(_copied, state, old_)
+        old_ = memory if isinstance(memory, type(state)) and len(memory) == len(state) else [None] * len(state)
+        values = (_copy(value, part, devices) for value, part in zip(state, old_, strict=True))
         return type(state)(*values) if hasattr(state, "_fields") else type(state)(values)
     return state
+
+
+def _copy_tensor(tensor: torch.Tensor, memory: Any, devices: set[torch.device]) -> torch.Tensor:
+    if tensor.layout is not torch.strided:
+        return tensor.to("cpu", copy=True)
+    fits = (
+        isinstance(memory, torch.Tensor)
+        and memory.layout is torch.strided
+        and (memory.dtype, memory.shape, memory.stride()) == (tensor.dtype, tensor.shape, tensor.stride())
+    )
+    if not fits:
+        memory = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+    if tensor.is_cuda:
+        devices.add(tensor.device)
+    return memory.copy_(tensor, non_blocking=tensor.is_cuda)  # type: ignore[no-any-return]
 
 
 def _prepare_process(parent: int) -> None:

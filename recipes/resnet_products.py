@@ -528,7 +528,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             weights = Path(args.out) / f"model_epoch-{run.updater.epoch}"
             if not weights.exists():  # resumed at its end, from another folder
                 predictor = run.updater.get_model("main").predictor
-                checkpoint.write(weights, lambda file: torch.save(predictor.state_dict(), file))
+                checkpoint.save_weights(predictor.state_dict(), weights)
             return test_weights(args, data["test"], weights, normalize)
         except BadSampleError as error:
             if not isinstance(error.__cause__, BadImageError):

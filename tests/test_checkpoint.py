@@ -1,8 +1,10 @@
 """Durable files: whole, verified, safe."""
 
 import collections
+import io
 import os
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -36,6 +38,18 @@ def test_torch_alone_reads_a_snapshot(tmp_path):
     assert equal(torch.load(tmp_path / "s", weights_only=True), STATE)
 
 
+@pytest.mark.parametrize("n", [1, 300_000], ids=["gathered", "streamed"])
+def test_a_file_is_what_torch_writes_and_a_snapshot_has_its_tail_behind_it(tmp_path, n):
+    state = {**STATE, "large": torch.rand(n), "small": [torch.rand(3) for _ in range(20)]}
+    torch.save(state, written := io.BytesIO())
+    checkpoint.save_weights(state, tmp_path / "w")
+    beside = threading.Thread(target=checkpoint.save, args=(state, tmp_path / "s"))
+    beside.start()
+    beside.join()
+    assert (tmp_path / "w").read_bytes() == (tmp_path / "s").read_bytes()[:-64] == written.getvalue()
+    assert equal(checkpoint.load(tmp_path / "s"), state) and equal(checkpoint.load_weights(tmp_path / "w"), state)
+
+
 def test_every_single_flipped_bit_is_found(tmp_path):
     checkpoint.save({"x": torch.ones(2)}, tmp_path / "s")
     data = bytearray((tmp_path / "s").read_bytes())
@@ -61,15 +75,49 @@ def test_bytes_before_or_behind_a_snapshot_are_found(tmp_path):
             checkpoint.load(tmp_path / "bad")
 
 
-def test_a_file_that_the_disk_no_longer_gives_is_named(tmp_path, monkeypatch):
-    checkpoint.save(STATE, tmp_path / "s")
+@pytest.mark.parametrize("good", [0, 1])
+def test_a_file_that_the_disk_no_longer_gives_is_named(tmp_path, monkeypatch, good):
+    checkpoint.save({"x": torch.ones(1_000_000)}, tmp_path / "s")
+    read = []
 
-    def fail(self):
-        raise OSError(5, "Input/output error")
+    class Disk(io.FileIO):
+        def readinto(self, buffer):
+            read.append(len(buffer))
+            if sum(read) > good * 2_000_000:
+                raise OSError(5, "Input/output error")
+            return super().readinto(buffer)
 
-    monkeypatch.setattr("pathlib.Path.read_bytes", fail)
+    monkeypatch.setattr(checkpoint, "open", lambda path, mode: io.BufferedReader(Disk(path)), raising=False)
     with pytest.raises(SnapshotError, match=r"/s cannot be read \(Input/output error\); take another"):
         checkpoint.load(tmp_path / "s")
+
+
+def test_a_file_that_is_written_to_between_its_check_and_its_loading_is_refused(tmp_path, monkeypatch):
+    checkpoint.save({"x": torch.ones(1000)}, tmp_path / "s")
+    os.utime(tmp_path / "s", (1, 1))
+    load = torch.load
+
+    def change_and_load(*args, **kwargs):
+        with open(tmp_path / "s", "r+b") as file:
+            file.seek(2000)
+            file.write(b"!")
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr("torch.load", change_and_load)
+    with pytest.raises(SnapshotError, match="/s has been written to while it was read; take another, or try again"):
+        checkpoint.load(tmp_path / "s")
+
+
+def test_a_file_that_is_replaced_while_it_is_loaded_is_the_one_that_was_checked(tmp_path, monkeypatch):
+    checkpoint.save({"x": 1}, tmp_path / "s")
+    load = torch.load
+
+    def replace_and_load(*args, **kwargs):
+        checkpoint.save({"x": 2}, tmp_path / "s")
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr("torch.load", replace_and_load)
+    assert checkpoint.load(tmp_path / "s") == {"x": 1}
 
 
 @pytest.mark.parametrize("keep", [0, 10, 63, 64, 500, -1])
@@ -142,6 +190,25 @@ def test_a_failed_write_leaves_what_was_there_and_nothing_else(tmp_path):
 
     with pytest.raises(OSError, match="disk full"):
         checkpoint.write(tmp_path / "f", fill)
+    assert [p.name for p in tmp_path.iterdir()] == ["f"] and (tmp_path / "f").read_text() == "old"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "Ctrl-C"])
+@pytest.mark.parametrize("passed", [0, 1_000_000])
+@pytest.mark.parametrize("save", [checkpoint.save, checkpoint.save_weights])
+def test_what_stops_a_write_in_its_middle_is_told_as_it_is(tmp_path, monkeypatch, error, passed, save):
+    (tmp_path / "f").write_text("old")
+
+    class Disk(io.FileIO):
+        def write(self, data):
+            if self.tell() > passed:
+                raise error
+            return super().write(data)
+
+    monkeypatch.setattr(checkpoint, "open", lambda path, mode: Disk(path, mode), raising=False)
+    told = f"No space left on device: '{tmp_path}/f'" if isinstance(error, OSError) else "^$"
+    with pytest.raises(type(error), match=told):
+        save({str(i): torch.ones(300_000) for i in range(4)}, tmp_path / "f")
     assert [p.name for p in tmp_path.iterdir()] == ["f"] and (tmp_path / "f").read_text() == "old"
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import io
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import equal, make_run
+from processes import call
 
 import extensions
 from extensions import snapshot_writers as writers
@@ -57,19 +59,63 @@ def test_every_writer_writes_what_a_simple_one_writes(tmp_path, kind):
     assert resumed.updater.iteration == 6
 
 
+def save_when_changed(folder, state, file):
+    """Saves a part of the state, lets the weights be changed, and saves the rest."""
+    torch.save(state, first := io.BytesIO())
+    half = len(first.getvalue()) // 2
+    file.write(first.getvalue()[:half])
+    (folder / "begun").touch()
+    until((folder / "changed").exists)
+    torch.save(state, second := io.BytesIO())
+    file.write(second.getvalue()[half:])
+
+
+def until(condition):
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
 @background
-def test_the_state_is_that_of_its_iteration_however_late_it_is_written(tmp_path, kind):
+def test_the_state_is_that_of_its_iteration_when_weights_change_before_and_within_the_write(tmp_path, kind):
     weight = torch.nn.Parameter(torch.zeros(1000))
     target = torch.nn.ParameterList([weight])
-    writer = kind(slow)
+    writer = kind(functools.partial(save_when_changed, tmp_path))
     for i in range(4):
         with torch.no_grad():
             weight.fill_(i)
-        writer(f"w{i}", tmp_path, target.state_dict())
+        job = writer(f"w{i}", tmp_path, target.state_dict())
         with torch.no_grad():
             weight.fill_(-1)
+            until((tmp_path / "begun").exists)
+            weight.fill_(-2)
+        (tmp_path / "changed").touch()
+        job.result()
+        (tmp_path / "begun").unlink()
+        (tmp_path / "changed").unlink()
     writer.finalize()
     assert [float(torch.load(tmp_path / f"w{i}", weights_only=True)["0"].unique()) for i in range(4)] == [0, 1, 2, 3]
+
+
+@every
+@pytest.mark.parametrize("head", [{"run_id": "0" * 16, "iteration": 7}, {}], ids=["snapshot", "weights"])
+def test_training_that_goes_on_changes_nothing_in_the_files_under_way(tmp_path, kind, head):
+    parts = {str(i): torch.zeros(200_000) for i in range(3)} | {"step": torch.zeros(())}
+    writer, jobs = kind(), []
+    for i in range(4):  # those of a queue are under way together
+        for part in parts.values():
+            part.fill_(10 * i)
+        jobs.append(writer(f"s{i}", tmp_path, {**head, "parts": parts, "list": [parts["1"]]}))
+        for part in parts.values():
+            part.add_(1)
+    while any(job is not None and not job.done() for job in jobs):
+        for part in parts.values():
+            part.add_(1)
+    writer.finalize()
+    for i in range(4):
+        state = torch.load(tmp_path / f"s{i}", weights_only=True)
+        saved = [*state["parts"].values(), *state["list"]]
+        assert {float(value) for part in saved for value in part.unique()} == {10 * i}
 
 
 @every
@@ -137,15 +183,108 @@ def _kill_itself(state, file):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_thread_writer_copies_into_the_same_memory_again(tmp_path):
-    writer, state = writers.ThreadWriter(), {"a": torch.zeros(100), "b": [torch.zeros(3)]}
-    writer("one", tmp_path, state)
-    first = writer._copy["a"].data_ptr()
-    writer("two", tmp_path, state)
-    assert writer._copy["a"].data_ptr() == first != state["a"].data_ptr()
-    writer("three", tmp_path, {"a": torch.zeros(7), "b": []})  # other shapes
+@pytest.mark.parametrize("kind", [writers.ThreadWriter, writers.ThreadQueueWriter])
+def test_a_thread_writer_copies_into_the_same_memory_again(tmp_path, kind):
+    places = []
+
+    def save(state, file):
+        places.append((state["a"].data_ptr(), state["b"][0].data_ptr()))
+        torch.save(state, file)
+
+    writer, state = kind(save), {"a": torch.zeros(100), "b": [torch.zeros(3)]}
+    for name in ("one", "two"):
+        writer(name, tmp_path, state).result()
     writer.finalize()
-    assert torch.load(tmp_path / "three", weights_only=True)["a"].shape == (7,)
+    assert places[0] == places[1] != (state["a"].data_ptr(), state["b"][0].data_ptr())
+
+
+@background
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")
+def test_a_state_may_change_its_shape_from_one_save_to_the_next(tmp_path, kind):
+    writer = kind()
+    grid = torch.arange(6.0).reshape(2, 3)
+    values = [
+        grid,
+        grid.clone().t(),
+        grid.reshape(3, 2),
+        grid.double(),
+        grid[:, ::2],
+        grid[:1].expand(4, 3),
+        torch.tensor(7),
+        torch.zeros(0),
+        grid.to_sparse(),
+        grid,
+        [grid, grid],
+        [grid],
+        {"x": grid},
+        None,
+        grid,
+    ]
+    for i, value in enumerate(values):
+        writer(f"s{i}", tmp_path, {"value": value, "same": [grid]})
+    writer.finalize()
+    for i, value in enumerate(values):
+        state = torch.load(tmp_path / f"s{i}", weights_only=True)
+        if getattr(value, "is_sparse", False):
+            assert state["value"].is_sparse
+            state["value"], value = state["value"].to_dense(), value.to_dense()
+        assert equal(state, {"value": value, "same": [grid]})
+    assert torch.load(tmp_path / "s1", weights_only=True)["value"].stride() == (1, 3)  # as the state's, not the copy's
+
+
+def take_memory(out, kind, most):
+    """Fails if saving three times takes more memory than so many times the state."""
+    state = {"parts": [torch.ones(1_000_000) for _ in range(20)]}
+    size = sum(part.nbytes for part in state["parts"])
+    writer = getattr(writers, kind)()
+    writer("small", out, {"parts": [torch.ones(1)]})
+    before = peak_memory()
+    for i in range(3):
+        writer(f"s{i}", out, state)
+    writer.finalize()
+    assert (peak_memory() - before) / size < most
+
+
+def take_memory_to_load(path):
+    before = peak_memory()
+    state = checkpoint.load(path)
+    assert (peak_memory() - before) / sum(part.nbytes for part in state["parts"]) < 1.2
+
+
+def peak_memory():
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return 1024 * int(line.split()[1])
+
+
+@pytest.mark.parametrize(("kind", "most"), [("SimpleWriter", 0.2), ("ThreadWriter", 1.2), ("ThreadQueueWriter", 3.2)])
+def test_a_save_takes_the_memory_of_its_copies_of_the_state_and_no_more(tmp_path, kind, most):
+    assert call(take_memory, tmp_path, kind, most, output=tmp_path / "printed") == 0, (tmp_path / "printed").read_text()
+
+
+def test_loading_takes_the_memory_of_the_state_and_no_more(tmp_path):
+    checkpoint.save({"parts": [torch.ones(1_000_000) for _ in range(20)]}, tmp_path / "s")
+    code = call(take_memory_to_load, tmp_path / "s", output=tmp_path / "printed")
+    assert code == 0, (tmp_path / "printed").read_text()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_state_on_a_cuda_device_is_copied_into_pinned_memory_before_training_goes_on(tmp_path):
+    pinned = []
+
+    def save(state, file):
+        pinned.append(state["weight"].is_pinned())
+        torch.save(state, file)
+
+    writer = writers.ThreadWriter(save)
+    state = {"weight": torch.zeros(10_000_000, device="cuda"), "step": torch.zeros(())}
+    for i in range(4):
+        state["weight"].fill_(i)
+        writer(f"s{i}", tmp_path, state)
+        state["weight"].fill_(-1)
+    writer.finalize()
+    saved = [torch.load(tmp_path / f"s{i}", weights_only=True)["weight"] for i in range(4)]
+    assert [float(weight.unique()) for weight in saved] == [0, 1, 2, 3] and saved[0].device.type == "cpu"
+    assert pinned == [True] * 4
 
 
 def test_a_writer_of_ones_own_is_called_with_name_folder_and_state(tmp_path):

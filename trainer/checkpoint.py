@@ -15,11 +15,14 @@ import io
 import os
 import pickle
 import struct
+import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -38,6 +41,7 @@ __all__ = [
     "read_tail",
     "remove_scraps",
     "save",
+    "save_weights",
     "write",
 ]
 
@@ -45,6 +49,7 @@ MAGIC = b"KUSARI01"
 _HEAD = struct.Struct("<8s8sQQ")  # magic, run id, iteration, length
 _DIGEST = hashlib.sha256().digest_size
 _TAIL = _HEAD.size + _DIGEST
+_CHUNK = 1 << 20  # bytes: what is smaller is gathered before it is written, or read at a time
 
 _PLAIN = (bool, int, float, str, bytes, torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
@@ -91,8 +96,8 @@ def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
 
     Args:
         path: Where it will stand.
-        fill: Writes the content to the binary file that it is given, in memory: ``torch.save`` would hide that a disk
-            is full.
+        fill: Writes the content to the binary file that it is given, in memory: it may seek and read there, and cannot
+            hide that a disk is full.
 
     Raises:
         OSError: If it cannot be written, for want of space say: the path is named, and what was there stays.
@@ -105,16 +110,15 @@ def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
     """
     content = io.BytesIO()
     fill(content)
-    _put(Path(path), content.getbuffer())
+    _put(Path(path), lambda file: file.write(content.getbuffer()))
 
 
-def _put(path: Path, *parts: bytes | memoryview) -> None:
+def _put(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(temporary, "wb") as file:
-            for part in parts:
-                file.write(part)
+            fill(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -128,6 +132,58 @@ def _put(path: Path, *parts: bytes | memoryview) -> None:
         os.fsync(folder)  # else the new name may be lost with the power
     finally:
         os.close(folder)
+
+
+class _Archive(io.RawIOBase):
+    """What ``torch.save`` writes to: hands everything on to a file, counted and hashed; nothing is held in memory.
+
+    torch makes another error of what a full disk raises: the first is kept here, and what comes after it passed over.
+    """
+
+    def __init__(self, file: BinaryIO, update: Callable[[Any], object]) -> None:
+        self._file = file
+        self._update = update
+        self.length = 0
+        self.error: BaseException | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if self.error is None:
+            try:
+                self._file.write(data)
+                self._update(data)
+                self.length += len(data)
+            except BaseException as error:  # Ctrl-C too
+                self.error = error
+        return len(data)
+
+
+class _Pickler(pickle.Pickler):
+    """Lets other threads run now and then: each would wait 5 ms for every operation of its own, while this pickles."""
+
+    _last = 0.0
+
+    def reducer_override(self, obj: Any) -> Any:
+        if time.perf_counter() - self._last > 1e-4:
+            time.sleep(1e-6)
+            self._last = time.perf_counter()
+        return NotImplemented
+
+
+_PATIENT = SimpleNamespace(__name__="pickle", Pickler=_Pickler)  # as much of a module as torch.save asks for
+
+
+def _archive(state: dict[str, Any], file: BinaryIO, update: Callable[[Any], object]) -> int:
+    """Writes a state to a file, and shows each piece to ``update``; returns the length."""
+    archive = _Archive(file, update)
+    pickling = pickle if threading.current_thread() is threading.main_thread() else _PATIENT
+    with io.BufferedWriter(archive, _CHUNK) as gathered:
+        torch.save(state, gathered, pickle_module=pickling)
+    if archive.error is not None:
+        raise archive.error
+    return archive.length
 
 
 def remove_scraps(folder: str | Path) -> None:
@@ -183,13 +239,36 @@ def save(state: dict[str, Any], path: str | Path, *, run_id: str = "0" * 16, ite
         {'iteration': 3}
     """
     check(state)
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    body = buffer.getbuffer()
-    head = _HEAD.pack(MAGIC, bytes.fromhex(run_id), iteration, len(body))
-    digest = hashlib.sha256(body)
-    digest.update(head)
-    _put(Path(path), body, head + digest.digest())
+
+    def fill(file: BinaryIO) -> None:
+        digest = hashlib.sha256()
+        length = _archive(state, file, digest.update)
+        head = _HEAD.pack(MAGIC, bytes.fromhex(run_id), iteration, length)
+        digest.update(head)
+        file.write(head + digest.digest())
+
+    _put(Path(path), fill)
+
+
+def save_weights(state: dict[str, Any], path: str | Path) -> None:
+    """Writes a plain file of a ``state_dict``, as ``torch.save`` does, but whole or not at all.
+
+    Args:
+        state: As for :func:`save`.
+        path: The file.
+
+    Raises:
+        TypeError: As :func:`save`.
+
+    Example:
+        >>> import torch
+        >>> from trainer import checkpoint
+        >>> checkpoint.save_weights({"weight": torch.ones(1)}, tmp / "weights")
+        >>> torch.load(tmp / "weights", weights_only=True)
+        {'weight': tensor([1.])}
+    """
+    check(state)
+    _put(Path(path), lambda file: _archive(state, file, lambda data: None))
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -209,23 +288,39 @@ def load(path: str | Path) -> dict[str, Any]:
     if path.is_dir():
         raise SnapshotError(f"{path} is a folder, not a snapshot; name a file in it.")
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            written = os.fstat(file.fileno()).st_mtime_ns
+            _verify(file, path)
+            state = _read(file, path, "a snapshot")
+            if os.fstat(file.fileno()).st_mtime_ns != written:  # what was loaded is not what was verified
+                raise SnapshotError(f"{path} has been written to while it was read; take another, or try again.")
     except FileNotFoundError:
         raise
     except OSError as error:  # a bad disk, or another user's file
         raise SnapshotError(f"{path} cannot be read ({error.strerror}); take another.") from error
-    head, digest = data[-_TAIL:-_DIGEST], data[-_DIGEST:]
-    if len(data) < _TAIL or not head.startswith(MAGIC[:6]):
+    return state
+
+
+def _verify(file: BinaryIO, path: Path) -> None:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - _TAIL, 0))
+    head, digest = file.read(_HEAD.size), file.read()
+    if size < _TAIL or not head.startswith(MAGIC[:6]):
         raise SnapshotError(
-            f"{path} is not a snapshot, or is cut short ({len(data)} bytes without a snapshot's tail);"
+            f"{path} is not a snapshot, or is cut short ({size} bytes without a snapshot's tail);"
             " take another, or start afresh."
         )
-    is_damaged = hashlib.sha256(memoryview(data)[:-_DIGEST]).digest() != digest
+    file.seek(0)
+    found, rest = hashlib.sha256(), size - _DIGEST
+    while chunk := file.read(min(rest, _CHUNK)):
+        found.update(chunk)
+        rest -= len(chunk)
+    is_damaged = found.digest() != digest
     if not is_damaged and not head.startswith(MAGIC):
         raise SnapshotError(f"{path} was written by a newer Kusari, in the file format {head[:8]!r}: update Kusari.")
-    if is_damaged or _HEAD.unpack(head)[-1] != len(data) - _TAIL:
+    if is_damaged or _HEAD.unpack(head)[-1] != size - _TAIL:
         raise SnapshotError(f"{path} is damaged: its checksum does not match; take another, or start afresh.")
-    return _read(io.BytesIO(data), path, "a snapshot")
+    file.seek(0)
 
 
 def load_weights(path: str | Path) -> dict[str, Any]:
