@@ -16,10 +16,9 @@ from functools import partial
 from pathlib import Path
 
 import PIL
-from harness import Results, interleaved, make_parser, ratio
-from seeding import make_images
+from harness import Results, interleaved, make_images, make_parser, ratio
 
-from recipes.transforms import ScaleAndCrop
+from recipes.transforms import ScaleAndCrop, collate_images
 from trainer.cache import CachedDataset, describe_files
 from trainer.iterators import MultiprocessIterator
 
@@ -38,13 +37,12 @@ class Images:
         return len(self.paths)
 
     def __getitem__(self, index):
-        # In the order of a batch: with and without the cache, that is put together several times as fast.
-        return self.read(self.paths[index]).contiguous(), index % 12
+        return self.read(self.paths[index]), index % 12
 
 
 def images_per_second(dataset, n_processes, n_batches, n_before=0):
     """Times batches of workers that have just been started, from where they are under way."""
-    iterator = MultiprocessIterator(dataset, BATCH, n_processes=n_processes, seed=0)
+    iterator = MultiprocessIterator(dataset, BATCH, n_processes=n_processes, collate_fn=collate_images, seed=0)
     for _ in range(n_before + 3 * n_processes):  # what was fetched ahead does not count
         next(iterator)
     start = time.perf_counter()

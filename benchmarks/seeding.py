@@ -20,21 +20,13 @@ from statistics import median
 import numpy as np
 import PIL
 import torch
+from harness import make_images
 from PIL import Image
 
 from trainer import random
 
 BATCH = 64
 ROUNDS = 50
-
-
-def make_images(folder, n=16):
-    generator = np.random.default_rng(0)
-    for i in range(n):
-        smooth = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((500, 375))
-        texture = generator.normal(0, 11, (375, 500, 1))
-        pixels = (np.asarray(smooth) + texture).clip(0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(Path(folder) / f"{i}.jpg", quality=75)
 
 
 def seed_samples(first, n=1000):

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import hashlib
 import json
 import os
 import sys
 from contextlib import ExitStack
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,11 @@ from torch.utils.data import Subset
 
 import extensions
 import trainer.random
-from recipes import drawn_products
+from recipes import drawn_products, transforms
 from recipes.online_products import SUPER_LABEL_NAMES, URL, BadImageError, OnlineProductsDataset, download
-from recipes.transforms import ScaleAndCrop
+from recipes.transforms import ScaleAndCrop, collate_images
 from trainer import Classifier, StandardUpdater, Trainer, checkpoint, concat_examples
+from trainer.cache import CachedDataset, describe_files
 from trainer.checkpoint import SnapshotError
 from trainer.datasets import TransformDataset, split_dataset, split_dataset_random
 from trainer.iterators import BadSampleError, MultiprocessIterator
@@ -66,7 +69,8 @@ SAMPLE: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 0.0007, "image_si
 
 
 # What a resumed run keeps: its state, or what it has learnt, would not fit another value.
-FIXED = ("model", "pretrained", "weights", "freeze", "lr", "trunk_lr_scale", "split", "seed", "scale", "image_size")
+FIXED = ("model", "pretrained", "weights", "freeze", "lr", "trunk_lr_scale", "split", "seed")
+FIXED += ("scale", "image_size", "reduced_decoding")
 # What it may change, so that it is no longer the run that it would have been: it is warned of. So it is of batch size
 # and precision, which iterator and updater know.
 TOLD = ("deterministic", "on_bad_sample", "channels_last", "fused", "compile")
@@ -104,6 +108,8 @@ def make_parser() -> argparse.ArgumentParser:
         choices=("raise", "skip"),
         help="stop at an image that is broken, or take the next one of the order and list it in bad_samples.json",
     )
+    add(data, "--reduced-decoding", action="store_true", help="decode large JPEGs at 1/2, 1/4 or 1/8: other pixels")
+    add(data, "--cache", metavar="DIR", help="keep the scaled training images in a file there (150 KB each of 224)")
     add(data, "--workers", type=int, metavar="N", help="processes that load images (one for each CPU, up to 8)")
 
     model = parser.add_argument_group("model")
@@ -205,7 +211,8 @@ def saved_args(args: argparse.Namespace) -> dict[str, Any]:
         saved = json.loads(path.read_text())["args"]
     except (ValueError, KeyError) as error:
         raise ValueError(f"{path} cannot be read ({error}); remove it, and give the run's arguments again.") from error
-    return {key: value for key, value in saved.items() if key not in ("device", "workers")} | {"out": str(folder)}
+    of_machine = ("cache", "device", "workers")
+    return {key: value for key, value in saved.items() if key not in of_machine} | {"out": str(folder)}
 
 
 def check(args: argparse.Namespace) -> None:
@@ -238,14 +245,31 @@ def load_splits(args: argparse.Namespace) -> dict[str, Any]:
         download(root)
     if args.sample:
         root = drawn_products.write(DRAWN, seed=0)
-    transform = ScaleAndCrop(args.scale, args.image_size)
-    train, test = (TransformDataset(OnlineProductsDataset(root, name, transform), _kind) for name in ("train", "test"))
+    read = ScaleAndCrop(args.scale, args.image_size, bool(args.reduced_decoding)).read
+    train, test = (TransformDataset(OnlineProductsDataset(root, name, read=read), _kind) for name in ("train", "test"))
+    if args.cache is not None:
+        train = cached(args, train)
     first = int(len(train) * 0.8)
     if args.split == "tutorial":
         train, valid = split_dataset(train, first)  # the list is sorted: the last kinds are in valid only
     else:
         train, valid = split_dataset_random(train, first, args.seed % 2**32)
     return {"train": train, "valid": valid, "test": test}
+
+
+def cached(args: argparse.Namespace, dataset: Any) -> CachedDataset:
+    """Returns a data set whose pixels are kept in a file, which is named by all that decides them."""
+    images = dataset.dataset
+    packages = ("pillow", "simplejpeg", "torch")
+    key = {
+        "files": describe_files([images.list_file.name, *images.paths], images.root),  # the list: labels are kept too
+        "scale": args.scale,
+        "image_size": args.image_size,
+        "reduced_decoding": bool(args.reduced_decoding),
+        "code": hashlib.sha256(Path(transforms.__file__).read_bytes()).hexdigest()[:16],
+        "versions": {package: metadata.version(package) for package in packages},
+    }
+    return CachedDataset(dataset, Path(args.cache) / "train", key)
 
 
 def check_sizes(args: argparse.Namespace, data: dict[str, Any]) -> None:
@@ -432,6 +456,18 @@ def resume(run: Trainer, path: str, force: bool) -> None:
     print(f"Resumed from {run.resumed_from}, iteration {run.updater.iteration}.", flush=True)
 
 
+def make_iterator(args: argparse.Namespace, dataset: Any, **kwargs: Any) -> MultiprocessIterator:
+    """Returns an iterator over batches of uint8 images and labels."""
+    return MultiprocessIterator(
+        dataset,
+        args.batch_size,
+        n_processes=args.workers,
+        collate_fn=collate_images,
+        on_bad_sample=args.on_bad_sample,
+        **kwargs,
+    )
+
+
 def make_run(args: argparse.Namespace, data: dict[str, Any]) -> tuple[Trainer, Normalize]:
     """Puts model, data and extensions together."""
     predictor, normalize = make_model(args, fresh=args.resume is not None)
@@ -440,9 +476,8 @@ def make_run(args: argparse.Namespace, data: dict[str, Any]) -> tuple[Trainer, N
     if args.compile:
         predictor.compile()
     optimizer = make_optimizer(predictor, args.lr, args.trunk_lr_scale, args.fused)
-    loading: dict[str, Any] = {"n_processes": args.workers, "on_bad_sample": args.on_bad_sample}
-    train_iter = MultiprocessIterator(data["train"], args.batch_size, **loading)
-    valid_iter = MultiprocessIterator(data["valid"], args.batch_size, repeat=False, shuffle=False, **loading)
+    train_iter = make_iterator(args, data["train"])
+    valid_iter = make_iterator(args, data["valid"], repeat=False, shuffle=False)
     updater = StandardUpdater(
         train_iter, optimizer, model=model, device=args.device, converter=normalize, precision=args.precision
     )
@@ -482,14 +517,7 @@ def test_weights(args: argparse.Namespace, data: Any, weights: Path, normalize: 
     )
     predictor, _ = make_model(args, fresh=True)
     predictor.load_state_dict(checkpoint.load_weights(weights))
-    iterator = MultiprocessIterator(
-        Subset(data, range(n)),
-        args.batch_size,
-        repeat=False,
-        shuffle=False,
-        n_processes=args.workers,
-        on_bad_sample=args.on_bad_sample,
-    )
+    iterator = make_iterator(args, Subset(data, range(n)), repeat=False, shuffle=False)
     model = Classifier(predictor).to(args.device)
     evaluator = extensions.Evaluator(iterator, model, normalize, precision=args.precision)
     result = evaluator() | {"n": n}

@@ -15,10 +15,12 @@ from recipes import drawn_products
 from recipes.online_products import (
     HEADER,
     SUPER_LABEL_NAMES,
+    BadImageError,
     OnlineProductsDataset,
     download,
 )
 from recipes.transforms import ScaleAndCrop, center_crop, scale
+from trainer.iterators import MultiprocessIterator
 
 
 def photograph(width=40, height=30, seed=0):
@@ -123,6 +125,36 @@ def test_an_image_that_cannot_be_used_is_named_with_its_line(tmp_path, spoil, re
     with pytest.raises(OSError, match=rf"bicycle_final/b.JPG \(Ebay_train.txt, line 3\) cannot be used: .*({reason})"):
         data[1]
     data[0]
+
+
+@pytest.mark.parametrize("n_bytes", [0, 2, 20, 300, 600, -2])
+def test_a_file_cut_short_is_told_alike_however_it_is_read(tmp_path, n_bytes):
+    write_data(tmp_path)
+    path = tmp_path / "bicycle_final" / "b.JPG"
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    told = []
+    for options in ({}, {"read": ScaleAndCrop(30, 30).read}, {"read": ScaleAndCrop(3, 3, reduced=True).read}):
+        with pytest.raises(BadImageError, match=r"bicycle_final/b.JPG \(Ebay_train.txt, line 3\) cannot") as info:
+            OnlineProductsDataset(tmp_path, **options)[1]
+        told.append(re.sub(r"\d+ bytes", "n bytes", str(info.value)))
+    assert told[0] == told[1] == told[2]
+    path.unlink()
+    with pytest.raises(BadImageError, match=r"line 3\) cannot be used: there is no such file"):
+        OnlineProductsDataset(tmp_path, read=ScaleAndCrop(30, 30).read)[1]
+
+
+def test_pixels_read_at_once_are_those_of_the_transform_with_any_number_of_workers(tmp_path):
+    root, crop = write_data(tmp_path), ScaleAndCrop(20, 16)
+    data = OnlineProductsDataset(root, transform=crop)
+    expected = torch.stack([data[i][0] for i in range(3)])
+    for n_processes in (0, 1):
+        iterator = MultiprocessIterator(
+            OnlineProductsDataset(root, read=crop.read), 3, shuffle=False, n_processes=n_processes
+        )
+        pixels, classes, kinds = next(iterator)
+        iterator.finalize()
+        assert torch.equal(pixels, expected) and pixels.is_contiguous()
+        assert classes.tolist() == [0, 0, 1] and kinds.tolist() == [0, 0, 11]
 
 
 # -- the transform

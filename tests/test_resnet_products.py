@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 from helpers import equal
+from PIL import Image
 from torch import nn
 
 import extensions
@@ -98,6 +99,31 @@ def test_images_and_weights_may_be_channels_last_adam_fused_and_the_network_comp
     assert weights.keys() == whole.keys()
     assert weights["conv1.0.weight"].is_contiguous(memory_format=torch.channels_last)
     assert not equal(dict(whole), dict(weights)), "other kernels give other bits: they are options, and recorded"
+
+
+def test_a_run_with_a_cache_is_the_same_run(finished, data, tmp_path):
+    for out in ("first", "second"):  # it is filled, then read; by two workers, then by none
+        train(data, tmp_path / out, "--cache", str(tmp_path / "cache"), "--workers", "2" if out == "first" else "0")
+        for name in ("model_epoch-2", "test.json"):
+            assert (tmp_path / out / name).read_bytes() == (finished[0] / name).read_bytes()
+    (cache,) = (tmp_path / "cache").glob("train-*.cache")
+    assert cache.stat().st_size > 48 * 3 * 32 * 32
+    with pytest.warns(UserWarning, match=r"was made with another scale: remove it if no run needs it"):
+        train(data, tmp_path / "third", "--cache", str(tmp_path / "cache"), "--scale", "40")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_large_photographs_may_be_decoded_at_less_than_their_size(finished, data, tmp_path):
+    pictures = sorted((data / "bicycle_final").iterdir())
+    large = shutil.copytree(data, tmp_path / "large")
+    for path in pictures:
+        with Image.open(path) as image:
+            image.resize((400, 300)).save(large / "bicycle_final" / path.name)
+    train(large, tmp_path / "whole", "--epochs", "1")
+    train(large, tmp_path / "reduced", "--epochs", "1", "--reduced-decoding")
+    whole, reduced = (torch.load(tmp_path / out / "model_epoch-1", weights_only=True) for out in ("whole", "reduced"))
+    assert not equal(dict(whole), dict(reduced)), "other pixels: it is an option, and recorded"
+    assert json.loads((tmp_path / "reduced" / "args.json").read_text())["args"]["reduced_decoding"] is True
 
 
 def test_a_resumed_run_is_the_same_run(finished, data, tmp_path, capsys):
