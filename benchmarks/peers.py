@@ -8,34 +8,18 @@ each reading would wait for the device. Ignite's average is a running one, Light
 Chainer is not among them: it needs NumPy 1, and its networks are not PyTorch's, so the loop by hand would be another.
 """
 
-import builtins
 import contextlib
 import importlib.util
-import io
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
 import torch
-from overhead import DISK, EPOCH, WINDOW, Neighbours, Terminal, make_model
+from overhead import EPOCH, WINDOW, Neighbours, Terminal, make_model
 from torch import nn
 from torch.nn import functional as F
-
-OS_CALLS = "open", "stat", "mkdir", "chmod", "listdir", "scandir", "fsync", "rename", "replace", "remove", "unlink"
-
-
-@contextlib.contextmanager
-def files_told_apart() -> Iterator[None]:
-    """Counts as the disk's what opens, renames, flushes and removes files; writing itself stays the peer's."""
-    calls = [(builtins, "open"), (io, "open"), *((os, name) for name in OS_CALLS)]
-    with contextlib.ExitStack() as stack:
-        for module, name in calls:
-            stack.callback(setattr, module, name, getattr(module, name))
-            setattr(module, name, DISK.timed(getattr(module, name)))
-        yield
 
 
 class Loader:
@@ -324,7 +308,7 @@ def run_peer(name: str) -> Callable[[Neighbours, Path, str], None]:
 
     def run(batches: Neighbours, out: Path, job: str) -> None:
         terminal = Terminal()
-        with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal), files_told_apart():
+        with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal):
             PEERS[name](batches, out, job)
             next(batches, None)
 

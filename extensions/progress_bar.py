@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from typing import Any, TextIO
 
 from trainer import Extension, Trainer
+
+SECONDS = 0.1  # between two drawings, at least: each takes as long as a small network's iteration
 
 
 class ProgressBar(Extension):
@@ -17,7 +20,7 @@ class ProgressBar(Extension):
 
     Args:
         training_length: ``(period, unit)``; by default what the stop trigger says.
-        update_interval: Iterations between two drawings.
+        update_interval: Iterations between two drawings; more than ten in a second are left out.
         bar_length: Width of a line in columns; that of the terminal by default.
         out: Where to draw; ``sys.stdout`` by default.
 
@@ -45,6 +48,7 @@ class ProgressBar(Extension):
         self._out = out
         self._first = 0  # iterations done before this start
         self._start = 0.0  # and the elapsed time then
+        self._drawn = float("-inf")  # when
         self._is_shown = False
 
     @property
@@ -61,6 +65,10 @@ class ProgressBar(Extension):
     def __call__(self, trainer: Trainer) -> None:
         """Draws, every so many iterations."""
         if trainer.updater.iteration % self._interval == 0 and self.out.isatty():
+            now = time.monotonic()
+            if now - self._drawn < SECONDS:
+                return
+            self._drawn = now
             # Below the cursor's line, to which it goes back: what is printed next has a line to itself.
             self.out.write("\033[J\n" + "\n".join(self._lines(trainer)) + "\r\033[2A")
             self.out.flush()

@@ -2,6 +2,7 @@
 
 import io
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 
 import extensions
 import trainer.random
+from extensions import progress_bar
 from trainer import Classifier, StandardUpdater, Trainer, report
 from trainer.iterators import MultiprocessIterator, SerialIterator
 
@@ -194,7 +196,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_the_bars_go_below_the_cursor_and_are_erased_in_the_end(run):
+def test_the_bars_go_below_the_cursor_and_are_erased_in_the_end(run, monkeypatch):
+    monkeypatch.setattr(progress_bar, "SECONDS", 0.0)
     out = Terminal()
     run.extend(extensions.ProgressBar(update_interval=2, out=out, bar_length=70))
     run.run()
@@ -210,6 +213,15 @@ def test_the_bars_go_below_the_cursor_and_are_erased_in_the_end(run):
     assert " 50%|" in drawings[0] and "2/4" in drawings[0]
 
 
+def test_the_bars_are_drawn_at_most_ten_times_a_second(run, monkeypatch):
+    out, clock = Terminal(), iter([5.0, 5.09, 5.11, 5.2])
+    monkeypatch.setattr(progress_bar, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    run.extend(extensions.ProgressBar(update_interval=1, out=out))
+    run.run()
+    drawings = out.getvalue().split("\033[J")[1:-1]
+    assert ["1/4" in drawings[0], "3/4" in drawings[1], len(drawings)] == [True, True, 2]
+
+
 def test_nothing_is_written_where_there_is_no_terminal(run):
     out = io.StringIO()
     run.extend(extensions.ProgressBar(update_interval=1, out=out))
@@ -217,7 +229,8 @@ def test_nothing_is_written_where_there_is_no_terminal(run):
     assert out.getvalue() == ""
 
 
-def test_a_table_and_the_bars_share_a_terminal(run):
+def test_a_table_and_the_bars_share_a_terminal(run, monkeypatch):
+    monkeypatch.setattr(progress_bar, "SECONDS", 0.0)
     out = Terminal()
     run.extend(extensions.LogReport(trigger=(1, "iteration")))
     run.extend(extensions.ProgressBar(update_interval=1, out=out))

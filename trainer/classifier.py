@@ -78,17 +78,18 @@ class Counts:
     @staticmethod
     def compute(batches: list[Counts]) -> None:
         """Sets the results of batches; those that go together are counted in the same few operations."""
+        if any(batch.y._version != batch.version for batch in batches):
+            raise RuntimeError(
+                "the scores of a batch were changed in place after Classifier had reported their accuracy, which was"
+                " not counted yet: change a copy, e.g. y = y.softmax(1) for y.softmax_(1)."
+            )
         groups: dict[Any, list[Counts]] = {}
         for batch in batches:
-            if batch.y._version != batch.version:
-                raise RuntimeError(
-                    "the scores of a batch were changed in place after Classifier had reported their accuracy, which"
-                    " was not counted yet: change a copy, e.g. y = y.softmax(1) for y.softmax_(1)."
-                )
             groups.setdefault((batch.y.shape, batch.y.dtype), []).append(batch)
         for group in groups.values():
             y, t = torch.stack([batch.y for batch in group]), torch.stack([batch.t for batch in group])
-            columns = (y.argmax(2) == t).sum(1), (t != IGNORED).sum(1)
+            best = y.max(2).indices  # argmax(2) takes half as long again
+            columns = (best == t).sum(1), (t != IGNORED).sum(1)
             for row, batch in enumerate(group):
                 batch.results = columns, row
                 del batch.y, batch.t

@@ -79,10 +79,6 @@ class ProgressTrigger:
         """Returns how many marks are not beyond n / per."""
         raise NotImplementedError
 
-    def _now(self, trainer: Trainer) -> tuple[int, int]:
-        updater = trainer.updater
-        return (updater.iteration, 1) if self.unit == "iteration" else epoch_progress(updater)
-
     def __call__(self, trainer: Trainer) -> bool:
         """Tells whether a mark was passed since the last call; at the first call, since this process began."""
         if self._progress is None:
@@ -95,7 +91,9 @@ class ProgressTrigger:
 
     def reached(self, trainer: Trainer) -> bool:
         """Tells whether the first mark lies behind: what it means as a stop trigger."""
-        return self._passed(*self._now(trainer)) > 0
+        updater = trainer.updater
+        n, per = (updater.iteration, 1) if self.unit == "iteration" else epoch_progress(updater)
+        return self._passed(n, per) > 0
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the progress at the last call."""

@@ -134,7 +134,7 @@ class StandardUpdater:
         """The update itself; a subclass may do another."""
         if self.accumulate == 1:
             batch = self.next_batch()
-            self._optimizers["main"].zero_grad()  # before the forward pass, which then has the gradients' memory
+            _drop_gradients(self._optimizers["main"])  # before the forward pass, which then has their memory
             self.backward(self.compute_loss(batch))
         else:
             self._accumulate()
@@ -152,7 +152,7 @@ class StandardUpdater:
                 break  # the iterator does not repeat: its last update has fewer batches
             sizes.append(self.batch_size)
         self.batch_size = sum(sizes)
-        self._optimizers["main"].zero_grad()
+        _drop_gradients(self._optimizers["main"])
         for batch, size in zip(batches, sizes, strict=True):
             observation = Observation()
             observation.weight = size
@@ -186,7 +186,7 @@ class StandardUpdater:
 
     def step(self, name: str = "main") -> None:
         """Clips the gradients of an optimizer's parameters, if that was asked for, and lets it step."""
-        optimizer = self.get_optimizer(name)
+        optimizer = self._optimizers.get(name) or self.get_optimizer(name)  # which says what there is
         if self.scaler is not None:
             if all(p.grad is None for group in optimizer.param_groups for p in group["params"]):
                 return  # no loss has reached it: there is nothing to unscale, and nothing to do
@@ -339,6 +339,19 @@ def call(function: Callable[..., Any], batch: Any) -> Any:
     if isinstance(batch, dict):
         return function(**batch)
     return function(batch)
+
+
+def _drop_gradients(optimizer: Optimizer) -> None:
+    """Does what ``optimizer.zero_grad()`` does, unless it is one's own, without opening a record for the profiler.
+
+    Amid operations on tensors that record takes 11 microseconds.
+    """
+    if type(optimizer).zero_grad is not Optimizer.zero_grad or "zero_grad" in vars(optimizer):
+        optimizer.zero_grad()
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 def _refuse_wrapped(models: dict[str, nn.Module]) -> None:
