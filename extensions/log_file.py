@@ -65,12 +65,13 @@ class LogFile:
     def is_there(self) -> bool:
         """Whether the file still stands under its name: somebody may have deleted it."""
         try:
-            return self._file < 0 or os.path.samestat(os.fstat(self._file), os.stat(self.path))
+            return self._file < 0 or os.path.samestat(self._status, os.stat(self.path))
         except FileNotFoundError:
             return False
 
     def _open(self) -> None:
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._status = os.fstat(self._file)
         self.in_use.add(self.path)
 
     def _write(self, data: bytes, offset: int) -> None:

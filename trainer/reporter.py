@@ -388,6 +388,8 @@ def kept(value: Any) -> Any:
         >>> value
         tensor(0.)
     """
+    if type(value) is float:
+        return value
     if isinstance(value, Tensor):
         return value.detach().clone()  # about 1 microsecond, and no waiting for the device
     if type(value) is Ratio:
@@ -526,9 +528,10 @@ def _column(values: tuple[Any, ...]) -> Any:
         return _computed(values)
     if Later in kinds:
         return _column(tuple(map(read, values)))
-    if all(issubclass(kind, Tensor) for kind in kinds) and len({(v.dtype, v.device) for v in values}) == 1:
-        return torch.stack(values)
-    return values
+    if not all(issubclass(kind, Tensor) for kind in kinds):
+        return values
+    is_even = len({value.dtype for value in values}) == 1 == len({value.device for value in values})
+    return torch.stack(values) if is_even else values
 
 
 def _computed(values: tuple[Later, ...]) -> Tensor:
@@ -575,10 +578,10 @@ class DictSummary:
             ValueError: If the weight in a ``(value, weight)`` is not a number.
         """
         plain_weight = getattr(observation, "weight", 1)
-        for key in observation if keys is None else keys:
-            if key not in observation:
-                continue
-            value, weight, is_ratio = observation[key], plain_weight, False
+        if keys is not None:
+            observation = {key: observation[key] for key in keys if key in observation}
+        for key, value in observation.items():
+            weight, is_ratio = plain_weight, False
             if isinstance(value, tuple):
                 is_ratio = type(value) is Ratio
                 if not is_ratio and (len(value) != 2 or not is_scalar(value[0])):
