@@ -520,3 +520,31 @@ def test_parts_that_are_not_there_are_named(run):
     for ask in (run.updater.get_model, run.updater.get_iterator, run.updater.get_optimizer, run.updater.step):
         with pytest.raises(ValueError, match=r"there is no \w+ 'mian'; there are \['main'\]"):
             ask("mian")
+
+
+def test_gradients_do_not_add_up_and_an_optimizer_s_own_zero_grad_is_called():
+    calls = []
+
+    class Own(torch.optim.SGD):
+        def zero_grad(self, set_to_none=True):
+            calls.append("own")
+            super().zero_grad(set_to_none)
+
+    def weights(kind, patch=None, accumulate=1):
+        torch.manual_seed(0)
+        model = Classifier(torch.nn.Linear(2, 3))
+        optimizer = kind(model.parameters(), lr=0.1)
+        if patch:
+            optimizer.zero_grad = patch(optimizer.zero_grad)
+        iterator = SerialIterator(make_data(), 5, shuffle=False)
+        updater = StandardUpdater(iterator, optimizer, model=model, accumulate=accumulate)
+        for _ in range(2):
+            updater.update()
+        return dict(model.state_dict())
+
+    for accumulate in (1, 2):
+        expected = weights(torch.optim.SGD, accumulate=accumulate)
+        assert equal(weights(Own, accumulate=accumulate), expected)
+        patched = weights(torch.optim.SGD, lambda f: lambda: calls.append("patched") or f(), accumulate)
+        assert equal(patched, expected)
+    assert calls == ["own"] * 2 + ["patched"] * 2 + ["own"] * 2 + ["patched"] * 2
