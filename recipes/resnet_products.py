@@ -71,9 +71,9 @@ SAMPLE: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 0.0007, "image_si
 # What a resumed run keeps: its state, or what it has learnt, would not fit another value.
 FIXED = ("model", "pretrained", "weights", "freeze", "lr", "trunk_lr_scale", "split", "seed")
 FIXED += ("scale", "image_size", "reduced_decoding")
-# What it may change, so that it is no longer the run that it would have been: it is warned of. So it is of batch size
-# and precision, which iterator and updater know.
-TOLD = ("deterministic", "on_bad_sample", "channels_last", "fused", "compile")
+# What it may change, so that it is no longer the run that it would have been: it is warned of. So it is of batch size,
+# precision and fused, which iterator, updater and optimizer know.
+TOLD = ("deterministic", "on_bad_sample", "channels_last", "compile")
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -116,6 +116,17 @@ def test_tensors_of_every_dtype_ints_and_tuples_come_back_as_they_were(tmp_path,
         assert equal(all_of(cached), values)
 
 
+def test_a_sample_that_is_a_view_is_the_same_when_it_is_made_as_when_it_is_read(tmp_path):
+    large = torch.rand(4, 3, 50, 50)
+    crops = TransformDataset(range(4), lambda i: large[i, :, 3:45, 4:46])
+    cached = CachedDataset(crops, tmp_path / "crops", "crops")
+    first, second = ([cached[i] for i in range(4)] for _ in range(2))
+    assert equal(first, second) and [x.stride() for x in first] == [x.stride() for x in second]
+    assert equal([x.mean() for x in first], [x.mean() for x in second])
+    first[3].zero_()
+    assert equal(crops[3].contiguous(), second[3])
+
+
 def test_indices_count_from_the_end_too_and_end_with_the_data(tmp_path):
     cached = cache(tmp_path)
     assert len(cached) == 30 and equal(list(cached), all_of(cached))

@@ -288,3 +288,9 @@ def test_batches_that_go_to_a_cuda_device_beside_its_kernels_arrive_as_they_were
         sums.append(x.sum() + t.sum())
         del x, t  # its memory may hold the next batch
     assert [int(total) for total in sums] == [64 * 3 * 64 * 64 * (n % 7) + 64 * n for n in range(50)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_sparse_batches_go_to_a_cuda_device_too():
+    x, t = concat_examples((torch.eye(3).to_sparse(), torch.arange(3)), "cuda")
+    assert x.is_cuda and x.is_sparse and torch.equal(x.to_dense().cpu(), torch.eye(3)) and t.tolist() == [0, 1, 2]

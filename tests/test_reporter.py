@@ -203,3 +203,13 @@ def test_a_reporter_is_current_inside_its_with():
         assert trainer.get_current_reporter() is outer
         trainer.report({"x": 1})
     assert (outer.observation, inner.observation) == ({"x": 1}, {})
+
+
+def test_numbers_in_arrays_of_one_element_are_averaged_too():
+    summary = Summary()
+    summary.add(torch.tensor([3.0]))
+    summary.add(torch.tensor([1.0]))
+    assert summary.compute_mean() == 2.0
+    summary = DictSummary()
+    summary.add({"x": Ratio(torch.tensor([3]), torch.tensor([4]))})
+    assert summary.compute_mean() == {"x": 0.75}

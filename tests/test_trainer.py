@@ -1,5 +1,8 @@
 """The loop: what is called, when, and what happens when something fails."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from helpers import make_run
@@ -421,3 +424,16 @@ def test_time_before_a_resume_counts(tmp_path):
     resumed.load_state_dict(state)
     resumed.run()
     assert 1000 < resumed.elapsed_time < 1100
+
+
+def test_a_trainer_and_its_model_go_when_nobody_holds_them(tmp_path):
+    gc.collect()
+    gc.disable()
+    try:
+        run = make_run(tmp_path)
+        run.run()
+        alive = [weakref.ref(run), weakref.ref(run.updater.get_model("main"))]
+        del run
+        assert [reference() for reference in alive] == [None, None]
+    finally:
+        gc.enable()

@@ -134,7 +134,9 @@ class CachedDataset(Dataset[Any]):
         index = range(self._length)[index]
         if self._memory is None or not (self._is_verified[index] or self._verify(index)):
             return self._add(index)
-        row = self._memory.samples[index]
+        return self._unpacked(self._memory.samples[index])
+
+    def _unpacked(self, row: Any) -> Any:
         parts = [
             _INT.unpack_from(row, begin)[0]
             if dtype is None
@@ -170,8 +172,8 @@ class CachedDataset(Dataset[Any]):
         sample = self._make(index)
         self._refuse_drawing(before)
         self._check_layout(index, sample)
+        content = _packed(sample)
         if self._is_writable:
-            content = _packed(sample)
             try:
                 file = os.open(self.path, os.O_WRONLY)
                 try:
@@ -181,7 +183,7 @@ class CachedDataset(Dataset[Any]):
                     os.close(file)
             except OSError as error:
                 self._stop_writing(error)
-        return sample
+        return self._unpacked(np.frombuffer(content, np.uint8))  # as it will be read: a sum over a view adds otherwise
 
     def _verify(self, index: int) -> bool:
         """Tells whether a sample is in the file, and whole."""

@@ -57,9 +57,8 @@ class Counts:
     MOST = 4096  # numbers in y: so many are cheaper kept than counted at once
 
     def __init__(self, y: Tensor, t: Tensor) -> None:
-        self.y = y.detach()
+        self.y = y.detach().clone()  # a view, perhaps, of a parameter or of large memory
         self.t = t.clone()  # a buffer, perhaps, that is filled anew with each batch
-        self.version = y._version
         self.results: tuple[tuple[Tensor, Tensor], int] | None = None
 
     @staticmethod
@@ -71,20 +70,15 @@ class Counts:
             and y.ndim == 2
             and y.numel() <= Counts.MOST
             and t.dtype == torch.int64
+            and t.shape == y.shape[:1]
             and y.is_cpu
-            and not y.is_inference()  # it has no version
         )
 
     @staticmethod
     def compute(batches: list[Counts]) -> None:
         """Sets the results of batches; those that go together are counted in the same few operations."""
-        if any(batch.y._version != batch.version for batch in batches):
-            raise RuntimeError(
-                "the scores of a batch were changed in place after Classifier had reported their accuracy, which was"
-                " not counted yet: change a copy, e.g. y = y.softmax(1) for y.softmax_(1)."
-            )
         groups: dict[Any, list[Counts]] = {}
-        for batch in batches:
+        for batch in dict.fromkeys(batches):  # one may have been observed twice
             groups.setdefault((batch.y.shape, batch.y.dtype), []).append(batch)
         for group in groups.values():
             y, t = torch.stack([batch.y for batch in group]), torch.stack([batch.t for batch in group])

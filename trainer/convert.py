@@ -108,48 +108,36 @@ def _is_there(batch: Any, device: Any) -> bool:
 
 
 def _moved(batch: Any, device: torch.device) -> Any:
-    if device.type != "cuda":
-        return _put(batch, device)
+    if isinstance(batch, torch.Tensor):
+        return batch if batch.device == device else _sent(batch, device)
+    if isinstance(batch, tuple):
+        moved = [_moved(part, device) for part in batch]
+        return type(batch)(*moved) if hasattr(batch, "_fields") else tuple(moved)
+    if isinstance(batch, list):
+        return [_moved(part, device) for part in batch]
+    if isinstance(batch, dict):
+        return {key: _moved(part, device) for key, part in batch.items()}
+    return batch
+
+
+def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    is_plain = tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_nested
+    if device.type != "cuda" or not is_plain:
+        return tensor.to(device)
     # On a stream of its own, so that the copy goes beside the kernels of the update before, and the copy of what is
     # not pinned, for which this process waits, does not wait for them too.
-    current, beside = torch.cuda.current_stream(device), _stream(device)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    current, beside = torch.cuda.current_stream(index), _stream(index)
     with torch.cuda.stream(beside):
-        moved = _put(batch, device)
+        sent = tensor.to(device, non_blocking=True)
     current.wait_stream(beside)
-    _belongs_to(current, moved)
-    return moved
+    sent.record_stream(current)  # which keeps its memory from the next copy until that is done with it
+    return sent
 
 
 @cache
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-
-def _belongs_to(stream: torch.cuda.Stream, batch: Any) -> None:
-    """Keeps the memory of a batch from its stream's next copy until another stream is done with it."""
-    if isinstance(batch, torch.Tensor):
-        if batch.is_cuda:
-            batch.record_stream(stream)
-    elif isinstance(batch, (tuple, list)):
-        for part in batch:
-            _belongs_to(stream, part)
-    elif isinstance(batch, dict):
-        _belongs_to(stream, tuple(batch.values()))
-
-
-def _put(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, torch.Tensor):
-        if batch.device == device:
-            return batch
-        return batch.to(device, non_blocking=device.type == "cuda" and batch.device.type == "cpu")
-    if isinstance(batch, tuple):
-        moved = [_put(part, device) for part in batch]
-        return type(batch)(*moved) if hasattr(batch, "_fields") else tuple(moved)
-    if isinstance(batch, list):
-        return [_put(part, device) for part in batch]
-    if isinstance(batch, dict):
-        return {key: _put(part, device) for key, part in batch.items()}
-    return batch
+def _stream(index: int) -> torch.cuda.Stream:
+    return torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
 
 
 def _plain(sample: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 CHUNK = 1024  # waiting values are stacked, on their device, whenever there are so many of them
 
@@ -112,8 +113,7 @@ def _reads_as_a_number(kind: type) -> None:
 class Later:
     """A 0-d tensor that is computed when it is read, and then with all others that wait, in a few operations.
 
-    One by one, amid a step of training, small operations take five times as long. It prints, compares and calculates
-    as the number, and has a tensor's attributes.
+    One by one, amid a step of training, small operations take five times as long. It does what the tensor would.
 
     Args:
         source: Has ``results``, which is None before ``compute(sources)``, of its class, has set it for several of
@@ -143,23 +143,35 @@ class Later:
         return columns[self.index][row]  # type: ignore[no-any-return]
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copying and pickling look for these in an object without anything yet
+        if name.startswith("__"):  # Python looks for these by itself
             raise AttributeError(name)
         return getattr(self.read(), name)
 
-    def __float__(self) -> float:
-        return float(self.read())
+    def __reduce__(self) -> Any:
+        return self.read().clone().__reduce_ex__(2)  # type: ignore[no-untyped-call]
 
-    def __bool__(self) -> bool:
-        return bool(self.read())
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        return self.read().clone()
 
-    def __repr__(self) -> str:
-        return repr(self.read())
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = tree_map(read, (args, kwargs or {}))
+        return function(*args, **kwargs)
 
+
+def _reads_as_a_tensor(name: str) -> Callable[..., Any]:
+    return lambda self, *args: getattr(self.read(), name)(*args)
+
+
+for _name in (
+    *("float", "int", "index", "bool", "repr", "format", "array", "neg", "abs", "lt", "le", "gt", "ge", "eq", "ne"),
+    *("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow", "rpow"),
+):
+    setattr(Later, f"__{_name}__", _reads_as_a_tensor(f"__{_name}__"))
+Later.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 _reads_as_a_number(Ratio)
 _reads_as_a_number(Weighted)
-_reads_as_a_number(Later)
 
 
 def read(value: Any) -> Any:
@@ -278,7 +290,8 @@ class _Scope:
         return self._observation
 
     def __exit__(self, *error: object) -> None:
-        reporters_of_thread().pop().observation = self._outer
+        reporters_of_thread().pop()
+        self._reporter.observation = self._outer
 
 
 class UnknownKeyError(KeyError):
@@ -340,7 +353,7 @@ def report(values: Mapping[str, Any], observer: object | None = None, *, copy: b
 
     Args:
         values: Numbers, 0-d arrays, 0-d tensors, ``(value, weight)`` or :class:`Ratio`, by name. A tensor is
-            detached and copied where it is: what the reporter does with it afterwards changes nothing.
+            detached and copied where it is, so that what its owner does with it afterwards changes nothing.
         observer: The reporting object, whose registered name is put before each key: ``main/loss``. Without it
             keys are stored as they are.
         copy: False for tensors without a graph that nobody else has: they are stored as they are. It saves a few
@@ -531,7 +544,7 @@ def _column(values: tuple[Any, ...]) -> Any:
     if not all(issubclass(kind, Tensor) for kind in kinds):
         return values
     is_even = len({value.dtype for value in values}) == 1 == len({value.device for value in values})
-    return torch.stack(values) if is_even else values
+    return torch.stack(values) if is_even and {value.ndim for value in values} == {0} else values
 
 
 def _computed(values: tuple[Later, ...]) -> Tensor:

@@ -111,7 +111,6 @@ class Trainer:
         self._stop_fired = False
         self._start_time = 0.0
         self._elapsed = 0.0  # before this start; after the end, all of it
-        self._iteration = _Iteration(self)
         self._error: str | None = None  # in which the iteration under way has failed
         self._random: dict[str, Any] | None = None  # loaded, to be put back when everything is initialized
 
@@ -171,7 +170,8 @@ class Trainer:
 
         if trigger is None:
             trigger = getattr(extension, "trigger", (1, "iteration"))
-        trigger = always if trigger == (1, "iteration") else get_trigger(trigger)
+        is_pair = isinstance(trigger, (tuple, list))
+        trigger = always if is_pair and tuple(trigger) == (1, "iteration") else get_trigger(trigger)
         users = [("stop", self.stop_trigger)]
         for entry in self._entries.values():
             users += [(entry.name, entry.trigger), (entry.name, _inner_trigger(entry.extension))]
@@ -214,6 +214,8 @@ class Trainer:
         if self._phase == "over":
             raise RuntimeError("cannot run training loop multiple times; make a new Trainer.")
         self._show_error = show_loop_exception_msg
+        reporters = reporters_of_thread()
+        depth = len(reporters)
         try:
             if self._phase != "running":
                 self._start()
@@ -221,6 +223,7 @@ class Trainer:
                 with self.iteration():
                     self.updater.update()
         finally:
+            del reporters[depth:]  # of an iteration that was interrupted where it begins or ends
             self.finalize()  # nothing is left to close, unless the loop was interrupted between two iterations
 
     @property
@@ -254,7 +257,7 @@ class Trainer:
                 self._start()
             if self._phase == "over":
                 raise RuntimeError("training is over; end the loop with: while not trainer.finished.")
-        return self._iteration
+        return _Iteration(self)
 
     def _follow_update(self, before: int, observation: Observation) -> bool:
         """Does what comes after the update: extensions, stop trigger, snapshots; returns whether training is over."""
@@ -265,8 +268,7 @@ class Trainer:
         for trigger, extension in self._loop:
             if trigger(self):
                 extension(self)
-        trigger = self.stop_trigger
-        stop = trigger.reached(self) if isinstance(trigger, ProgressTrigger) else self._should_stop()
+        stop = self._should_stop()
         if self._last and (due := [(entry, call) for entry, call in self._last if entry.trigger(self)]):
             self._take_snapshots(due)
         return stop
@@ -564,6 +566,7 @@ class _Iteration:
             self.reporters.pop().observation = self.outer
             if error is not None:
                 trainer._fail(error)
+            error = None  # it would hold itself, by this frame in its traceback
         if stop:
             trainer._finish()
 
