@@ -59,11 +59,13 @@ def observe_lr(
         0.1
     """
 
-    def lr(trainer: Trainer) -> Any:
-        optimizer = trainer.updater.get_optimizer(optimizer_name)
-        return _bias_corrected(optimizer) if bias_corrected else optimizer.param_groups[0]["lr"]
+    def corrected_lr(trainer: Trainer) -> Any:
+        return _bias_corrected(trainer.updater.get_optimizer(optimizer_name))
 
-    return observe_value(observation_key, lr)
+    def lr(trainer: Trainer) -> Any:
+        return trainer.updater.get_optimizer(optimizer_name).param_groups[0]["lr"]
+
+    return observe_value(observation_key, corrected_lr if bias_corrected else lr)
 
 
 def _bias_corrected(optimizer: torch.optim.Optimizer) -> Any:

@@ -70,7 +70,6 @@ class Counts:
             and y.ndim == 2
             and y.numel() <= Counts.MOST
             and t.dtype == torch.int64
-            and t.shape == y.shape[:1]
             and y.is_cpu
         )
 
@@ -79,11 +78,15 @@ class Counts:
         """Sets the results of batches; those that go together are counted in the same few operations."""
         groups: dict[Any, list[Counts]] = {}
         for batch in dict.fromkeys(batches):  # one may have been observed twice
-            groups.setdefault((batch.y.shape, batch.y.dtype), []).append(batch)
-        for group in groups.values():
-            y, t = torch.stack([batch.y for batch in group]), torch.stack([batch.t for batch in group])
-            best = y.max(2).indices  # argmax(2) takes half as long again
-            columns = (best == t).sum(1), (t != IGNORED).sum(1)
+            groups.setdefault((batch.y.shape, batch.y.dtype, batch.t.shape), []).append(batch)
+        for (shape, _, labels), group in groups.items():
+            if labels == shape[:1]:
+                y, t = torch.stack([batch.y for batch in group]), torch.stack([batch.t for batch in group])
+                best = y.max(2).indices  # argmax(2) takes half as long again
+                columns = (best == t).sum(1), (t != IGNORED).sum(1)
+            else:
+                ratios = [accuracy(batch.y, batch.t) for batch in group]
+                columns = torch.stack([ratio.total for ratio in ratios]), torch.stack([ratio.count for ratio in ratios])
             for row, batch in enumerate(group):
                 batch.results = columns, row
                 del batch.y, batch.t

@@ -594,15 +594,16 @@ class DictSummary:
         if keys is not None:
             observation = {key: observation[key] for key in keys if key in observation}
         for key, value in observation.items():
-            weight, is_ratio = plain_weight, False
-            if isinstance(value, tuple):
-                is_ratio = type(value) is Ratio
-                if not is_ratio and (len(value) != 2 or not is_scalar(value[0])):
+            weight, is_ratio = plain_weight, type(value) is Ratio
+            if is_ratio:
+                value, weight = value
+            elif isinstance(value, tuple):
+                if len(value) != 2 or not is_scalar(value[0]):
                     continue
                 value, weight = value
-                if not is_ratio and not is_scalar(weight):
+                if type(weight) is not Later and not is_scalar(weight):
                     raise ValueError(f"the weight of {key!r} must be a number or 0-d tensor, got {weight!r}.")
-            elif not is_scalar(value):
+            elif type(value) is not float and not is_scalar(value):
                 continue
             try:
                 summary = self._summaries[key]

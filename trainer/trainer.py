@@ -266,7 +266,7 @@ class Trainer:
             self._complete_update()
         observation.weight = getattr(updater, "batch_size", 1)
         for trigger, extension in self._loop:
-            if trigger(self):
+            if trigger is always or trigger(self):  # not to call it saves a third of a microsecond
                 extension(self)
         stop = self._should_stop()
         if self._last and (due := [(entry, call) for entry, call in self._last if entry.trigger(self)]):
