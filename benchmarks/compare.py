@@ -23,7 +23,9 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         result = json.loads(path.read_text())
-        {row["name"]: row["value"] for row in result["rows"]}
+        for row in result["rows"]:
+            row["name"], row["unit"], row["more_is_better"], row["value"] + 0
+        result["benchmark"], result["date"], result["machine"], result["versions"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no result file of a benchmark ({error}); write one by --json FILE.") from error
     return result

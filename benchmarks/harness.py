@@ -26,9 +26,21 @@ Rounds = dict[str, list[float]]
 def make_parser(doc: str) -> argparse.ArgumentParser:
     """Returns a parser with the options that every benchmark has."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, metavar="N", help="how often everything is measured in turn")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, for compare.py")
+    parser.add_argument("--rounds", type=_rounds, metavar="N", help="how often everything is measured in turn")
+    parser.add_argument("--json", type=_new_file, metavar="FILE", help="write the results there, for compare.py")
     return parser
+
+
+def _rounds(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
+    return int(text)
+
+
+def _new_file(text: str) -> Path:
+    if not Path(text).parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {Path(text).parent}")
+    return Path(text)
 
 
 def interleaved(functions: dict[str, Callable[[], float]], rounds: int) -> Rounds:

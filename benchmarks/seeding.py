@@ -10,17 +10,13 @@ of smooth noise with texture, about 50 KB each, in a temporary folder.
     python benchmarks/seeding.py --images FOLDER
 """
 
-import argparse
-import platform
+import itertools
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-import PIL
-import torch
-from harness import make_images
+from harness import Results, interleaved, make_images, make_parser
 from PIL import Image
 
 from trainer import random
@@ -29,8 +25,8 @@ BATCH = 64
 ROUNDS = 50
 
 
-def seed_samples(first, n=1000):
-    for position in range(first, first + n):
+def seed_samples(n=1000):
+    for position in range(n):
         random.seed_generators(random.derive(0, random.SAMPLE, 0, position))
     return n
 
@@ -57,31 +53,35 @@ def seconds(function, *args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--images", type=Path, help="a folder of JPEG files to decode; by default they are made")
-    images = parser.parse_args().images
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
-        if images is None:
+        if args.images is None:
             make_images(made)
-        paths = sorted((images or Path(made)).glob("*.jpg"))
+        paths = sorted((args.images or Path(made)).glob("*.jpg"))
         if not paths:
-            parser.error(f"--images {images} has no *.jpg files; name a folder that has.")
+            parser.error(f"--images {args.images} has no *.jpg files; name a folder that has.")
+        results = Results("What exact augmentation costs", "numpy", "pillow")
         decode(paths)  # from the disk into memory, once
-        rounds = []
-        for i in range(ROUNDS):
-            some = [paths[(16 * i + j) % len(paths)] for j in range(16)]
-            rounds.append((seconds(seed_samples, 1000 * i), seconds(preserve), seconds(decode, some)))
-        size = sum(path.stat().st_size for path in paths) / len(paths)
-    seeding, saving, decoding = (median(column) for column in zip(*rounds, strict=True))
-    per_image = seeding + saving / BATCH
+        turns = itertools.count()
 
-    print(f"Python {platform.python_version()}, torch {torch.__version__}, NumPy {np.__version__}, ", end="")
-    print(f"Pillow {PIL.__version__}; medians of {ROUNDS} interleaved rounds")
-    print(f"seeding a sample                     {1e6 * seeding:8.1f} us")
-    print(f"saving and restoring, once a batch   {1e6 * saving:8.1f} us")
-    print(f"decoding a JPEG of {size / 1000:5.1f} KB         {1e6 * decoding:8.1f} us")
-    print(f"seeding / decoding, a sample         {100 * seeding / decoding:8.2f} %")
-    print(f"the same with saving, batches of {BATCH}  {100 * per_image / decoding:8.2f} %")
+        def decode_some():
+            turn = next(turns)
+            return seconds(decode, [paths[(16 * turn + j) % len(paths)] for j in range(16)])
+
+        functions = {
+            "seeding a sample": lambda: seconds(seed_samples),
+            "saving and restoring, once a batch": lambda: seconds(preserve),
+            f"decoding a JPEG of {sum(p.stat().st_size for p in paths) / len(paths) / 1000:.1f} KB": decode_some,
+        }
+        measured = interleaved(functions, args.rounds or ROUNDS)
+    for name, values in measured.items():
+        results.add(name, 1e6 * median(values), "us")
+    seeding, saving, decoding = (median(values) for values in measured.values())
+    results.add("seeding / decoding, a sample", 100 * seeding / decoding, "%")
+    results.add(f"the same with saving, batches of {BATCH}", 100 * (seeding + saving / BATCH) / decoding, "%")
+    results.write(args.json)
 
 
 if __name__ == "__main__":

@@ -70,9 +70,9 @@ SAMPLE: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 0.0007, "image_si
 
 # What a resumed run keeps: its state, or what it has learnt, would not fit another value.
 FIXED = ("model", "pretrained", "weights", "freeze", "lr", "trunk_lr_scale", "split", "seed")
-FIXED += ("scale", "image_size", "reduced_decoding")
-# What it may change, so that it is no longer the run that it would have been: it is warned of. So it is of batch size,
-# precision and fused, which iterator, updater and optimizer know.
+FIXED += ("scale", "image_size", "reduced_decoding", "fused")
+# What it may change, so that it is no longer the run that it would have been: it is warned of. So it is of batch size
+# and precision, which iterator and updater know.
 TOLD = ("deterministic", "on_bad_sample", "channels_last", "compile")
 
 
@@ -227,6 +227,8 @@ def check(args: argparse.Namespace) -> None:
     for name in ("workers", "lr", "trunk_lr_scale"):
         if not getattr(args, name) >= 0:
             raise ValueError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(args, name)}.")
+    if args.cache == "":
+        raise ValueError("--cache must name a folder, got ''; is the variable that holds it set?")
     if not 0 < args.test_fraction <= 1:
         raise ValueError(f"--test-fraction must be above 0 and at most 1, got {args.test_fraction}.")
     if args.scale < args.image_size:

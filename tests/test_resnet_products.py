@@ -108,7 +108,7 @@ def test_a_run_with_a_cache_is_the_same_run(finished, data, tmp_path):
             assert (tmp_path / out / name).read_bytes() == (finished[0] / name).read_bytes()
     (cache,) = (tmp_path / "cache").glob("train-*.cache")
     assert cache.stat().st_size > 48 * 3 * 32 * 32
-    with pytest.warns(UserWarning, match=r"was made with another scale: remove it if no run needs it"):
+    with pytest.warns(UserWarning, match=r"was made with other scale: remove it if no run needs it"):
         train(data, tmp_path / "third", "--cache", str(tmp_path / "cache"), "--scale", "40")
     assert len(list((tmp_path / "cache").iterdir())) == 2
 

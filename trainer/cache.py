@@ -67,9 +67,11 @@ class CachedDataset(Dataset[Any]):
     made anew. A sample that the data set fails to give raises as it would without the cache, and is not kept.
 
     The key says what decides the samples, for the cache cannot see it: the files, the transform's parameters, the
-    versions of what decodes and scales. Another key, length or shape makes another file, and older ones of the same
-    name are told of; remove them when no run needs them. At the start up to three samples are made and compared with
-    those in the file, which finds most keys that have left something out.
+    versions of what decodes and scales. For an ``ImageFolder``:
+    ``{"files": describe_files([path for path, _ in folder.samples]), "transform": repr(folder.transform)}``.
+    Another key, length or shape makes another file, and older ones of the same name are told of; remove them when no
+    run needs them. At the start up to three samples are made and compared with those in the file, which finds most
+    keys that have left something out.
 
     Where the file cannot be written any more, because the disk is full say, this is warned of and the run goes on with
     the same samples, made anew each time. The file may be removed while a run uses it, but not cut short. A sample
@@ -283,7 +285,7 @@ class CachedDataset(Dataset[Any]):
             folder.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(folder).free
             if needed > free:  # in the end the snapshots would find no room either, and stop the run
-                raise OSError(errno.ENOSPC, f"it needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free")
+                raise OSError(errno.ENOSPC, f"it needs {needed / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free")
             with open(temporary, "xb") as file:
                 file.write(self._head)
                 file.truncate(needed)
@@ -308,7 +310,7 @@ class CachedDataset(Dataset[Any]):
             if path != self.path and (other := _described(path)):
                 names = [name for name in {**own, **other} if own.get(name) != other.get(name)]
                 warnings.warn(
-                    f"{path} ({path.stat().st_blocks * 512 / 1e9:.1f} GB) was made with another {', '.join(names)}:"
+                    f"{path} ({path.stat().st_blocks * 512 / 1e6:,.0f} MB) was made with other {', '.join(names)}:"
                     " remove it if no run needs it.",
                     stacklevel=5,
                 )

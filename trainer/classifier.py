@@ -62,18 +62,6 @@ class Counts:
         self.results: tuple[tuple[Tensor, Tensor], int] | None = None
 
     @staticmethod
-    def fits(y: Any, t: Any) -> bool:
-        """Tells whether a batch may wait; on a device the network itself hides what the counting takes."""
-        return (
-            isinstance(y, Tensor)
-            and isinstance(t, Tensor)
-            and y.ndim == 2
-            and y.numel() <= Counts.MOST
-            and t.dtype == torch.int64
-            and y.is_cpu
-        )
-
-    @staticmethod
     def compute(batches: list[Counts]) -> None:
         """Sets the results of batches; those that go together are counted in the same few operations."""
         groups: dict[Any, list[Counts]] = {}
@@ -140,22 +128,23 @@ class Classifier(nn.Module):
             ValueError: If the label is not among the arguments.
         """
         key = self.label_key
-        if isinstance(key, int):
+        if key == -1 and args:
+            *inputs, t = args
+        elif isinstance(key, int):
             if not -len(args) <= key < len(args):
                 raise ValueError(f"label_key {key} is out of range: the batch has {len(args)} positional parts.")
-            position = key % len(args)
-            t = args[position]
-            args = args[:position] + args[position + 1 :]
+            inputs = list(args)
+            t = inputs.pop(key)
         else:
             if key not in kwargs:
                 raise ValueError(f"label_key {key!r} is not found: the batch has the keys {sorted(kwargs)}.")
-            t = kwargs.pop(key)
-        y = self.predictor(*args, **kwargs)
+            inputs, t = list(args), kwargs.pop(key)
+        y = self.predictor(*inputs, **kwargs)
         loss = self.lossfun(y, t)
         if not self.compute_accuracy:
             report({"loss": Weighted(loss, _counted(t))}, self)
             return loss
-        if self.accfun is accuracy and Counts.fits(y, t):
+        if self.accfun is accuracy and _may_wait(y, t):
             counts = Counts(y, t)
             correct: Any = Ratio(Later(counts, 0), Later(counts, 1))
         else:
@@ -163,6 +152,13 @@ class Classifier(nn.Module):
         weight = correct.count if isinstance(correct, Ratio) else _counted(t)
         report({"loss": Weighted(kept(loss), weight), "accuracy": correct}, self, copy=False)
         return loss
+
+
+def _may_wait(y: Any, t: Any) -> bool:
+    """Tells whether :class:`Counts` is for a batch; on a device the network itself hides what the counting takes."""
+    if not (type(y) is Tensor is type(t) and y.is_cpu and t.dtype is torch.int64):
+        return False
+    return y.ndim == 2 and y.numel() <= Counts.MOST
 
 
 def _counted(t: Any) -> Tensor | int:

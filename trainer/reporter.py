@@ -96,7 +96,14 @@ def _reads_as_a_number(kind: type) -> None:
         setattr(kind, f"__{name}__", binary(getattr(operator, name)))
     for name in ("add", "sub", "mul", "truediv"):
         setattr(kind, f"__r{name}__", binary(getattr(operator, name), is_reversed=True))
-    functions: dict[str, Any] = {"neg": operator.neg, "abs": abs, "round": round, "format": format}
+    functions: dict[str, Any] = {
+        "neg": operator.neg,
+        "abs": abs,
+        "round": round,
+        "format": format,
+        "int": int,
+        "str": str,
+    }
     for name, function in functions.items():
         setattr(kind, f"__{name}__", unary(function))
 
