@@ -54,12 +54,14 @@ class Counts:
         tensor([3, 3])
     """
 
+    __slots__ = ("results", "t", "y")
+
     MOST = 4096  # numbers in y: so many are cheaper kept than counted at once
 
     def __init__(self, y: Tensor, t: Tensor) -> None:
         self.y = y.detach().clone()  # a view, perhaps, of a parameter or of large memory
         self.t = t.clone()  # a buffer, perhaps, that is filled anew with each batch
-        self.results: tuple[tuple[Tensor, Tensor], int] | None = None
+        self.results: tuple[tuple[Tensor, Tensor], int, list[Counts]] | None = None
 
     @staticmethod
     def compute(batches: list[Counts]) -> None:
@@ -76,7 +78,7 @@ class Counts:
                 ratios = [accuracy(batch.y, batch.t) for batch in group]
                 columns = torch.stack([ratio.total for ratio in ratios]), torch.stack([ratio.count for ratio in ratios])
             for row, batch in enumerate(group):
-                batch.results = columns, row
+                batch.results = columns, row, group
                 del batch.y, batch.t
 
 

@@ -191,15 +191,26 @@ def are_equal(a: Raw, b: Raw) -> bool:
 
 
 def pack(raw: Raw) -> dict[str, Any]:
-    """Returns raw states as values that a snapshot may hold."""
+    """Returns raw states as values that a snapshot may hold, and write in little time: tensors."""
     name, key, *rest = raw.numpy
-    return raw._asdict() | {"numpy": (name, torch.from_numpy(key.astype(np.int64)), *rest)}
+    version, words, gauss = raw.python
+    return raw._asdict() | {
+        "numpy": (name, torch.from_numpy(key.astype(np.int64)), *rest),
+        "python": (version, torch.tensor(words), gauss),
+    }
 
 
 def unpack(state: dict[str, Any]) -> Raw:
     """Returns the raw states of what :func:`pack` returned."""
     name, key, *rest = state["numpy"]
-    return Raw(**state | {"numpy": (name, key.numpy().astype(np.uint32), *rest)})
+    version, words, gauss = state["python"]
+    return Raw(
+        **state
+        | {
+            "numpy": (name, key.numpy().astype(np.uint32), *rest),
+            "python": (version, tuple(words.tolist()) if isinstance(words, torch.Tensor) else words, gauss),  # once so
+        }
+    )
 
 
 def warn_of_seed(saved: int, asked: int) -> None:

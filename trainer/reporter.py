@@ -124,7 +124,7 @@ class Later:
 
     Args:
         source: Has ``results``, which is None before ``compute(sources)``, of its class, has set it for several of
-            them to (columns, row): 1-d tensors, and where in them its own values are.
+            them to (columns, row, computed): 1-d tensors, where in them its own values are, and whose the others are.
         index: Which of the columns it is.
 
     Example:
@@ -136,6 +136,8 @@ class Later:
         (1.0, torch.int64)
     """
 
+    __slots__ = ("index", "source")
+
     ndim = 0
 
     def __init__(self, source: Any, index: int) -> None:
@@ -146,7 +148,7 @@ class Later:
         """Returns the tensor."""
         if self.source.results is None:
             self.source.compute([self.source])
-        columns, row = self.source.results
+        columns, row, _ = self.source.results
         return columns[self.index][row]  # type: ignore[no-any-return]
 
     def __getattr__(self, name: str) -> Any:
@@ -556,13 +558,13 @@ def _column(values: tuple[Any, ...]) -> Any:
 
 def _computed(values: tuple[Later, ...]) -> Tensor:
     """Computes what has not been computed yet, all at once, and stacks it."""
-    if waiting := [value.source for value in values if value.source.results is None]:
+    sources = [value.source for value in values]
+    if waiting := [source for source in sources if source.results is None]:
         waiting[0].compute(waiting)
-    index, (columns, _) = values[0].index, values[0].source.results
-    column: Tensor = columns[index]
-    places = [(value.source.results[0] is columns, value.source.results[1], value.index) for value in values]
-    if places == [(True, row, index) for row in range(len(column))]:
-        return column  # of these very values, in their order
+    columns, _, computed = sources[0].results
+    indices = {value.index for value in values}
+    if sources == computed and len(indices) == 1:
+        return columns[indices.pop()]  # type: ignore[no-any-return]  # of these very values, in their order
     return torch.stack([value.read() for value in values])
 
 
