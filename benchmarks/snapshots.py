@@ -5,8 +5,7 @@ and by plain ``torch.save`` with an ``fsync``, round by round. Shown are a synch
 long each of the others holds the loop, at its first save and from the second on, when its memory is there; iterations
 of a small convolution net while a file is written, beside the same with nothing written; by how many iterations the
 weights in the file are older or newer than those that were to be saved, when training goes on at once; and the peak of
-the memory that a save takes, beside the state. pytorch-pfn-extras' thread writer is measured too where it is installed;
-it neither copies, hashes nor flushes. torch uses one thread, so that another core is free for the writing.
+the memory that a save takes, beside the state. torch uses one thread, so that another core is free for the writing.
 
     python benchmarks/snapshots.py
     python benchmarks/snapshots.py --sizes 100 --out FOLDER
@@ -206,14 +205,8 @@ def main():
     args = parser.parse_args()
     rounds = args.rounds or 7
     torch.set_num_threads(1)
-    results = Results(f"Medians of {rounds} interleaved rounds; a file is flushed to the disk.", "pytorch-pfn-extras")
+    results = Results(f"Medians of {rounds} interleaved rounds; a file is flushed to the disk.")
     kinds = {kind.__name__: kind for kind in WRITERS}
-    try:
-        from pytorch_pfn_extras.writing import ThreadWriter
-
-        kinds["pytorch-pfn-extras' ThreadWriter"] = ThreadWriter
-    except ImportError:
-        print("pytorch-pfn-extras is not installed: without it.\n")
     with tempfile.TemporaryDirectory(dir=args.out, prefix="snapshots-") as folder:
         for size in args.sizes:
             label, state = f"{size:g} MB", make_state(size)
