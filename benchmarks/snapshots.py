@@ -76,25 +76,23 @@ def save_first(megabytes, out, name):
     return held
 
 
-def measure_holding(results, label, state, out, kinds, rounds):
-    kept = {name: kind() for name, kind in kinds.items()}
+def measure_holding(results, label, state, out, rounds):
+    """Each writer in turn with the synchronous one alone: what a process's writer leaves behind slows the next."""
 
-    def pause():
-        time.sleep(0.001)
+    def synchronously():
+        return save(writers.SimpleWriter(), out, state)
 
-    functions = {
-        "torch.save": lambda: seconds(save_plainly, state, out / "plain"),
-        "SimpleWriter": lambda: save(writers.SimpleWriter(), out, state),
-    }
-    functions |= {name: lambda writer=writer: save(writer, out, state, pause) for name, writer in kept.items()}
-    measured = interleaved(functions, rounds)
-    for writer in kept.values():
-        writer.finalize()
+    plain = {"torch.save": lambda: seconds(save_plainly, state, out / "plain"), "SimpleWriter": synchronously}
+    measured = interleaved(plain, rounds)
     (out / "plain").unlink()
     results.add(f"{label}: torch.save and fsync", 1e3 * median(measured["torch.save"]), "ms")
     results.add(f"{label}: SimpleWriter, a synchronous save", 1e3 * median(measured["SimpleWriter"]), "ms")
     results.add(f"{label}: SimpleWriter / torch.save", ratio(measured, "SimpleWriter", "torch.save"), "ratio")
-    for name in kinds:
+    for kind in WRITERS:
+        writer, name = kind(), kind.__name__
+        held = {name: lambda writer=writer: save(writer, out, state, lambda: time.sleep(0.001))}
+        measured = interleaved({"SimpleWriter": synchronously} | held, rounds)
+        writer.finalize()
         results.add(f"{label}: {name}, held", 1e3 * median(measured[name]), "ms")
         results.add(f"{label}: {name}, held / synchronous", ratio(measured, name, "SimpleWriter"), "ratio")
 
@@ -114,7 +112,7 @@ def make_step():
     return step
 
 
-def measure_steps(results, label, state, out, kinds, rounds):
+def measure_steps(results, label, state, out, rounds):
     step = make_step()
 
     def alone():
@@ -125,21 +123,18 @@ def measure_steps(results, label, state, out, kinds, rounds):
         save(writer, out, state, lambda: durations.append(seconds(step)))
         return sum(durations) / len(durations)
 
-    kept = {name: kind() for name, kind in kinds.items()}
-    functions = {"alone": alone}
-    functions |= {name: lambda writer=writer: beside(writer) for name, writer in kept.items()}
-    measured = interleaved(functions, rounds)
-    for writer in kept.values():
+    for kind in WRITERS:
+        writer, name = kind(), kind.__name__
+        measured = interleaved({"alone": alone, name: lambda writer=writer: beside(writer)}, rounds)
         writer.finalize()
-    results.add(f"{label}: an iteration with nothing written", 1e3 * median(measured["alone"]), "ms")
-    for name in kept:
-        results.add(f"{label}: an iteration while {name} writes / without", ratio(measured, name, "alone"), "ratio")
+        told = f"{label}: an iteration while {name} writes / without"
+        results.add(told, ratio(measured, name, "alone"), "ratio", f"of {1e3 * median(measured['alone']):.1f} ms")
 
 
-def measure_age(results, label, state, out, kinds):
+def measure_age(results, label, state, out):
     """Each iteration adds one to all weights; the file should hold those of the iteration that asked for it."""
-    for name, kind in kinds.items():
-        writer, ages = kind(), []
+    for kind in WRITERS:
+        writer, name, ages = kind(), kind.__name__, []
         for iteration in (1000, 2000, 3000):
             for part in state["parts"].values():
                 part.fill_(iteration)
@@ -206,14 +201,13 @@ def main():
     rounds = args.rounds or 7
     torch.set_num_threads(1)
     results = Results(f"Medians of {rounds} interleaved rounds; a file is flushed to the disk.")
-    kinds = {kind.__name__: kind for kind in WRITERS}
     with tempfile.TemporaryDirectory(dir=args.out, prefix="snapshots-") as folder:
         for size in args.sizes:
             label, state = f"{size:g} MB", make_state(size)
-            measure_holding(results, label, state, Path(folder), kinds, rounds)
-            measure_steps(results, label, state, Path(folder), kinds, rounds)
+            measure_holding(results, label, state, Path(folder), rounds)
+            measure_steps(results, label, state, Path(folder), rounds)
             measure_new_processes(results, label, size, Path(folder))
-        measure_age(results, "20 MB", make_state(20), Path(folder), kinds)
+        measure_age(results, "20 MB", make_state(20), Path(folder))
     results.write(args.json)
 
 
