@@ -141,6 +141,8 @@ class ThreadQueueWriter(ThreadWriter):
 class ProcessWriter(ThreadWriter):
     """Writes in a process; the next snapshot waits for this one. Chainer: ``ProcessWriter``.
 
+    The state is sent there, which holds training about as long as to write it: :class:`ThreadWriter` is the faster.
+
     Args:
         savefun: As for :class:`SimpleWriter`; a function that can be pickled.
 
