@@ -61,7 +61,7 @@ class LogReport(Extension):
     def __call__(self, trainer: Trainer) -> None:
         """Adds the observation to the means; makes an entry if it is time."""
         self._summary.add(trainer.observation, self._keys)
-        if trainer.is_before_training or self._trigger(trainer):
+        if trainer.updater.iteration == 0 or self._trigger(trainer):  # before training, or it is time
             self._make_entry(trainer)
 
     def _make_entry(self, trainer: Trainer) -> None:

@@ -152,7 +152,7 @@ class Classifier(nn.Module):
         else:
             correct = kept(self.accfun(y, t))
         weight = correct.count if isinstance(correct, Ratio) else _counted(t)
-        report({"loss": Weighted(kept(loss), weight), "accuracy": correct}, self, copy=False)
+        report({"loss": Weighted(loss.detach().clone(), weight), "accuracy": correct}, self, copy=False)
         return loss
 
 
