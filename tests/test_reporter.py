@@ -213,3 +213,8 @@ def test_numbers_in_arrays_of_one_element_are_averaged_too():
     summary = DictSummary()
     summary.add({"x": Ratio(torch.tensor([3]), torch.tensor([4]))})
     assert summary.compute_mean() == {"x": 0.75}
+
+
+def test_observed_values_print_and_convert_as_the_number():
+    loss, accuracy = Weighted(torch.tensor(2.5), 4), Ratio(torch.tensor(3), 4)
+    assert (str(loss), f"{accuracy}", int(loss)) == ("2.5", "0.75", 2)
