@@ -14,9 +14,9 @@ the loop by hand, in the same process, and what is given is the median of the di
 in the bare job and an epoch in the full one. The time for which files are written and flushed is taken out of both and
 told apart. The loop by hand measured against itself is the zero.
 
-Every peer that is installed is measured too (``peers.py``); nothing is installed. Of a peer's files the time for which
-they are opened, renamed and removed is told apart; to write them remains its own, a few microseconds for each of the
-dozen of an epoch. No peer flushes them to the disk, as Kusari and the loop by hand do.
+Every peer that is installed is measured too (``peers.py``); nothing is installed. Of files the time for which they are
+opened, flushed, renamed and removed is told apart, and to make their content is the loop's own. No peer flushes them to
+the disk, as Kusari and the loop by hand do.
 
     python benchmarks/overhead.py
     python benchmarks/overhead.py --only Kusari Ignite
