@@ -27,7 +27,8 @@ from torch.utils.data import Subset
 
 import extensions
 import trainer.random
-from recipes import drawn_products, transforms
+from recipes import transforms
+from recipes.drawn import products as drawn_products
 from recipes.online_products import SUPER_LABEL_NAMES, URL, BadImageError, OnlineProductsDataset, download
 from recipes.transforms import ScaleAndCrop, collate_images
 from trainer import Classifier, StandardUpdater, Trainer, checkpoint, concat_examples

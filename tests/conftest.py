@@ -10,7 +10,7 @@ import torch
 from helpers import make_run
 
 import trainer.random
-from recipes import drawn_products
+from recipes.drawn import products as drawn_products
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from recipes import drawn_products
+from recipes.drawn import products as drawn_products
 from recipes.online_products import (
     HEADER,
     SUPER_LABEL_NAMES,

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import nn
 
 import extensions
-from recipes import drawn_products, plot_log, resnet_products, show_samples
+from recipes import plot_log, resnet_products, show_samples
+from recipes.drawn import products as drawn_products
 from recipes.online_products import SUPER_LABEL_NAMES
 from trainer import Classifier
 from trainer.iterators import SerialIterator
