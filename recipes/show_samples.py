@@ -1,23 +1,27 @@
 """Draws five random images of each split, titled label:name, into one picture.
 
     python recipes/show_samples.py -o samples.png
+    python recipes/show_samples.py pets --sample -o samples.png
 
-Data and split are those of resnet_products.py with the same options; images are drawn as they are scaled and cropped.
+Data and split are those of the named recipe (resnet_products) with the same options; images are drawn as the network
+gets them, augmented if they are to train on.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from typing import Any
 
 import numpy as np
 
-from recipes.online_products import SUPER_LABEL_NAMES
-from recipes.resnet_products import load_splits, make_parser, settle
+import trainer.random
+from recipes import common
 
 COUNT = 5
 
 
-def draw(splits: dict[str, Any], seed: int) -> Any:
+def draw(splits: common.Splits, classes: list[str], seed: int) -> Any:
     """Returns a matplotlib figure: a row for each split, ``COUNT`` images in it."""
     from matplotlib.figure import Figure
 
@@ -27,8 +31,8 @@ def draw(splits: dict[str, Any], seed: int) -> Any:
     for row, (name, data) in zip(grid, splits.items(), strict=True):
         for panel, index in zip(row, rng.choice(len(data), COUNT, replace=len(data) < COUNT), strict=True):
             pixels, label = data[int(index)]
-            panel.imshow(pixels.permute(1, 2, 0).numpy())
-            panel.set_title(f"{label}:{SUPER_LABEL_NAMES[label]}", fontsize=11)
+            panel.imshow(pixels.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=255)
+            panel.set_title(f"{int(label)}:{classes[int(label)]}", fontsize=11)
             panel.set(xticks=[], yticks=[])
         row[0].set_ylabel(f"{name} ({len(data):,})", fontsize=11)
     return figure
@@ -36,13 +40,22 @@ def draw(splits: dict[str, Any], seed: int) -> Any:
 
 def main(argv: list[str] | None = None) -> None:
     """Loads the splits and writes the picture."""
-    parser = make_parser()
+    argv = sys.argv[1:] if argv is None else argv
+    name = argv[0] if argv and not argv[0].startswith("-") else "resnet_products"
+    try:
+        recipe = common.load_recipe(name)
+    except ValueError as error:
+        sys.exit(f"show_samples.py: error: {error}")
+    parser = common.make_parser(recipe)
     parser.description = __doc__
+    parser.add_argument("recipe", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("-o", metavar="FILE", default="samples.png", help="the picture to write (samples.png)")
     args = parser.parse_args(argv)
     try:
-        splits = load_splits(settle(args))
-        draw(splits, args.seed).savefig(args.o, dpi=100)
+        common.settle(recipe, args)
+        common.bring_data(recipe, args)
+        trainer.random.set_seed(args.seed)
+        draw(*recipe.load(args, True), args.seed).savefig(args.o, dpi=100)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(f"Wrote {args.o}.")

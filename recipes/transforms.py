@@ -1,15 +1,19 @@
-"""ChainerCV's geometry: on Pillow images, and in one step from a file to the pixels of a batch."""
+"""ChainerCV's geometry, on Pillow images and in one step from a file to pixels; and from pixels to a batch."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
 import torch
 from PIL import Image
 from torch.utils.data import default_collate
+
+from trainer import concat_examples
 
 # A photograph decoded at 1/2, 1/4 or 1/8 of its size must stay this many times larger than the scaled image. Over 60
 # photographs the pixels then differ by 0.4 to 0.5 grey levels on average from those of whole decoding, by 0.85 in the
@@ -108,13 +112,39 @@ class ScaleAndCrop:
 
 
 def collate_images(samples: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns a batch of images of shape (N, 3, H, W) and labels of shape (N,), the images as they lie in memory.
+    """Returns a batch of images of shape (N, C, H, W) and labels of shape (N,), the images as they lie in memory.
 
-    That is with the three colours of a pixel side by side (``torch.channels_last``). To part them, as torch's own
+    That is with the colours of a pixel side by side (``torch.channels_last``). To part them, as torch's own
     ``default_collate`` does, takes a third as long as to scale the images.
     """
     images, labels = default_collate([(image.permute(1, 2, 0), label) for image, label in samples])
     return images.permute(0, 3, 1, 2), labels
+
+
+class Normalize:
+    """Moves a batch to the device and there makes floats of its pixels: ``(pixels - mean) / std``, for 0..255.
+
+    Args:
+        mean: One number for each channel.
+        std: One number for each channel.
+    """
+
+    memory_format = torch.contiguous_format
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.mean = torch.tensor(mean).view(-1, 1, 1)
+        self.std = torch.tensor(std).view(-1, 1, 1)
+
+    def __call__(self, batch: Any, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns float pixels of shape (N, C, H, W) and labels of shape (N,)."""
+        pixels, labels = concat_examples(batch, device)
+        self.mean, self.std = self.mean.to(device), self.std.to(device)
+        return (pixels.to(torch.float32, memory_format=self.memory_format) - self.mean) / self.std, labels
+
+    @classmethod
+    def of_unit(cls, mean: Sequence[float], std: Sequence[float]) -> Normalize:
+        """Returns the normalisation that tutorials write for pixels divided by 255: ``(pixels / 255 - mean) / std``."""
+        return cls([255 * value for value in mean], [255 * value for value in std])
 
 
 def read_rgb(path: str | Path) -> Image.Image:

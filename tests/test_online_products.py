@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from recipes.drawn import products as drawn_products
+from recipes.image_files import BadImageError
 from recipes.online_products import (
     HEADER,
     SUPER_LABEL_NAMES,
-    BadImageError,
     OnlineProductsDataset,
     download,
 )

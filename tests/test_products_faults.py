@@ -12,11 +12,11 @@ from helpers import equal
 from processes import start
 from test_resnet_products import SMALL, refused, train
 
-from recipes import resnet_products
+from recipes import common, resnet_products
 
 
 def main(*arguments):
-    resnet_products.main([str(argument) for argument in arguments])
+    common.main(resnet_products.RECIPE, [str(argument) for argument in arguments])
 
 
 def begin(data, out, *options, until):
@@ -135,7 +135,7 @@ def test_a_data_set_of_another_length_is_refused_unless_forced(data, tmp_path, c
     (folder / "Ebay_train.txt").write_text("".join(lines[:-8]))
     told = refused(capsys, "--out", out, "--resume", "--epochs", "2")
     assert "snapshot_epoch-1 does not fit this run" in told and "--force" in told
-    resnet_products.main(["--out", str(out), "--resume", "--epochs", "2", "--force"])
+    common.main(resnet_products.RECIPE, ["--out", str(out), "--resume", "--epochs", "2", "--force"])
     assert (out / "model_epoch-2").exists()
 
 
@@ -144,7 +144,9 @@ def test_what_a_resume_changes_and_may_change_is_warned_of(data, tmp_path):
     with pytest.warns(
         UserWarning, match="the run was made with on_bad_sample raise, now skip: it goes on, but is not the run"
     ):
-        resnet_products.main(["--out", str(tmp_path), "--resume", "--epochs", "2", "--on-bad-sample", "skip"])
+        common.main(
+            resnet_products.RECIPE, ["--out", str(tmp_path), "--resume", "--epochs", "2", "--on-bad-sample", "skip"]
+        )
 
 
 def test_force_alone_is_refused(tmp_path, capsys):

@@ -16,9 +16,10 @@ from PIL import Image
 from torch import nn
 
 import extensions
-from recipes import plot_log, resnet_products, show_samples
+from recipes import common, plot_log, resnet_products, show_samples
 from recipes.drawn import products as drawn_products
 from recipes.online_products import SUPER_LABEL_NAMES
+from recipes.transforms import Normalize
 from trainer import Classifier
 from trainer.iterators import SerialIterator
 
@@ -27,7 +28,9 @@ SMALL = ["--model", "resnet10t", "--image-size", "32", "--scale", "32", "--batch
 
 
 def train(data, out, *options):
-    return resnet_products.main(["--data", str(data), "--out", str(out), *SMALL, "--epochs", "2", *options])
+    return common.main(
+        resnet_products.RECIPE, ["--data", str(data), "--out", str(out), *SMALL, "--epochs", "2", *options]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def finished(data, tmp_path_factory):
 def refused(capsys, *arguments):
     """Runs the recipe with what it must refuse; returns what it says."""
     with pytest.raises(SystemExit) as caught:
-        resnet_products.main([str(a) for a in arguments])
+        common.main(resnet_products.RECIPE, [str(a) for a in arguments])
     assert caught.value.code == 2
     return capsys.readouterr().err
 
@@ -65,15 +68,15 @@ def test_the_weights_are_a_plain_state_dict_and_give_the_test_accuracy(finished,
     out, result = finished
     model = timm.create_model("resnet10t", num_classes=12)
     model.load_state_dict(torch.load(out / "model_epoch-2", weights_only=True))
-    args = resnet_products.settle(resnet_products.make_parser().parse_args(["--data", str(data), *SMALL]))
-    test = torch.utils.data.Subset(resnet_products.load_splits(args)["test"], range(7))
-    normalize = resnet_products.Normalize(resnet_products.CHAINERCV_MEAN, (1.0, 1.0, 1.0))
+    args = common.parse(resnet_products.RECIPE, ["--data", str(data), *SMALL])
+    test = torch.utils.data.Subset(resnet_products.load(args, False)[0]["test"], range(7))
+    normalize = Normalize(resnet_products.CHAINERCV_MEAN, (1.0, 1.0, 1.0))
     iterator = SerialIterator(test, 7, repeat=False, shuffle=False)
     assert extensions.Evaluator(iterator, Classifier(model), normalize)() | {"n": 7} == pytest.approx(result)
 
 
 def test_pixels_are_normalised_on_the_device_from_uint8():
-    normalize = resnet_products.Normalize([10.0, 20.0, 30.0], [1.0, 2.0, 4.0])
+    normalize = Normalize([10.0, 20.0, 30.0], [1.0, 2.0, 4.0])
     pixels, labels = normalize((torch.full((2, 3, 4, 4), 50, dtype=torch.uint8), torch.tensor([1, 2])), "cpu")
     assert pixels.dtype == torch.float32 and pixels[0, :, 0, 0].tolist() == [40, 15, 5] and labels.tolist() == [1, 2]
 
@@ -132,7 +135,7 @@ def test_a_resumed_run_is_the_same_run(finished, data, tmp_path, capsys):
     train(data, tmp_path, "--epochs", "1")
     (tmp_path / "snapshot_iter_9").write_bytes(b"x" * 100)
     assert "Resumed" not in capsys.readouterr().out
-    resnet_products.main(["--out", str(tmp_path), "--resume", "--epochs", "2", "--workers", "1"])
+    common.main(resnet_products.RECIPE, ["--out", str(tmp_path), "--resume", "--epochs", "2", "--workers", "1"])
     assert "Resumed from " in capsys.readouterr().out
     weights = [torch.load(out / "model_epoch-2", weights_only=True) for out in (whole, tmp_path)]
     assert equal(*map(dict, weights))
@@ -147,7 +150,7 @@ def test_a_damaged_newest_snapshot_is_passed_over(data, tmp_path, capsys):
     newest = bytearray((tmp_path / "snapshot_epoch-2").read_bytes())
     newest[1000] ^= 1
     (tmp_path / "snapshot_epoch-2").write_bytes(newest)
-    resnet_products.main(["--out", str(tmp_path), "--resume"])
+    common.main(resnet_products.RECIPE, ["--out", str(tmp_path), "--resume"])
     out = capsys.readouterr().out
     assert "passed over: " in out and "snapshot_epoch-2 is damaged" in out and "snapshot_epoch-1, iteration" in out
 
@@ -206,9 +209,11 @@ def test_what_a_resumed_run_cannot_change_is_refused(finished, tmp_path, capsys)
 
 def test_a_finished_run_may_be_resumed_into_another_folder_and_on_from_there(finished, tmp_path):
     out, result = finished
-    again = resnet_products.main(["--resume", str(out / "snapshot_epoch-2"), "--out", str(tmp_path)])
+    again = common.main(resnet_products.RECIPE, ["--resume", str(out / "snapshot_epoch-2"), "--out", str(tmp_path)])
     assert again == pytest.approx(result)
-    resnet_products.main(["--resume", str(out / "snapshot_epoch-1"), "--out", str(tmp_path), "--epochs", "3"])
+    common.main(
+        resnet_products.RECIPE, ["--resume", str(out / "snapshot_epoch-1"), "--out", str(tmp_path), "--epochs", "3"]
+    )
     assert json.loads((tmp_path / "args.json").read_text())["args"]["epochs"] == 3
     assert (tmp_path / "model_epoch-3").exists()
 
@@ -217,7 +222,7 @@ def test_a_cut_snapshot_is_passed_over_with_a_word(data, tmp_path, capsys):
     train(data, tmp_path)
     newest = tmp_path / "snapshot_epoch-2"
     newest.write_bytes(newest.read_bytes()[:10000])
-    resnet_products.main(["--out", str(tmp_path), "--resume"])
+    common.main(resnet_products.RECIPE, ["--out", str(tmp_path), "--resume"])
     out = capsys.readouterr().out
     assert "snapshot_epoch-2 is not a snapshot, or is cut short" in out and "snapshot_epoch-1, iteration" in out
 
@@ -226,7 +231,7 @@ def test_an_interrupted_run_says_how_to_go_on(data, tmp_path, monkeypatch):
     def interrupt(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(resnet_products.StandardUpdater, "update_core", interrupt)
+    monkeypatch.setattr(common.StandardUpdater, "update_core", interrupt)
     with pytest.raises(
         SystemExit, match=r"interrupted at iteration 0; --resume --out .* goes on from the last snapshot"
     ):
@@ -256,8 +261,7 @@ def test_a_broken_photograph_stops_the_run_with_its_path(data, tmp_path):
 
 
 def splits(data, *options):
-    args = resnet_products.make_parser().parse_args(["--data", str(data), *SMALL, *options])
-    return resnet_products.load_splits(resnet_products.settle(args))
+    return resnet_products.load(common.parse(resnet_products.RECIPE, ["--data", str(data), *SMALL, *options]), True)[0]
 
 
 def kinds(split):
@@ -284,13 +288,17 @@ def test_it_says_which_classes_the_test_part_holds(data, tmp_path, capsys):
 
 
 def parse(*options):
-    return resnet_products.settle(resnet_products.make_parser().parse_args([*SMALL, "--sample", *options]))
+    return common.parse(resnet_products.RECIPE, [*SMALL, "--sample", *options])
+
+
+def make_model(*options):
+    return resnet_products.make_model(parse(*options), 12, False)
 
 
 def test_weights_of_a_file_are_loaded_and_a_head_of_another_size_replaced(tmp_path, capsys):
     other = timm.create_model("resnet10t", num_classes=5)
     torch.save(other.state_dict(), tmp_path / "w.pth")
-    model, _ = resnet_products.make_model(parse("--weights", str(tmp_path / "w.pth")))
+    model, _ = make_model("--weights", str(tmp_path / "w.pth"))
     assert "its head (fc.weight, fc.bias) is of another size and is replaced by a new one" in capsys.readouterr().out
     assert torch.equal(model.layer1[0].conv1.weight, other.layer1[0].conv1.weight)
     assert model.fc.weight.shape[0] == len(SUPER_LABEL_NAMES)
@@ -298,7 +306,7 @@ def test_weights_of_a_file_are_loaded_and_a_head_of_another_size_replaced(tmp_pa
 
 def test_a_snapshot_is_no_file_of_weights(finished):
     with pytest.raises(ValueError, match="is the snapshot of a run; give the weights beside it, a model_epoch file"):
-        resnet_products.make_model(parse("--weights", str(finished[0] / "snapshot_epoch-2")))
+        make_model("--weights", str(finished[0] / "snapshot_epoch-2"))
 
 
 def test_weights_that_do_not_fit_are_refused_with_the_keys(tmp_path):
@@ -306,24 +314,24 @@ def test_weights_that_do_not_fit_are_refused_with_the_keys(tmp_path):
     with pytest.raises(
         ValueError, match=r"w.pth does not fit the model \(missing: .*; unexpected: .*; of another size"
     ):
-        resnet_products.make_model(parse("--weights", str(tmp_path / "w.pth")))
+        make_model("--weights", str(tmp_path / "w.pth"))
 
 
 def test_pretrained_brings_the_model_s_own_mean_and_std(monkeypatch):
     asked = []
     create = timm.create_model
 
-    def offline(name, pretrained, **kwargs):
+    def offline(name, pretrained=False, **kwargs):
         asked.append(pretrained)
         return create(name, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    _, normalize = resnet_products.make_model(parse("--pretrained"))
+    _, normalize = make_model("--pretrained")
     config = create("resnet10t").pretrained_cfg
     assert asked == [True]
     assert normalize.mean.flatten().tolist() == pytest.approx([255 * m for m in config["mean"]])
     assert normalize.std.flatten().tolist() == pytest.approx([255 * s for s in config["std"]])
-    _, normalize = resnet_products.make_model(parse())
+    _, normalize = make_model()
     assert normalize.mean.flatten().tolist() == pytest.approx(resnet_products.CHAINERCV_MEAN)
     assert normalize.std.flatten().tolist() == [1, 1, 1]
 
@@ -333,7 +341,7 @@ def test_pretrained_brings_the_model_s_own_mean_and_std(monkeypatch):
     [("none", "all", 0), ("stem", "but the stem", 3), ("trunk", "fc", "all")],
 )
 def test_freezing_leaves_out_gradients_and_statistics(what, trained, frozen_norms):
-    model, _ = resnet_products.make_model(parse())
+    model, _ = make_model()
     resnet_products.freeze(model, what)
     learning = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
     expected = {"all": {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}, "fc": {"fc"}}
@@ -352,8 +360,8 @@ def test_frozen_batch_norms_stay_frozen_through_training_and_evaluation(data, tm
 
 
 def test_the_trunk_may_learn_at_a_rate_of_its_own(data, tmp_path):
-    model, _ = resnet_products.make_model(parse())
-    groups = resnet_products.make_optimizer(model, 0.01, 0.1).param_groups
+    model, _ = make_model()
+    groups = resnet_products.make_optimizer(parse("--lr", "0.01", "--trunk-lr-scale", "0.1"), model).param_groups
     assert [(group["lr"], len(group["params"])) for group in groups][0] == (0.01, 2)
     assert groups[1]["lr"] == pytest.approx(0.001)
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
@@ -377,21 +385,20 @@ def test_help_reads_well():
         " snapshot-interval split freeze weights overwrite test-fraction sample download trunk-lr-scale"
     ).split():
         assert f"--{option}" in text
-    assert "passes over the training part (10; 4 for the drawn sample)" in " ".join(text.split())
+    assert "passes over the images to train on (10; 4 for the drawn sample)" in " ".join(text.split())
 
 
 def test_without_photographs_it_says_so_in_one_line_and_draws(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(drawn_products, "TRAIN_PRODUCTS", 1)
     monkeypatch.setattr(drawn_products, "TEST_PRODUCTS", 1)
-    resnet_products.main([*SMALL, "--epochs", "1"])
+    common.main(resnet_products.RECIPE, [*SMALL, "--epochs", "1"])
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith(
-        "Training on pictures drawn into data/drawn_products (32x32, batch 16, 1 epochs, Adam 0.0007)"
+        "Training on pictures drawn into data/drawn_products (epochs 1, batch size 16, lr 0.0007, image size 32, scale"
     )
     assert (
-        "no photographs at data/Stanford_Online_Products; the real ones come by --download (2.9 GB), or unpack http"
-        in first
+        "no data at data/Stanford_Online_Products; the real ones come by --download (2.9 GB), or unpack http" in first
     )
     assert (tmp_path / "data/drawn_products/Ebay_train.txt").exists() and (tmp_path / "result/test.json").exists()
 
@@ -400,7 +407,7 @@ def test_without_photographs_it_says_so_in_one_line_and_draws(tmp_path, monkeypa
 
 
 def test_samples_are_drawn_with_label_and_name(data, tmp_path, monkeypatch):
-    figure = show_samples.draw(splits(data), 0)
+    figure = show_samples.draw(splits(data), list(SUPER_LABEL_NAMES), 0)
     titles = [panel.get_title() for panel in figure.axes]
     assert len(titles) == 15
     assert all(re.fullmatch(r"(\d+):(\w+)", t) and SUPER_LABEL_NAMES[int(t.split(":")[0])] in t for t in titles)

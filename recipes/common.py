@@ -1,0 +1,511 @@
+"""What the recipes share: the command line, the training, and the folder of a run.
+
+A recipe says where its data is, which network learns, and how: a :class:`Recipe`. :func:`main` does the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import extensions
+import trainer.random
+from recipes.image_files import BadImageError
+from recipes.transforms import Normalize, collate_images
+from trainer import Classifier, StandardUpdater, Trainer, checkpoint
+from trainer.checkpoint import SnapshotError
+from trainer.iterators import BadSampleError, MultiprocessIterator
+from trainer.iterators.serial import OrderSampler
+from trainer.lock import FolderLock
+from trainer.precision import DTYPES
+
+Args = argparse.Namespace
+Splits = dict[str, Any]  # data sets by name, of samples (uint8 tensor of shape (C, H, W), label)
+
+RECIPES = ("resnet_products", "alexnet_cifar10", "pets", "newts", "lenet_mnist")
+SETTINGS = {"out": "result", "precision": "fp32", "on_bad_sample": "raise", "seed": 0}  # of every recipe
+# What a resumed run keeps, beside what the recipe says: its state, or what it has learnt, would not fit another value.
+FIXED = ("model", "pretrained", "scale", "image_size", "lr", "drop_last", "seed")
+# What it may change, so that it is no longer the run that it would have been: it is warned of. So it is of batch size
+# and precision, which iterator and updater know.
+TOLD = ("deterministic", "on_bad_sample", "channels_last", "compile")
+OF_MACHINE = ("cache", "device", "workers")  # what a run does not keep: it may go on elsewhere
+# What stands in a run's folder beside snapshots and weights.
+FILES = ("log", "log.old*", "args.json", "test.json", "bad_samples*.json", "evaluation_*.json", "confusion_*.png")
+FILES += ("mistakes_*.png", "report.html")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What tells one recipe from another.
+
+    Args:
+        name: Of its file.
+        description: What ``--help`` begins with.
+        settings: Its options' defaults, by name. An option that only some recipes have is there if it is among them.
+        sample: The defaults that differ for the drawn data set; ``data`` is where that is drawn.
+        source: How to come by the real data, for the one who has none.
+        draw: Draws the sample into a folder, unless it is there.
+        load: Returns the data sets ``train`` and ``test`` (and ``valid``, if it is not ``test`` that validates) and
+            the names of the classes; its second argument is whether images to train on are augmented.
+        reader: Returns what makes a sample's image of an image file, without augmentation.
+        make_model: Returns the network for a number of classes and what makes its input of a batch; its third
+            argument is whether it comes without any trained weights, as they will be loaded.
+        make_optimizer: Returns the optimizer of a network.
+        download: Fetches the real data into a folder; None if there is no such place.
+        sample_by_default: Whether the sample is drawn where there is no data; else it is fetched, or refused.
+        weights: Name of the files of weights.
+        log: How often the log gets an entry.
+        round: How often there is validation, curves, weights and a snapshot.
+        fixed: Names of the recipe's own options that a resumed run keeps.
+        add_options: Adds the recipe's own options.
+        check: Refuses values out of range.
+        test: Tests the weights, in place of :func:`test`; what it returns is in ``test.json``.
+    """
+
+    name: str
+    description: str
+    settings: dict[str, Any]
+    sample: dict[str, Any]
+    source: str
+    draw: Callable[[Path], Path]
+    load: Callable[[Args, bool], tuple[Splits, list[str]]]
+    reader: Callable[[Args], Callable[[str], torch.Tensor]]
+    make_model: Callable[[Args, int, bool], tuple[nn.Module, Normalize]]
+    make_optimizer: Callable[[Args, nn.Module], torch.optim.Optimizer]
+    download: Callable[[Path], None] | None = None
+    sample_by_default: bool = False
+    weights: str = "model_epoch-{.updater.epoch}"
+    log: tuple[float, str] = (1, "epoch")
+    round: tuple[int, str] = (1, "epoch")
+    fixed: tuple[str, ...] = ()
+    add_options: Callable[[Callable[..., None]], None] = lambda add: None
+    check: Callable[[Args], None] = lambda args: None
+    test: Callable[[Args, Splits, list[str], Path], dict[str, float]] | None = None
+
+
+def load_recipe(name: str) -> Recipe:
+    """Returns the recipe of a file in this folder.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}.")
+    recipe: Recipe = importlib.import_module(f"recipes.{name}").RECIPE
+    return recipe
+
+
+# -- the command line
+
+
+def make_parser(recipe: Recipe) -> argparse.ArgumentParser:
+    """Returns the command line. Every default is None, so that what was asked for can be told from what was not."""
+    parser = argparse.ArgumentParser(
+        description=recipe.description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    groups = {name: parser.add_argument_group(name) for name in ("data", "model", "training", "run")}
+    settings, sample = SETTINGS | recipe.settings, recipe.sample
+
+    def add(group: str, *names: str, **kwargs: Any) -> None:
+        key = names[0].lstrip("-").replace("-", "_")
+        if settings.get(key, False) is not False:
+            drawn = f"; {sample[key]} for the drawn sample" if key in sample else ""
+            kwargs["help"] += f" ({settings[key]}{drawn})"
+        groups[group].add_argument(*names, default=None, **kwargs)
+
+    def add_if_set(group: str, name: str, **kwargs: Any) -> None:
+        if name[2:].replace("-", "_") in settings:
+            add(group, name, **kwargs)
+
+    add("data", "--data", metavar="DIR", help="folder of the data set")
+    if recipe.download is not None:
+        add("data", "--download", action="store_true", help="fetch the data set into --data first")
+    add("data", "--sample", action="store_true", help="train on a small data set, which is drawn")
+    add_if_set("data", "--scale", type=int, metavar="N", help="pixels of the shorter side")
+    add_if_set("data", "--image-size", type=int, metavar="N", help="pixels of the square cut from the middle")
+    add(
+        "data",
+        "--on-bad-sample",
+        choices=("raise", "skip"),
+        help="stop at an image that is broken, or take the next one of the order and list it in bad_samples.json",
+    )
+    add("data", "--workers", type=int, metavar="N", help="processes that load images (one for each CPU, up to 8)")
+
+    add_if_set("model", "--model", metavar="NAME", help="any model of timm, or of recipes/networks.py")
+    add_if_set("model", "--pretrained", action="store_true", help="start from timm's weights, with their mean and std")
+
+    add_if_set("training", "--epochs", type=int, metavar="N", help="passes over the images to train on")
+    add_if_set("training", "--iterations", type=int, metavar="N", help="updates")
+    add("training", "--batch-size", type=int, metavar="N", help="images in a batch")
+    add_if_set(
+        "training", "--drop-last", action="store_true", help="leave the last images of an epoch out that fill no batch"
+    )
+    add("training", "--lr", type=float, metavar="X", help="learning rate")
+    add("training", "--device", help="such as cpu or cuda:1 (CUDA where there is one)")
+    add("training", "--precision", choices=tuple(DTYPES), help="fp32, or torch's autocast")
+    channels_last = "keep images and weights in that memory format"
+    add("training", "--channels-last", action="store_true", help=channels_last)
+    compiled = "compile the network; the first iteration takes minutes"
+    add("training", "--compile", action="store_true", help=compiled)
+    add(
+        "training",
+        "--deterministic",
+        action="store_true",
+        help="only algorithms that give the same bits each time, on CUDA too; slower",
+    )
+    decides = "decides the initial weights, the order and all that is drawn"
+    add("training", "--seed", type=int, metavar="N", help=decides)
+
+    add("run", "--out", metavar="DIR", help="folder of whatever the run writes")
+    resumed = "go on from a snapshot, the newest good one in --out"
+    add("run", "--resume", nargs="?", const="", metavar="FILE", help=resumed)
+    add("run", "--force", action="store_true", help="resume although the data set has another length")
+    add("run", "--overwrite", action="store_true", help="remove the run that is in --out")
+    interval = "iterations between snapshots (one each {} {})".format(*recipe.round)
+    add("run", "--snapshot-interval", type=int, metavar="N", help=interval.replace("each 1 ", "an "))
+    recipe.add_options(add)
+    return parser
+
+
+def parse(recipe: Recipe, argv: list[str] | None = None) -> Args:
+    """Returns the settled arguments of a command line."""
+    return settle(recipe, make_parser(recipe).parse_args(argv))
+
+
+def settle(recipe: Recipe, args: Args) -> Args:
+    """Fills in what was not asked for: from the run that is resumed, else the recipe's settings or its sample's."""
+    asked = {key: value for key, value in vars(args).items() if value is not None}
+    saved = _saved_args(recipe, args)
+    if args.resume == "" and saved and not snapshots(saved["out"]):
+        del asked["resume"]
+        args.resume = None  # it was stopped before its first snapshot
+        print(f"There is no snapshot in {saved['out']} yet: the run begins anew.", flush=True)
+    for key in _fixed(recipe, args):
+        if key in asked and key in saved and asked[key] != saved[key]:
+            raise ValueError(
+                f"--{key.replace('_', '-')} cannot change on --resume: the run has {saved[key]}, not {asked[key]};"
+                " leave it out, or start a new run."
+            )
+    chosen = saved | asked
+    if "data" in asked:
+        chosen["sample"] = asked.get("sample")
+    elif recipe.sample_by_default and "data" not in chosen and not asked.get("download"):
+        chosen["sample"] = asked.get("sample") or not Path(recipe.settings["data"]).exists()
+    settings = SETTINGS | recipe.settings | (recipe.sample if chosen.get("sample") else {})
+    vars(args).update(settings | chosen)
+    _use_this_machine(args)
+    _check(args)
+    recipe.check(args)
+    return args
+
+
+def of_run(recipe: Recipe, saved: dict[str, Any], device: str | None, workers: int | None) -> Args:
+    """Returns the arguments of a run, to use its network here: the machine's are those of now."""
+    args = make_parser(recipe).parse_args([])
+    kept = {key: value for key, value in saved.items() if key not in OF_MACHINE}
+    vars(args).update(SETTINGS | recipe.settings | kept | {"device": device, "workers": workers})
+    _use_this_machine(args)
+    _check(args)
+    return args
+
+
+def _use_this_machine(args: Args) -> None:
+    if args.workers is None:
+        args.workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 8)
+    if args.device is None:
+        args.device = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _fixed(recipe: Recipe, args: Args) -> list[str]:
+    return [key for key in (*FIXED, *recipe.fixed) if hasattr(args, key)]
+
+
+def read_args(folder: str | Path) -> dict[str, Any]:
+    """Returns what ``args.json`` of a run's folder holds: recipe, args, classes, versions.
+
+    Raises:
+        ValueError: If it is not such a file.
+        OSError: If it cannot be read.
+    """
+    path = Path(folder) / "args.json"
+    try:
+        saved: dict[str, Any] = json.loads(path.read_bytes())
+        missing = [key for key in ("recipe", "args", "classes", "versions") if key not in saved]
+        if missing:
+            raise ValueError(f"it has no {', '.join(missing)}")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): it is not what a recipe writes.") from error
+    return saved
+
+
+def _saved_args(recipe: Recipe, args: Args) -> dict[str, Any]:
+    """Returns the arguments of the run that is to be resumed, but for those that belong to the machine."""
+    if args.resume is None:
+        return {}
+    folder = Path(args.resume).parent if args.resume else Path(args.out or SETTINGS["out"])
+    if not (folder / "args.json").is_file():
+        return {}
+    saved = read_args(folder)
+    if saved["recipe"] != recipe.name:
+        raise ValueError(f"the run in {folder} is one of recipes/{saved['recipe']}.py: resume it with that.")
+    return {key: value for key, value in saved["args"].items() if key not in OF_MACHINE} | {"out": str(folder)}
+
+
+def _check(args: Args) -> None:
+    """Refuses values out of range, before anything is written."""
+    if args.force and args.resume is None:
+        raise ValueError("--force goes with --resume.")
+    if args.resume is not None and args.overwrite:
+        raise ValueError("give --resume or --overwrite, not both: one goes on with the run in --out, one removes it.")
+    for name in ("epochs", "iterations", "batch_size", "image_size", "scale", "snapshot_interval"):
+        if (value := getattr(args, name, None)) is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {value}.")
+    for name in ("workers", "lr"):
+        if not getattr(args, name) >= 0:
+            raise ValueError(f"--{name} must be 0 or more, got {getattr(args, name)}.")
+    if hasattr(args, "scale") and args.scale < args.image_size:
+        raise ValueError(f"--scale must not be smaller than --image-size, got {args.scale} < {args.image_size}.")
+    if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {args.device}: torch sees no CUDA device here; use --device cpu.")
+
+
+# -- data
+
+
+def bring_data(recipe: Recipe, args: Args) -> None:
+    """Draws or fetches the data set if that is to be done.
+
+    Raises:
+        OSError: If there is none, or it cannot be fetched; the message says what to do.
+    """
+    root, is_default = Path(args.data), args.data == recipe.settings["data"]
+    if args.sample:
+        reason = f"no data at {recipe.settings['data']}" if not Path(recipe.settings["data"]).exists() else "as asked"
+        told = ", ".join(f"{key.replace('_', ' ')} {getattr(args, key)}" for key in recipe.sample if key != "data")
+        print(f"Training on pictures drawn into {root} ({told}): {reason}; {recipe.source}.", flush=True)
+        recipe.draw(root)
+    elif recipe.download and (args.download or (is_default and not root.exists() and not recipe.sample_by_default)):
+        print(f"Fetching the data set into {root}.", flush=True)
+        try:
+            recipe.download(root)
+        except (OSError, RuntimeError) as error:
+            raise OSError(
+                f"the data set cannot be fetched into {root}: {error}. {recipe.source[:1].upper()}{recipe.source[1:]};"
+                " --data names a folder that is there, and --sample draws a small data set in its place."
+            ) from error
+    elif not root.exists():
+        raise FileNotFoundError(
+            f"no data set at {root}: there is no such folder; {recipe.source}; or --sample draws one."
+        )
+
+
+def make_iterator(args: Args, dataset: Any, **kwargs: Any) -> MultiprocessIterator:
+    """Returns an iterator over batches of uint8 images of shape (N, C, H, W) and labels of shape (N,)."""
+    return MultiprocessIterator(
+        dataset,
+        args.batch_size,
+        n_processes=args.workers,
+        collate_fn=collate_images,
+        on_bad_sample=args.on_bad_sample,
+        **kwargs,
+    )
+
+
+def whole_batches(n: int, batch_size: int) -> OrderSampler:
+    """Returns an order of ``n`` shuffled samples without the last ones, if they fill no batch: another few each epoch.
+
+    PyTorch: ``DataLoader(shuffle=True, drop_last=True)``.
+    """
+    return lambda order, position: np.random.permutation(n)[: n - n % batch_size]
+
+
+# -- the run
+
+
+def make_model(recipe: Recipe, args: Args, n_classes: int, fresh: bool) -> tuple[nn.Module, Normalize]:
+    """Returns the recipe's network and normalisation, in the memory format that was asked for."""
+    network, normalize = recipe.make_model(args, n_classes, fresh)
+    if args.channels_last:
+        network.to(memory_format=torch.channels_last)
+        normalize.memory_format = torch.channels_last
+    return network, normalize
+
+
+def make_run(recipe: Recipe, args: Args, splits: Splits, classes: list[str]) -> Trainer:
+    """Puts network, data and extensions together."""
+    network, normalize = make_model(recipe, args, len(classes), fresh=args.resume is not None)
+    optimizer = recipe.make_optimizer(args, network)
+    model = Classifier(network)
+    if args.compile:
+        network.compile()
+    order = whole_batches(len(splits["train"]), args.batch_size) if getattr(args, "drop_last", False) else None
+    train_iter = make_iterator(args, splits["train"], order_sampler=order)
+    valid_iter = make_iterator(args, splits.get("valid", splits["test"]), repeat=False, shuffle=False)
+    updater = StandardUpdater(
+        train_iter, optimizer, model=model, device=args.device, converter=normalize, precision=args.precision
+    )
+
+    stop = (args.epochs, "epoch") if "epochs" in args else (args.iterations, "iteration")
+    run = Trainer(updater, stop, out=args.out)
+    run.args = {key: getattr(args, key) for key in (*_fixed(recipe, args), *TOLD)}
+    corrected = isinstance(optimizer, torch.optim.Adam)
+    run.extend(extensions.observe_lr(bias_corrected=corrected), trigger=(1, "iteration"))
+    run.extend(extensions.Evaluator(valid_iter, model, normalize, precision=args.precision), trigger=recipe.round)
+    run.extend(extensions.LogReport(trigger=recipe.log))
+    columns = ["iteration", "epoch", "elapsed_time", "lr", "main/loss", "main/accuracy"]
+    columns += ["validation/main/loss", "validation/main/accuracy"]
+    run.extend(extensions.PrintReport(columns), trigger=recipe.log)
+    run.extend(extensions.ProgressBar(update_interval=1))
+    unit = recipe.round[1]
+    for quantity in ("loss", "accuracy"):
+        keys = [f"main/{quantity}", f"validation/main/{quantity}"]
+        run.extend(extensions.PlotReport(keys, unit, recipe.round, filename=f"{quantity}.png"))
+    if args.snapshot_interval is None and unit == "epoch":
+        run.extend(extensions.snapshot(filename="snapshot_epoch-{.updater.epoch}", n_retains=2), trigger=recipe.round)
+    else:
+        every = (args.snapshot_interval, "iteration") if args.snapshot_interval else recipe.round
+        run.extend(extensions.snapshot(n_retains=2), trigger=every)
+    run.extend(extensions.snapshot_object(network, recipe.weights), trigger=recipe.round)
+    advice = f"python recipes/{recipe.name}.py --resume --out {args.out} goes on."
+    run.extend(extensions.StopOnSignal(advice=advice))
+    if args.resume is not None:
+        resume(run, args.resume, bool(args.force))
+    return run
+
+
+def resume(run: Trainer, path: str, force: bool) -> None:
+    """Loads a snapshot, or the newest good one in the run's folder."""
+    if path:
+        run.resume(path, force=force)
+    else:
+        for file in snapshots(run.out):
+            try:
+                run.resume(file, only_whole=True, force=force)
+                break
+            except SnapshotError as error:
+                print(f"passed over: {error}")
+        else:
+            raise ValueError(f"there is no good snapshot in {run.out}: start anew, with --overwrite and not --resume.")
+    print(f"Resumed from {run.resumed_from}, iteration {run.updater.iteration}.", flush=True)
+
+
+def test(recipe: Recipe, args: Args, dataset: Any, classes: list[str], weights: Path) -> dict[str, float]:
+    """Evaluates a fresh network, loaded from the weights file."""
+    network, normalize = make_model(recipe, args, len(classes), fresh=True)
+    network.load_state_dict(checkpoint.load_weights(weights))
+    iterator = make_iterator(args, dataset, repeat=False, shuffle=False)
+    model = Classifier(network).to(args.device)
+    evaluator = extensions.Evaluator(iterator, model, normalize, precision=args.precision)
+    result = evaluator() | {"n": len(dataset)}
+    evaluator.finalize()
+    print(f"Test accuracy: {result['main/accuracy']:.4f}")
+    return result
+
+
+def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
+    """Trains and tests; returns what ``test.json`` holds."""
+    parser = make_parser(recipe)
+    args = parser.parse_args(argv)
+    with ExitStack() as stack:
+        try:
+            settle(recipe, args)
+            if args.deterministic:
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
+                torch.use_deterministic_algorithms(True)
+            trainer.random.set_seed(args.seed)
+            Path(args.out).mkdir(parents=True, exist_ok=True)
+            stack.callback(FolderLock(args.out).release)  # already here: files may be removed before the run starts
+            old = old_files(recipe, args)
+            bring_data(recipe, args)
+            splits, classes = recipe.load(args, True)
+            if args.batch_size > len(splits["train"]):
+                raise ValueError(
+                    f"--batch-size {args.batch_size} is more than the {len(splits['train'])} training images."
+                )
+            run = make_run(recipe, args, splits, classes)
+            for path in old:  # only now: nothing is lost to a mistyped option
+                path.unlink(missing_ok=True)
+            write_args(recipe, args, classes)
+        except (OSError, ValueError, RuntimeError) as error:
+            parser.error(str(error))
+        try:
+            run.run(show_loop_exception_msg=False)
+            weights = Path(args.out) / recipe.weights.format(run)
+            # A run that was resumed at its end, from another folder, or is stopped between two rounds has none yet.
+            checkpoint.save_weights(run.updater.get_model("main").predictor.state_dict(), weights)
+            if recipe.test is None:
+                result = test(recipe, args, splits["test"], classes, weights)
+            else:
+                result = recipe.test(args, splits, classes, weights)
+            write_json(Path(args.out) / "test.json", result)
+            return result
+        except BadSampleError as error:
+            if not isinstance(error.__cause__, BadImageError):
+                raise
+            sys.exit(f"{parser.prog}: error: {error.__cause__}")
+        except KeyboardInterrupt:
+            iteration = run.updater.iteration
+            sys.exit(
+                f"{parser.prog}: interrupted at iteration {iteration}; --resume --out {args.out} goes on from the last"
+                " snapshot."
+            )
+
+
+# -- the folder
+
+
+def snapshots(out: str | Path) -> list[Path]:
+    """Returns the snapshots in a folder: first what has lost its tail, then the whole ones, the newest first."""
+    whole = [file.path for file in checkpoint.find(out)]
+    return [*sorted(set(Path(out).glob("snapshot_*")) - set(whole)), *whole]
+
+
+def weights_files(recipe: Recipe, out: str | Path) -> list[Path]:
+    """Returns the files of weights in a run's folder, the last epoch's last."""
+    name = re.compile(re.sub(r"\\\{.*?\\\}", r"(\\d+)", re.escape(recipe.weights)))
+    found = [(match.groups(), path) for path in Path(out).glob("*") if (match := name.fullmatch(path.name))]
+    return [path for _, path in sorted(found, key=lambda item: [int(number) for number in item[0]])]
+
+
+def old_files(recipe: Recipe, args: Args) -> list[Path]:
+    """Returns what is to be removed of the run in the folder, and refuses if that was not asked for."""
+    out = Path(args.out)
+    old = sorted(snapshots(out))
+    if args.resume is not None or not old:
+        return []
+    if not args.overwrite:
+        raise ValueError(
+            f"{out} holds the snapshots of a run, such as {old[0].name}: go on with --resume, take another --out,"
+            " or remove that run with --overwrite."
+        )
+    return [*old, *weights_files(recipe, out), *(path for name in FILES for path in out.glob(name))]
+
+
+def write_args(recipe: Recipe, args: Args, classes: list[str]) -> None:
+    """Writes what the run was asked for, and with which versions."""
+    packages = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")
+    versions = {package: metadata.version(package) for package in packages} | {"python": sys.version.split()[0]}
+    kept = {key: value for key, value in vars(args).items() if key not in ("resume", "force", "overwrite", "download")}
+    kept["data"] = str(Path(args.data).resolve())  # a resume may come from another folder
+    told = {"recipe": recipe.name, "args": kept, "classes": classes, "versions": versions}
+    write_json(Path(args.out) / "args.json", told)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    checkpoint.write(path, lambda file: file.write(json.dumps(value, indent=4).encode()))

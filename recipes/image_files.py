@@ -1,0 +1,102 @@
+"""Image files as data sets: what is wrong with a file is told with its path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset
+from torchvision.datasets import ImageFolder
+
+
+class BadImageError(OSError):
+    """An image that cannot be used; the message has its path, and its line if it is one of a list."""
+
+
+@contextmanager
+def named(path: str | Path, where: str = "") -> Iterator[None]:
+    """Makes a :class:`BadImageError` of whatever goes wrong with an image file within the ``with``."""
+    try:
+        yield
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: broken PNG
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
+        if isinstance(error, UnidentifiedImageError):
+            reason = "it is not an image"
+        raise BadImageError(f"{path}{where} cannot be used: {reason}") from error
+
+
+def read_named(read: Callable[[str], Any], path: str) -> Any:
+    """Returns what ``read`` makes of a file.
+
+    Raises:
+        BadImageError: If the file is missing, cut short, or no image; its path is named.
+    """
+    with named(path):
+        return read(path)
+
+
+def class_folders(
+    root: str | Path, read: Callable[[str], Any], augment: Callable[[Any], Any] | None = None
+) -> tuple[dict[str, ImageFolder], list[str]]:
+    """Returns the data sets of ``train/<class>/*`` and ``test/<class>/*``, and the names of the classes.
+
+    Args:
+        root: The folder of ``train`` and ``test``.
+        read: Makes a sample's image of a file's path.
+        augment: Applied to the images to train on.
+
+    Raises:
+        FileNotFoundError: If a folder is missing, or holds no image.
+        ValueError: If there are fewer than two classes, or other ones to test on.
+    """
+    root = Path(root)
+    for split in ("train", "test"):
+        if not (root / split).is_dir():
+            raise FileNotFoundError(f"{root} has no folder {split!r}: images belong into {root / split}/<class>/.")
+    loader = partial(read_named, read)
+    train, test = ImageFolder(root / "train", augment, loader=loader), ImageFolder(root / "test", loader=loader)
+    if len(train.classes) < 2:
+        raise ValueError(f"{root / 'train'} has one class only, {train.classes[0]}: two folders or more are needed.")
+    if train.classes != test.classes:
+        other = sorted(set(train.classes) ^ set(test.classes))
+        raise ValueError(f"{root}: train and test must have the same classes; only one of them has {', '.join(other)}.")
+    return {"train": train, "test": test}, train.classes
+
+
+class ImageFiles(Dataset[tuple[Any, int]]):
+    """Image files with their labels.
+
+    Args:
+        paths: Of the files.
+        labels: One for each.
+        read: Makes a sample's image of a file's path.
+        augment: Applied to each image.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        labels: Sequence[int],
+        read: Callable[[str], Any],
+        augment: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.paths = paths
+        self.labels = labels
+        self.read = read
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """Returns an image and its label.
+
+        Raises:
+            BadImageError: If the file is missing, cut short, or no image; its path is named.
+        """
+        image = read_named(self.read, self.paths[index])
+        return image if self.augment is None else self.augment(image), self.labels[index]
