@@ -7,59 +7,18 @@ distributions for all.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from recipes.drawn.folder import write_once
+from recipes.drawn.pen import Pen, background, colours, seen
 from recipes.online_products import HEADER, SUPER_LABEL_NAMES
 
 VERSION = "1"  # to be raised when the pictures change: an older folder is then drawn anew
 TRAIN_PRODUCTS, TEST_PRODUCTS, VIEWS = 125, 20, 2  # products of a kind in each list, photographs of a product
-S = 192  # side of the canvas on which a product is drawn before it is made small
-
-Point = tuple[float, float]
-Colour = tuple[int, int, int]
-
-
-class Pen:
-    """Draws in units of the canvas, (0, 0) top left to (1, 1), in a main colour and a second one."""
-
-    def __init__(self, main: Colour, second: Colour, rng: np.random.RandomState) -> None:
-        self.image = Image.new("RGBA", (S, S))
-        self.draw = ImageDraw.Draw(self.image)
-        self.main, self.second, self.rng = main, second, rng
-
-    def vary(self, value: float, by: float = 0.12) -> float:
-        return value * self.rng.uniform(1 - by, 1 + by)
-
-    def box(self, x0: float, y0: float, x1: float, y1: float, second: bool = False, radius: float = 0.0) -> None:
-        self.draw.rounded_rectangle((x0 * S, y0 * S, x1 * S, y1 * S), radius * S, fill=self._fill(second))
-
-    def polygon(self, *points: Point, second: bool = False) -> None:
-        self.draw.polygon([(x * S, y * S) for x, y in points], fill=self._fill(second))
-
-    def disc(self, x: float, y: float, rx: float, ry: float | None = None, second: bool = False) -> None:
-        ry = rx if ry is None else ry
-        self.draw.ellipse(((x - rx) * S, (y - ry) * S, (x + rx) * S, (y + ry) * S), fill=self._fill(second))
-
-    def ring(self, x: float, y: float, r: float, width: float = 0.05, ry: float | None = None) -> None:
-        ry = r if ry is None else ry
-        box = ((x - r) * S, (y - ry) * S, (x + r) * S, (y + ry) * S)
-        self.draw.ellipse(box, outline=self.main, width=round(width * S))
-
-    def arc(self, x: float, y: float, rx: float, ry: float, start: float, end: float, width: float = 0.05) -> None:
-        box = ((x - rx) * S, (y - ry) * S, (x + rx) * S, (y + ry) * S)
-        self.draw.arc(box, start, end, fill=self.main, width=round(width * S))
-
-    def line(self, *points: Point, width: float = 0.05, second: bool = False) -> None:
-        pixels = [(x * S, y * S) for x, y in points]
-        self.draw.line(pixels, fill=self._fill(second), width=round(width * S), joint="curve")
-
-    def _fill(self, second: bool) -> Colour:
-        return self.second if second else self.main
 
 
 def bicycle(pen: Pen) -> None:
@@ -73,8 +32,8 @@ def bicycle(pen: Pen) -> None:
     pen.line(bar, right, width=0.03)
     pen.line(bar, (0.64, 0.27), (0.74, 0.25), width=0.035)
     pen.line((0.39, 0.4), (0.375, 0.32), width=0.03)
-    pen.line((0.3, 0.31), (0.45, 0.31), width=0.045, second=True)
-    pen.disc(*pedals, 0.045, second=True)
+    pen.line((0.3, 0.31), (0.45, 0.31), width=0.045, colour=pen.second)
+    pen.disc(*pedals, 0.045, colour=pen.second)
 
 
 def cabinet(pen: Pen) -> None:
@@ -84,18 +43,18 @@ def cabinet(pen: Pen) -> None:
     for x in (x0, x1 - 0.06):
         pen.box(x, bottom, x + 0.06, bottom + 0.06)
     drawer = top + 0.3 * (bottom - top)
-    pen.line((x0, drawer), (x1, drawer), width=0.02, second=True)
-    pen.line((0.5, drawer), (0.5, bottom), width=0.02, second=True)
-    pen.line((x0 + 0.03, top + 0.03), (x1 - 0.03, top + 0.03), width=0.02, second=True)
-    pen.line((0.44, (top + drawer) / 2), (0.56, (top + drawer) / 2), width=0.03, second=True)
+    pen.line((x0, drawer), (x1, drawer), width=0.02, colour=pen.second)
+    pen.line((0.5, drawer), (0.5, bottom), width=0.02, colour=pen.second)
+    pen.line((x0 + 0.03, top + 0.03), (x1 - 0.03, top + 0.03), width=0.02, colour=pen.second)
+    pen.line((0.44, (top + drawer) / 2), (0.56, (top + drawer) / 2), width=0.03, colour=pen.second)
     for x in (0.45, 0.55):
-        pen.disc(x, (drawer + bottom) / 2, 0.022, second=True)
+        pen.disc(x, (drawer + bottom) / 2, 0.022, colour=pen.second)
 
 
 def chair(pen: Pen) -> None:
     x0, x1, seat = 0.3, pen.vary(0.7, 0.06), pen.vary(0.56, 0.06)
     pen.polygon((x0 - 0.06, 0.1), (x0 + 0.01, 0.1), (x0 + 0.08, seat), (x0 - 0.0, seat))
-    pen.box(x0 - 0.01, seat, x1 + 0.02, seat + 0.08, second=True)
+    pen.box(x0 - 0.01, seat, x1 + 0.02, seat + 0.08, colour=pen.second)
     for x, lean in ((x0 + 0.03, -0.06), (x1 - 0.03, 0.05)):
         pen.line((x, seat + 0.06), (x + lean, 0.93), width=0.05)
     pen.line((x0 + 0.01, 0.78), (x1, 0.78), width=0.03)
@@ -106,10 +65,10 @@ def coffee_maker(pen: Pen) -> None:
     pen.box(x0, 0.12, x1, 0.34, radius=0.03)  # the tank and the filter above
     pen.box(x0, 0.12, x0 + 0.17, 0.9)  # the column behind
     pen.box(x0, 0.81, x1, 0.9, radius=0.02)  # the hot plate
-    pen.polygon((0.46, 0.48), (x1 - 0.1, 0.48), (x1 - 0.06, 0.78), (0.43, 0.78), second=True)  # the jug
+    pen.polygon((0.46, 0.48), (x1 - 0.1, 0.48), (x1 - 0.06, 0.78), (0.43, 0.78), colour=pen.second)  # the jug
     pen.box(0.47, 0.43, x1 - 0.11, 0.48)
     pen.arc(x1 - 0.06, 0.62, 0.08, 0.1, -90, 90, 0.035)
-    pen.disc(x0 + 0.085, 0.85, 0.022, second=True)
+    pen.disc(x0 + 0.085, 0.85, 0.022, colour=pen.second)
 
 
 def fan(pen: Pen) -> None:
@@ -122,7 +81,7 @@ def fan(pen: Pen) -> None:
             (0.5 + r * d * np.cos(angle + a), y + r * d * np.sin(angle + a))
             for d, a in ((0.1, 0), (0.6, -0.45), (0.88, -0.25), (0.88, 0.25), (0.5, 0.3))
         ]
-        pen.polygon(*side, second=True)
+        pen.polygon(*side, colour=pen.second)
     pen.ring(0.5, y, r, 0.03)
     pen.disc(0.5, y, 0.06)
     pen.box(0.475, y + r - 0.02, 0.525, 0.9)
@@ -133,7 +92,7 @@ def kettle(pen: Pen) -> None:
     half, top = pen.vary(0.23, 0.08), 0.42
     pen.polygon((0.5 - half * 0.7, top), (0.5 + half * 0.7, top), (0.5 + half, 0.86), (0.5 - half, 0.86))
     pen.disc(0.5, 0.84, half, 0.05)
-    pen.disc(0.5, top, half * 0.7, 0.06, second=True)
+    pen.disc(0.5, top, half * 0.7, 0.06, colour=pen.second)
     pen.disc(0.5, top - 0.07, 0.035)
     pen.polygon((0.5 + half * 0.75, 0.66), (0.5 + half * 0.75, 0.54), (0.9, 0.36), (0.95, 0.42))  # the spout
     pen.arc(0.5, top, half * 0.95, pen.vary(0.27), 180, 360, 0.045)  # the handle, over the lid
@@ -142,7 +101,7 @@ def kettle(pen: Pen) -> None:
 def lamp(pen: Pen) -> None:
     top, bottom, shade = pen.vary(0.12, 0.2), pen.vary(0.26, 0.1), pen.vary(0.42, 0.06)
     pen.box(0.48, shade - 0.02, 0.52, 0.88)
-    pen.polygon((0.5 - top, 0.1), (0.5 + top, 0.1), (0.5 + bottom, shade), (0.5 - bottom, shade), second=True)
+    pen.polygon((0.5 - top, 0.1), (0.5 + top, 0.1), (0.5 + bottom, shade), (0.5 - bottom, shade), colour=pen.second)
     pen.disc(0.5, 0.89, pen.vary(0.17), 0.045)
 
 
@@ -153,15 +112,15 @@ def mug(pen: Pen) -> None:
     pen.box(x - half, top, x + half, 0.84)
     pen.disc(x, 0.84, half, 0.05)
     pen.disc(x, top, half, 0.06)
-    pen.disc(x, top, half * 0.86, 0.042, second=True)
+    pen.disc(x, top, half * 0.86, 0.042, colour=pen.second)
 
 
 def sofa(pen: Pen) -> None:
     top, seat = pen.vary(0.34, 0.08), 0.58
     pen.box(0.12, top, 0.88, 0.74, radius=0.05)
     for x0, x1 in ((0.18, 0.495), (0.505, 0.82)):
-        pen.box(x0, seat, x1, 0.68, second=True, radius=0.02)
-        pen.line((x1 if x0 < 0.3 else x0, top + 0.03), (x1 if x0 < 0.3 else x0, seat), width=0.012, second=True)
+        pen.box(x0, seat, x1, 0.68, colour=pen.second, radius=0.02)
+        pen.line((x1 if x0 < 0.3 else x0, top + 0.03), (x1 if x0 < 0.3 else x0, seat), width=0.012, colour=pen.second)
     for x in (0.04, 0.82):
         pen.box(x, 0.48, x + 0.14, 0.8, radius=0.05)
     for x in (0.09, 0.87):
@@ -172,14 +131,14 @@ def stapler(pen: Pen) -> None:
     lift = pen.vary(0.2, 0.3)
     pen.polygon((0.06, 0.7), (0.94, 0.7), (0.96, 0.77), (0.04, 0.77))  # the base
     pen.polygon((0.9, 0.66), (0.94, 0.5), (0.12, 0.5 - lift), (0.04, 0.56 - lift), (0.1, 0.62 - lift))  # the arm
-    pen.polygon((0.88, 0.66), (0.12, 0.66 - lift), (0.12, 0.7 - lift), (0.8, 0.7), second=True)  # the magazine
+    pen.polygon((0.88, 0.66), (0.12, 0.66 - lift), (0.12, 0.7 - lift), (0.8, 0.7), colour=pen.second)  # the magazine
     pen.disc(0.88, 0.62, 0.07)
-    pen.disc(0.88, 0.62, 0.025, second=True)
+    pen.disc(0.88, 0.62, 0.025, colour=pen.second)
 
 
 def table(pen: Pen) -> None:
     top, inset = pen.vary(0.36, 0.1), pen.vary(0.06, 0.5)
-    pen.polygon((0.14, top), (0.86, top), (0.96, top + 0.1), (0.04, top + 0.1), second=True)
+    pen.polygon((0.14, top), (0.86, top), (0.96, top + 0.1), (0.04, top + 0.1), colour=pen.second)
     pen.box(0.04, top + 0.1, 0.96, top + 0.15)
     for x in (0.05 + inset, 0.9 - inset):
         pen.box(x, top + 0.14, x + 0.05, 0.88)
@@ -190,13 +149,13 @@ def table(pen: Pen) -> None:
 def toaster(pen: Pen) -> None:
     top = pen.vary(0.42, 0.06)
     for x in (0.27, 0.52):
-        pen.box(x, top - pen.vary(0.16), x + 0.19, top + 0.1, second=True, radius=0.05)  # two slices
+        pen.box(x, top - pen.vary(0.16), x + 0.19, top + 0.1, colour=pen.second, radius=0.05)  # two slices
     pen.box(0.14, top, 0.84, 0.82, radius=0.09)
     pen.box(0.2, 0.82, 0.28, 0.87)
     pen.box(0.7, 0.82, 0.78, 0.87)
-    pen.line((0.84, 0.52), (0.84, 0.72), width=0.02, second=True)
+    pen.line((0.84, 0.52), (0.84, 0.72), width=0.02, colour=pen.second)
     pen.box(0.82, pen.vary(0.56, 0.05), 0.94, 0.62)  # the lever
-    pen.disc(0.3, 0.7, 0.045, second=True)
+    pen.disc(0.3, 0.7, 0.045, colour=pen.second)
 
 
 DRAWINGS: tuple[Callable[[Pen], None], ...] = (
@@ -218,42 +177,11 @@ DRAWINGS: tuple[Callable[[Pen], None], ...] = (
 def draw(kind: int, product_seed: int, view_seed: int) -> Image.Image:
     """Returns one picture: a product (its proportions and colours) as seen on one occasion (everything else)."""
     product = np.random.RandomState(product_seed)
-    main: Colour = tuple(int(c) for c in product.randint(0, 256, 3))
-    light = sum(main) > 3 * 127
-    second: Colour = tuple(int(0.5 * c) if light else 255 - int(0.5 * (255 - c)) for c in main)
-    pen = Pen(main, second, product)
+    pen = Pen(*colours(product), product)
     DRAWINGS[kind](pen)
-
     view = np.random.RandomState(view_seed)
     height, width = (int(side) for side in view.randint(60, 73, 2))
-    image = _background(view, height, width, main)
-    size = int(min(height, width) * view.uniform(0.8, 1.0))
-    drawn = pen.image.rotate(view.uniform(-5, 5), Image.Resampling.BICUBIC)
-    if view.rand() < 0.5:
-        drawn = drawn.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    drawn = drawn.resize((size, size), Image.Resampling.BOX)
-    image.paste(drawn, (int(view.randint(0, width - size + 1)), int(view.randint(0, height - size + 1))), drawn)
-    noisy = np.asarray(image, np.float32) * view.uniform(0.85, 1.1) + view.normal(0, 5, (height, width, 1))
-    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
-
-
-def _background(view: np.random.RandomState, height: int, width: int, main: Colour) -> Image.Image:
-    """Returns a gradient between two colours that the product stands out from."""
-    ends = []
-    while len(ends) < 2:
-        colour = view.randint(0, 256, 3)
-        if _distance(colour, main) >= 150:
-            ends.append(colour)
-    angle = view.uniform(0, 2 * np.pi)
-    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j] - 0.5
-    weight = np.clip(0.5 + 0.7 * (x * np.cos(angle) + y * np.sin(angle)), 0, 1)[..., None]
-    # Not the whole way: the middle of two colours may be the product's own.
-    weight = 0.2 * weight
-    return Image.fromarray((ends[0] * (1 - weight) + ends[1] * weight).astype(np.uint8))
-
-
-def _distance(a: object, b: object) -> float:
-    return float(np.linalg.norm(np.asarray(a, float) - np.asarray(b, float)))
+    return seen(pen.image, background(view, height, width, pen.main), view)
 
 
 def write(root: str | Path, seed: int = 0) -> Path:
@@ -261,29 +189,22 @@ def write(root: str | Path, seed: int = 0) -> Path:
 
     ``Ebay_train.txt`` and ``Ebay_test.txt`` are sorted by class, as the real ones are, and hold different products.
     """
-    root = Path(root)
-    stamp = root / "drawn.txt"
-    if stamp.is_file() and stamp.read_text() == VERSION:
-        return root
-    unfinished = root.with_name(f".{root.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    return write_once(root, VERSION, lambda folder: _fill(folder, seed))
+
+
+def _fill(root: Path, seed: int) -> None:
     rows: dict[str, list[str]] = {"train": [], "test": []}
     image_id = class_id = 0
     for split, products in (("train", TRAIN_PRODUCTS), ("test", TEST_PRODUCTS)):
         for kind, name in enumerate(SUPER_LABEL_NAMES):
-            folder = unfinished / f"{name}_final"
-            folder.mkdir(parents=True, exist_ok=True)
+            (root / f"{name}_final").mkdir(exist_ok=True)
             for _ in range(products):
                 class_id += 1
                 for view in range(VIEWS):
                     image_id += 1
                     path = f"{name}_final/{100000 + class_id}_{view}.JPG"
                     picture = draw(kind, seed * 1000003 + class_id, seed * 1000003 + 500000 + image_id)
-                    picture.save(unfinished / path, "JPEG", quality=90)
+                    picture.save(root / path, "JPEG", quality=90)
                     rows[split].append(f"{image_id} {class_id} {kind + 1} {path}")
     for split, lines in rows.items():
-        (unfinished / f"Ebay_{split}.txt").write_text("\n".join([HEADER, *lines]) + "\n")
-    (unfinished / stamp.name).write_text(VERSION)
-    shutil.rmtree(root, ignore_errors=True)
-    unfinished.rename(root)
-    return root
+        (root / f"Ebay_{split}.txt").write_text("\n".join([HEADER, *lines]) + "\n")
