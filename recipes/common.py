@@ -12,8 +12,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class Recipe:
         fixed: Names of the recipe's own options that a resumed run keeps.
         add_options: Adds the recipe's own options.
         check: Refuses values out of range.
-        test: Tests the weights, in place of :func:`test`; what it returns is in ``test.json``.
+        test: Tests a file of weights by :func:`test` in its own way, and returns what that returned.
     """
 
     name: str
@@ -245,10 +245,11 @@ def read_args(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "args.json"
     try:
         saved: dict[str, Any] = json.loads(path.read_bytes())
-        missing = [key for key in ("recipe", "args", "classes", "versions") if key not in saved]
+        kinds = {"recipe": str, "args": dict, "classes": list, "versions": dict}
+        missing = [key for key, kind in kinds.items() if not isinstance(saved.get(key), kind)]
         if missing:
             raise ValueError(f"it has no {', '.join(missing)}")
-    except (TypeError, ValueError) as error:
+    except (AttributeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error}): it is not what a recipe writes.") from error
     return saved
 
@@ -295,7 +296,8 @@ def bring_data(recipe: Recipe, args: Args) -> None:
     """
     root, is_default = Path(args.data), args.data == recipe.settings["data"]
     if args.sample:
-        reason = f"no data at {recipe.settings['data']}" if not Path(recipe.settings["data"]).exists() else "as asked"
+        is_there = not recipe.sample_by_default or Path(recipe.settings["data"]).exists()
+        reason = "as asked by --sample" if is_there else f"no data at {recipe.settings['data']}"
         told = ", ".join(f"{key.replace('_', ' ')} {getattr(args, key)}" for key in recipe.sample if key != "data")
         print(f"Training on pictures drawn into {root} ({told}): {reason}; {recipe.source}.", flush=True)
         recipe.draw(root)
@@ -305,13 +307,28 @@ def bring_data(recipe: Recipe, args: Args) -> None:
             recipe.download(root)
         except (OSError, RuntimeError) as error:
             raise OSError(
-                f"the data set cannot be fetched into {root}: {error}. {recipe.source[:1].upper()}{recipe.source[1:]};"
-                " --data names a folder that is there, and --sample draws a small data set in its place."
+                f"the data set cannot be fetched into {root}: {' '.join(str(error).split())}; give a folder that has"
+                " it by --data, or draw a small data set in its place by --sample."
             ) from error
-    elif not root.exists():
+    elif not root.is_dir():
         raise FileNotFoundError(
-            f"no data set at {root}: there is no such folder; {recipe.source}; or --sample draws one."
+            f"no data set at {root}: there is no such folder; {recipe.source}, and --sample draws one."
         )
+
+
+@contextmanager
+def unfinished(root: Path) -> Iterator[Path]:
+    """Gives the ``with`` a folder of another name to fill, which becomes ``root`` when all went well.
+
+    Raises:
+        FileExistsError: If ``root`` is there already.
+    """
+    if root.exists():
+        raise FileExistsError(f"{root} is there already; remove it to fetch it again")
+    folder = root.with_name(f".{root.name}.unfinished")
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    folder.rename(root)
 
 
 def make_iterator(args: Args, dataset: Any, **kwargs: Any) -> MultiprocessIterator:
@@ -405,7 +422,7 @@ def resume(run: Trainer, path: str, force: bool) -> None:
 
 
 def test(recipe: Recipe, args: Args, dataset: Any, classes: list[str], weights: Path) -> dict[str, float]:
-    """Evaluates a fresh network, loaded from the weights file."""
+    """Evaluates a fresh network, loaded from the weights file, and writes ``test.json``."""
     network, normalize = make_model(recipe, args, len(classes), fresh=True)
     network.load_state_dict(checkpoint.load_weights(weights))
     iterator = make_iterator(args, dataset, repeat=False, shuffle=False)
@@ -414,6 +431,7 @@ def test(recipe: Recipe, args: Args, dataset: Any, classes: list[str], weights: 
     result = evaluator() | {"n": len(dataset)}
     evaluator.finalize()
     print(f"Test accuracy: {result['main/accuracy']:.4f}")
+    write_json(Path(args.out) / "test.json", result)
     return result
 
 
@@ -448,12 +466,9 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
             weights = Path(args.out) / recipe.weights.format(run)
             # A run that was resumed at its end, from another folder, or is stopped between two rounds has none yet.
             checkpoint.save_weights(run.updater.get_model("main").predictor.state_dict(), weights)
-            if recipe.test is None:
-                result = test(recipe, args, splits["test"], classes, weights)
-            else:
-                result = recipe.test(args, splits, classes, weights)
-            write_json(Path(args.out) / "test.json", result)
-            return result
+            if recipe.test is not None:
+                return recipe.test(args, splits, classes, weights)
+            return test(recipe, args, splits["test"], classes, weights)
         except BadSampleError as error:
             if not isinstance(error.__cause__, BadImageError):
                 raise

@@ -90,15 +90,23 @@ def background(view: np.random.RandomState, height: int, width: int, main: Colou
     ends = []
     while len(ends) < 2:
         colour = view.randint(0, 256, 3)
-        if _distance(colour, main) >= 150:
+        if distance(colour, main) >= 150:
             ends.append(colour)
+    return gradient(view, height, width, *ends)
+
+
+def gradient(view: np.random.RandomState, height: int, width: int, first: object, second: object) -> Image.Image:
+    """Returns a picture that goes in some direction from a colour towards another.
+
+    Not the whole way: the middle of two colours may be the thing's own.
+    """
     angle = view.uniform(0, 2 * np.pi)
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j] - 0.5
     weight = np.clip(0.5 + 0.7 * (x * np.cos(angle) + y * np.sin(angle)), 0, 1)[..., None]
-    # Not the whole way: the middle of two colours may be the thing's own.
     weight = 0.2 * weight
-    return Image.fromarray((ends[0] * (1 - weight) + ends[1] * weight).astype(np.uint8))
+    return Image.fromarray((np.asarray(first) * (1 - weight) + np.asarray(second) * weight).astype(np.uint8))
 
 
-def _distance(a: object, b: object) -> float:
+def distance(a: object, b: object) -> float:
+    """Returns how far two colours are apart."""
     return float(np.linalg.norm(np.asarray(a, float) - np.asarray(b, float)))
