@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import timm
+import torch
 import torchvision
 from torch import nn
+
+from trainer import checkpoint
 
 
 def alexnet_small(num_classes: int = 10) -> nn.Module:
@@ -149,3 +153,43 @@ def create(name: str, num_classes: int | None, pretrained: bool = False) -> nn.M
             " once, so that they are kept in the cache, or let HF_HOME name a cache that has them, or start without"
             " --pretrained."
         ) from error
+
+
+def head_names(network: nn.Module) -> list[str]:
+    """Returns the names of the layers that tell the classes: timm knows them, else it is the last linear one."""
+    if hasattr(network, "pretrained_cfg"):
+        names = network.pretrained_cfg["classifier"]
+        return [names] if isinstance(names, str) else list(names)
+    return [[name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]]
+
+
+def load_weights(network: nn.Module, path: str | Path, head: Sequence[str] = ()) -> None:
+    """Loads a file of weights; layers of ``head`` that are of another size are left as they are, and that is said.
+
+    Raises:
+        ValueError: If it is no such file, or does not fit the network; what differs is named.
+        OSError: If it cannot be read.
+    """
+    weights = checkpoint.load_weights(path)
+    if "updater" in weights:
+        raise ValueError(f"{path} is the snapshot of a run; give the weights beside it, such as a model_epoch file.")
+    if other := [str(key) for key, value in weights.items() if not isinstance(value, torch.Tensor)]:
+        raise ValueError(f"{path} is no file of weights: {', '.join(other[:5])} is no tensor; give a state_dict.")
+    mine = network.state_dict()
+    other = [key for key in weights if key in mine and weights[key].shape != mine[key].shape]
+    replaced = [key for key in other if any(key.startswith(name + ".") for name in head)]
+    if replaced:
+        print(f"{path}: its head ({', '.join(replaced)}) is of another size and is replaced by a new one.")
+    for key in replaced:
+        weights[key] = mine[key]
+    wrong = {
+        "missing": sorted(mine.keys() - weights.keys()),
+        "unexpected": sorted(map(str, weights.keys() - mine.keys())),
+        "of another size": [key for key in other if key not in replaced],
+    }
+    if any(wrong.values()):
+        told = "; ".join(
+            f"{what}: {', '.join(keys[:5])}{' ...' * (len(keys) > 5)}" for what, keys in wrong.items() if keys
+        )
+        raise ValueError(f"{path} does not fit the model ({told}); choose the model it was saved from.")
+    network.load_state_dict(weights)

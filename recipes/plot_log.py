@@ -120,7 +120,8 @@ def draw(logs: dict[str, pd.DataFrame], keys: list[str], x: str) -> Any:
             panel.xaxis.get_major_locator().set_params(integer=True)
     for panel in panels[len(quantities) :]:
         panel.remove()
-    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=min(len(lines), 4), frameon=False)
+    names = [label.replace("$", r"\$") for label in lines]  # a folder may be called so, and means no formula
+    figure.legend(lines.values(), names, loc="outside upper center", ncols=min(len(lines), 4), frameon=False)
     return figure
 
 

@@ -24,7 +24,6 @@ from recipes import common, networks, transforms
 from recipes.drawn import products as drawn_products
 from recipes.online_products import SUPER_LABEL_NAMES, URL, OnlineProductsDataset, download
 from recipes.transforms import Normalize, ScaleAndCrop
-from trainer import checkpoint
 from trainer.cache import CachedDataset, describe_files
 from trainer.datasets import TransformDataset, split_dataset, split_dataset_random
 
@@ -140,51 +139,21 @@ def make_model(args: common.Args, n_classes: int, fresh: bool) -> tuple[nn.Modul
     pretrained = bool(args.pretrained and not args.weights and not fresh)
     model = networks.create(args.model, n_classes, pretrained)
     if args.weights and not fresh:
-        load_weights(model, args.weights)
+        networks.load_weights(model, args.weights, networks.head_names(model))
     if args.pretrained:
         return model, Normalize.of_unit(model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
     return model, Normalize(CHAINERCV_MEAN, (1.0, 1.0, 1.0))
-
-
-def load_weights(model: nn.Module, path: str) -> None:
-    """Loads a state_dict file; the head is left as it is, and that is said, where it has another size."""
-    weights = checkpoint.load_weights(path)
-    if "updater" in weights:
-        raise ValueError(f"{path} is the snapshot of a run; give the weights beside it, a model_epoch file.")
-    if other := [str(key) for key, value in weights.items() if not isinstance(value, torch.Tensor)]:
-        raise ValueError(f"{path} is no file of weights: {', '.join(other[:5])} is no tensor; give a state_dict.")
-    mine, head = model.state_dict(), _head_names(model)
-    other = [key for key in weights if key in mine and weights[key].shape != mine[key].shape]
-    replaced = [key for key in other if any(key.startswith(name + ".") for name in head)]
-    if replaced:
-        print(f"{path}: its head ({', '.join(replaced)}) is of another size and is replaced by a new one.")
-    for key in replaced:
-        weights[key] = mine[key]
-    wrong = {
-        "missing": sorted(mine.keys() - weights.keys()),
-        "unexpected": sorted(weights.keys() - mine.keys()),
-        "of another size": [key for key in other if key not in replaced],
-    }
-    if any(wrong.values()):
-        told = "; ".join(
-            f"{what}: {', '.join(keys[:5])}{' ...' * (len(keys) > 5)}" for what, keys in wrong.items() if keys
-        )
-        raise ValueError(f"{path} does not fit the model ({told}); choose the --model it was saved from.")
-    model.load_state_dict(weights)
-
-
-def _head_names(model: nn.Module) -> list[str]:
-    names = model.pretrained_cfg["classifier"]
-    return [names] if isinstance(names, str) else list(names)
 
 
 def freeze(model: nn.Module, what: str) -> None:
     """Freezes the stem or everything but the head: no gradients, and batch norms keep their statistics."""
     if what == "none":
         return
-    head = _head_names(model)
+    head = networks.head_names(model)
     if what == "trunk":
         frozen = [name for name, _ in model.named_parameters() if not name.startswith(tuple(h + "." for h in head))]
+    elif not hasattr(model, "group_matcher"):
+        raise ValueError("--freeze stem needs a model of timm, which says what its stem is.")
     else:
         groups = timm.models.group_parameters(model, model.group_matcher(coarse=True), reverse=True)
         frozen = [name for name, group in groups.items() if group == 0]
@@ -203,7 +172,7 @@ def make_optimizer(args: common.Args, model: nn.Module) -> torch.optim.Optimizer
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if args.trunk_lr_scale == 1:
         return torch.optim.Adam(trained.values(), lr=args.lr, fused=args.fused)
-    heads = tuple(name + "." for name in _head_names(model))
+    heads = tuple(name + "." for name in networks.head_names(model))
     head = [p for name, p in trained.items() if name.startswith(heads)]
     trunk = [p for name, p in trained.items() if not name.startswith(heads)]
     groups = [

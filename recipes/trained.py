@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from recipes import common
+from recipes import common, networks
 from recipes.transforms import Normalize
-from trainer import checkpoint
 from trainer.precision import autocast
 
 
@@ -54,10 +53,7 @@ def load(path: str | Path, device: str | None = None, workers: int | None = None
             raise FileNotFoundError(f"{folder} has no weights yet: they are written after the first epoch.")
         path = files[-1]
     network, normalize = common.make_model(recipe, args, len(saved["classes"]), fresh=True)
-    try:
-        network.load_state_dict(checkpoint.load_weights(path))
-    except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} does not fit the network of {folder / 'args.json'}: {error}") from error
+    networks.load_weights(network, path)
     return Trained(recipe, args, saved["classes"], network.to(args.device).eval(), normalize, path)
 
 

@@ -305,7 +305,7 @@ def test_weights_of_a_file_are_loaded_and_a_head_of_another_size_replaced(tmp_pa
 
 
 def test_a_snapshot_is_no_file_of_weights(finished):
-    with pytest.raises(ValueError, match="is the snapshot of a run; give the weights beside it, a model_epoch file"):
+    with pytest.raises(ValueError, match="is the snapshot of a run; give the weights beside it, such as a model_epoch"):
         make_model("--weights", str(finished[0] / "snapshot_epoch-2"))
 
 

@@ -1,0 +1,223 @@
+"""Says what is on images, by the network of a run.
+
+    python recipes/predict.py result photo.jpg
+    python recipes/predict.py result/model_epoch-4 photos --format csv -o predictions.csv --grid predictions.png
+
+Classes, network and what is done to an image are those of the run. A folder stands for all images in it and in its
+folders, sorted (.jpg, .png, .webp and the like; nothing whose name begins with a dot). An image that is broken is told
+on the standard error and left out; the others are predicted, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from recipes.evaluate_run import add_options, draw_images, open_run, refuse_nan, title_of, write_figure
+from recipes.image_files import BadImageError, read_named
+from recipes.trained import Trained, probabilities
+from recipes.transforms import collate_images
+
+FEW = 5  # classes: all of them fit a line of the terminal
+TOP = 3  # of more
+MOST_DRAWN = 64  # images: more would be too small to see, and have to be kept
+
+
+class Prediction(NamedTuple):
+    """The probability of each class, float32 of shape (classes,), for the image (uint8, (C, H, W)) of a file."""
+
+    path: str
+    image: torch.Tensor
+    probabilities: np.ndarray
+
+
+def find_images(names: Iterable[str]) -> list[str]:
+    """Returns the files that are named, and the images in the folders that are.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or no image in a folder.
+    """
+    paths = []
+    for name in names:
+        if os.path.isdir(name):
+            found = sorted(_images_in(name))
+            if not found:
+                raise FileNotFoundError(f"{name} holds no image ({', '.join(IMG_EXTENSIONS)}); name another folder.")
+            paths += found
+        elif os.path.exists(name):
+            paths.append(name)
+        else:
+            raise FileNotFoundError(f"there is no {name}: name image files, or folders of images.")
+    return paths
+
+
+def _images_in(folder: str) -> Iterator[str]:
+    for where, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith("."):
+                yield os.path.join(where, name)
+
+
+def predict(trained: Trained, paths: Iterable[str], broken: list[str]) -> Iterator[Prediction]:
+    """Yields the predictions of image files, batch after batch; what is wrong with others is put on a list.
+
+    Raises:
+        ValueError: If the network gives no numbers.
+    """
+    read, batch = trained.recipe.reader(trained.args), []
+    for path in paths:
+        try:
+            batch.append((path, read_named(read, path)))
+        except BadImageError as error:
+            print(error, file=sys.stderr, flush=True)
+            broken.append(str(error))
+        if len(batch) == trained.args.batch_size:
+            yield from _predicted(trained, batch)
+            batch = []
+    if batch:
+        yield from _predicted(trained, batch)
+
+
+def _predicted(trained: Trained, batch: list[tuple[str, torch.Tensor]]) -> Iterator[Prediction]:
+    found, _ = probabilities(trained, [collate_images([(image, 0) for _, image in batch])])  # no labels are known
+    refuse_nan(found, trained)
+    for (path, image), row in zip(batch, found, strict=True):
+        yield Prediction(path, image, row)
+
+
+def truth_of(path: str, classes: list[str]) -> str | None:
+    """Returns the class that a file is named after, or None; ``--help`` says how."""
+    file = Path(path).absolute()
+    names = (file.parent.name, file.parent.name.rpartition("_")[0], file.stem.rpartition("_")[0])
+    return next((name for name in names if name in classes), None)
+
+
+# -- how it is told
+
+
+def text_lines(found: Iterable[Prediction], classes: list[str], paths: list[str], top: int | None) -> Iterator[str]:
+    """Yields a line for each image: its path, and the most probable classes in columns."""
+    count = top or (len(classes) if len(classes) <= FEW else TOP)
+    path_width, width = max(map(len, paths)), max(map(len, classes))
+    for path, _, row in found:
+        best = np.argsort(-row, kind="stable")[:count]
+        yield "  ".join([f"{path:{path_width}}", *(f"{classes[i]:{width}} {row[i]:.4f}" for i in best)]) + "\n"
+
+
+def json_lines(found: Iterable[Prediction], classes: list[str]) -> Iterator[str]:
+    """Yields the lines of a JSON list."""
+    start = "[\n"
+    for path, _, row in found:
+        best, all_of_them = int(row.argmax()), row.tolist()
+        told = {"path": path, "prediction": classes[best], "probability": all_of_them[best]}
+        told["probabilities"] = dict(zip(classes, all_of_them, strict=True))
+        yield start + json.dumps(told)
+        start = ",\n"
+    yield "\n]\n" if start != "[\n" else "[]\n"
+
+
+def csv_lines(found: Iterable[Prediction], classes: list[str]) -> Iterator[str]:
+    """Yields the lines of a table: path, prediction, probability, and a column for each class."""
+    yield _csv_line(["path", "prediction", "probability", *classes])
+    for path, _, row in found:
+        best, all_of_them = int(row.argmax()), row.tolist()
+        yield _csv_line([path, classes[best], all_of_them[best], *all_of_them])
+
+
+def _csv_line(values: list[Any]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()
+
+
+def draw(found: list[Prediction], classes: list[str]) -> Any:
+    """Returns a matplotlib figure of images with what they were taken for and, if it is known, the truth."""
+    best = [int(row.argmax()) for _, _, row in found]
+    titles = [
+        title_of(classes[i], one.probabilities[i], truth_of(one.path, classes))
+        for i, one in zip(best, found, strict=True)
+    ]
+    return draw_images([one.image for one in found], titles)
+
+
+def kept(found: Iterable[Prediction], drawn: list[Prediction] | None) -> Iterator[Prediction]:
+    """Yields predictions; the first few are put on a list, if there is one."""
+    for one in found:
+        if drawn is not None and len(drawn) < MOST_DRAWN:
+            drawn.append(one)
+        yield one
+
+
+# -- the command line
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    weights = "a file of weights in the folder of a run, or that folder: then the last ones"
+    parser.add_argument("weights", metavar="WEIGHTS", help=weights)
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders of them")
+    parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="of what is told (text)")
+    top = f"classes in a line of text (all, if there are no more than {FEW}; else {TOP})"
+    parser.add_argument("--top", type=int, metavar="N", help=top)
+    parser.add_argument("-o", metavar="FILE", help="where it is written (the standard output)")
+    grid = f"draw the first {MOST_DRAWN} images into a PNG, SVG or PDF, with the prediction and, if the folder or the"
+    grid += " file is named after it (pug/, pug_final/ or pug_12.jpg), the truth"
+    parser.add_argument("--grid", metavar="FILE", help=grid)
+    add_options(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Predicts and tells."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.top is not None and args.top < 1:
+        parser.error(f"--top must be 1 or more, got {args.top}.")
+    if args.grid and not args.grid.lower().endswith((".png", ".svg", ".pdf")):
+        parser.error(f"--grid must end in .png, .svg or .pdf, got {args.grid}.")
+    broken: list[str] = []
+    try:
+        paths = find_images(args.images)
+        trained = open_run(parser, args, args.weights, workers=0)
+        drawn: list[Prediction] = []
+        found = kept(predict(trained, paths, broken), drawn if args.grid else None)
+        if args.format == "text":
+            lines = text_lines(found, trained.classes, paths, args.top)
+        else:
+            lines = (json_lines if args.format == "json" else csv_lines)(found, trained.classes)
+        with ExitStack() as stack:
+            out, escape = sys.stdout, "surrogateescape"  # a file's name may be any bytes
+            if args.o is not None:
+                out = stack.enter_context(open(args.o, "w", encoding="utf-8", errors=escape, newline="\n"))
+            elif isinstance(out, io.TextIOWrapper):
+                out.reconfigure(errors=escape)
+            for line in lines:
+                out.write(line)
+            out.flush()
+        if drawn:
+            write_figure(Path(args.grid), draw(drawn, trained.classes))
+    except BrokenPipeError:  # head, say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tells of it when it exits
+        sys.exit(f"{args.grid} is not drawn: the output was closed." if args.grid else 1)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if broken:
+        sys.exit(f"{len(broken)} of {len(paths)} images could not be used.")
+
+
+if __name__ == "__main__":
+    main()
