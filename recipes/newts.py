@@ -1,0 +1,98 @@
+"""Tells two newts apart, akahara and madara; or the pictures of any two folders, or more.
+
+    python recipes/newts.py --train --test
+
+--train trains a VGG-like network for 100 iterations on 64x64 pixels and writes its weights, cnn.pt, into --out; --test
+loads them from there and prints each test image with the probability of each class. The images stand in
+train/<class>/* and test/<class>/* of --data.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from recipes import common, networks, predict
+from recipes.drawn import newts as drawn_newts
+from recipes.image_files import class_folders
+from recipes.transforms import Normalize, read_rgb
+
+TUTORIAL: dict[str, Any] = {"data": "data/newts", "iterations": 100, "batch_size": 8, "lr": 0.01}
+SAMPLE: dict[str, Any] = {"data": "data/drawn_newts"}
+
+
+def add_options(add: Callable[..., None]) -> None:
+    """Adds what only this recipe has."""
+    add("run", "--train", action="store_true", help="train, and write cnn.pt; so it is without --test, too")
+    add("run", "--test", action="store_true", help="print the test images with their probabilities by cnn.pt")
+
+
+def read(path: str) -> torch.Tensor:
+    """Returns an image file as 64x64 pixels: all of it, for a newt may lie across."""
+    return pil_to_tensor(read_rgb(path).resize((64, 64), Image.Resampling.BILINEAR))
+
+
+def load(args: common.Args, augment: bool) -> tuple[common.Splits, list[str]]:
+    """Returns the data sets train and test, and the newts."""
+    return class_folders(args.data, read)
+
+
+def make_model(args: common.Args, n_classes: int, fresh: bool) -> tuple[nn.Module, Normalize]:
+    """Returns the network, and what divides pixels by 255."""
+    return networks.vgg_newts(n_classes), Normalize([0.0], [255.0])
+
+
+def make_optimizer(args: common.Args, network: nn.Module) -> torch.optim.Optimizer:
+    """Returns the tutorial's SGD."""
+    return torch.optim.SGD(network.parameters(), args.lr, momentum=0.9)
+
+
+RECIPE = common.Recipe(
+    name="newts",
+    description=__doc__,
+    settings=TUTORIAL,
+    sample=SAMPLE,
+    source="--data names a folder of train/<class>/* and test/<class>/*",
+    draw=drawn_newts.write,
+    load=load,
+    reader=lambda args: read,
+    make_model=make_model,
+    make_optimizer=make_optimizer,
+    weights="cnn.pt",
+    log=(10, "iteration"),
+    round=(50, "iteration"),
+    add_options=add_options,
+)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Trains, or tests, or both."""
+    args = common.make_parser(RECIPE).parse_args(argv)
+    if args.train or not args.test:
+        common.main(RECIPE, argv)
+    if args.test:
+        print_test(args)
+
+
+def print_test(args: common.Args) -> None:
+    """Prints each test image with the probability of each class."""
+    out = Path(args.out or common.SETTINGS["out"])
+    try:
+        data = args.data or common.read_args(out)["args"]["data"]
+        test = class_folders(data, read)[0]["test"]
+    except (OSError, ValueError) as error:
+        sys.exit(f"newts.py: error: {error}")
+    paths = [path for path, _ in test.samples]
+    options = ["--top", str(len(test.classes)), *(["--device", args.device] if args.device else [])]
+    predict.main([str(out / RECIPE.weights), *paths, *options])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,494 @@
+"""The recipes beside the main job, each end to end on a few drawn pictures; and what they say of bad input."""
+
+import json
+import pickle
+import re
+import shutil
+import urllib.error
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from helpers import equal
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+from torchvision.datasets import CIFAR10
+
+import trainer.random
+from recipes import alexnet_cifar10, common, lenet_mnist, networks, newts, pets, show_samples
+from recipes.drawn import cifar10 as drawn_cifar10
+from recipes.drawn import digits as drawn_digits
+from recipes.drawn import pets as drawn_pets
+from recipes.image_files import BadImageError
+
+MODULES = {"alexnet_cifar10": alexnet_cifar10, "pets": pets, "newts": newts, "lenet_mnist": lenet_mnist}
+RECIPES = {name: module.RECIPE for name, module in MODULES.items()}
+OPTIONS = {
+    "alexnet_cifar10": ["--batch-size", "16"],
+    "pets": ["--model", "resnet10t", "--scale", "36", "--image-size", "32", "--batch-size", "8"],
+    "newts": [],
+    "lenet_mnist": [],
+}
+LENGTH = {name: "epochs" for name in RECIPES} | {"newts": "iterations"}
+ALEXNET_SMALL = networks.alexnet_small
+every_recipe = pytest.mark.parametrize("name", RECIPES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    """Few pictures, and a network in place of the 160 MB of alexnet_small."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, counts in (
+            (drawn_cifar10, {"TRAIN": 4, "TEST": 2}),
+            (drawn_digits, {"TRAIN": 320, "TEST": 50}),
+            (drawn_pets, {"PICTURES": 6}),
+        ):
+            for key, count in counts.items():
+                patch.setattr(module, key, count)
+        patch.setattr(
+            networks, "alexnet_small", lambda n: nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, n))
+        )
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn(small, tmp_path_factory):
+    """The folder of each recipe's drawn data."""
+    root = tmp_path_factory.mktemp("drawn")
+    return {name: recipe.draw(root / name) for name, recipe in RECIPES.items()}
+
+
+def train(name, data, out, *options, length=2):
+    options = [*OPTIONS[name], f"--{LENGTH[name]}", str(length), "--workers", "0", *options]
+    return common.main(RECIPES[name], ["--data", str(data), "--out", str(out), *options])
+
+
+@pytest.fixture(scope="module")
+def finished(drawn, tmp_path_factory):
+    """The folder of a finished run of each recipe, and what main returned."""
+    runs = {}
+    for name in RECIPES:
+        trainer.random.set_seed(0)
+        out = tmp_path_factory.mktemp(name) / "result"
+        runs[name] = out, train(name, drawn[name], out)
+    return runs
+
+
+def refused(capsys, name, *arguments):
+    """Runs a recipe with what it must refuse; returns what it says."""
+    with pytest.raises(SystemExit) as caught:
+        common.main(RECIPES[name], [str(a) for a in arguments])
+    assert caught.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def weights(out, name):
+    return dict(torch.load(common.weights_files(RECIPES[name], out)[-1], weights_only=True))
+
+
+# -- what holds for each
+
+
+@every_recipe
+def test_a_run_leaves_arguments_log_curves_snapshots_weights_and_test_accuracy(name, finished):
+    out, result = finished[name]
+    names = {path.name for path in out.iterdir()}
+    assert {"args.json", "test.json"} <= names
+    assert "log" in names or name == "newts"  # two iterations of it are no entry, and less than a round
+    assert json.loads((out / "test.json").read_text()) == result and 0 <= result["main/accuracy"] <= 1
+    saved = common.read_args(out)
+    assert saved["recipe"] == name and len(saved["classes"]) >= 2 and "torch" in saved["versions"]
+    assert common.snapshots(out) or name == "newts"
+
+
+@every_recipe
+def test_the_evaluator_on_the_test_set_is_called_validation_and_tells_the_test_accuracy(name, drawn, tmp_path):
+    result = train(name, drawn[name], tmp_path, length=2 if name != "newts" else 50)
+    entries = [entry for entry in json.loads((tmp_path / "log").read_text()) if "validation/main/loss" in entry]
+    assert entries[-1]["validation/main/accuracy"] == pytest.approx(result["main/accuracy"], abs=1e-9)
+    assert entries[-1]["validation/main/loss"] == pytest.approx(result["main/loss"], rel=1e-5)
+    assert (tmp_path / "loss.png").read_bytes()[:4] == (tmp_path / "accuracy.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@every_recipe
+def test_a_resumed_run_with_workers_is_the_same_run(name, drawn, finished, tmp_path, capsys):
+    train(name, drawn[name], tmp_path, "--snapshot-interval", "1", length=1)
+    common.main(RECIPES[name], ["--out", str(tmp_path), "--resume", f"--{LENGTH[name]}", "2", "--workers", "2"])
+    assert "Resumed from " in capsys.readouterr().out
+    assert equal(weights(tmp_path, name), weights(finished[name][0], name))
+
+
+@every_recipe
+def test_the_sample_is_drawn_where_it_is_said_and_trained_on(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    common.main(RECIPES[name], ["--sample", *OPTIONS[name], f"--{LENGTH[name]}", "1", "--workers", "0"])
+    assert "as asked by --sample; " in capsys.readouterr().out
+    folder = RECIPES[name].sample["data"]
+    assert (tmp_path / folder / "drawn.txt").exists() and (tmp_path / "result/test.json").exists()
+    common.main(RECIPES[name], ["--resume", f"--{LENGTH[name]}", "2", "--workers", "0"])
+    assert json.loads((tmp_path / "result/args.json").read_text())["args"]["data"] == str(tmp_path / folder)
+
+
+@every_recipe
+def test_without_data_it_is_said_what_to_do(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    told = refused(capsys, name, "--data", "absent")
+    assert "error: no data set at absent: there is no such folder; " in told and "and --sample draws one." in told
+    assert "--data names a folder " in told and ("--download" in told or name == "newts")
+    (tmp_path / "empty").mkdir()
+    assert re.search(r"error: .*empty has no (folder|file) ", refused(capsys, name, "--data", "empty"))
+    (tmp_path / "mine").mkdir()
+    assert "mine holds what was not drawn here" in refused(capsys, name, "--sample", "--data", "mine")
+
+
+@pytest.mark.parametrize("name", ["alexnet_cifar10", "pets", "lenet_mnist"])
+def test_where_the_data_is_missing_it_is_fetched_and_without_network_that_is_said(name, tmp_path, monkeypatch, capsys):
+    def offline(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torchvision.datasets.utils.urllib.request.urlopen", offline)
+    for _ in range(2):  # what the first attempt leaves does not pass for the data
+        told = refused(capsys, name)
+        assert (
+            f"the data set cannot be fetched into {RECIPES[name].settings['data']}: " in told and "no network" in told
+        )
+        assert "give a folder that has it by --data, or draw a small data set in its place by --sample." in told
+    (tmp_path / "here").mkdir()
+    assert "here is there already; remove it" in refused(capsys, name, "--download", "--data", "here")
+
+
+def test_what_was_fetched_appears_when_it_is_whole(tmp_path):
+    root = tmp_path / "deep" / "data"
+    with pytest.raises(OSError, match="cut"), common.unfinished(root) as folder:
+        (folder / "part").touch()
+        raise OSError("cut")
+    assert not root.exists()
+    with common.unfinished(root) as folder:
+        assert (folder / "part").exists(), "the next attempt may go on"
+    assert [path.name for path in root.iterdir()] == ["part"]
+
+
+def test_one_help_looks_like_the_other():
+    helps = [common.make_parser(common.load_recipe(name)) for name in common.RECIPES]
+    options = [{action.dest: action for action in parser._actions} for parser in helps]
+    shared = set.intersection(*(set(actions) for actions in options))
+    assert {"data", "sample", "workers", "batch_size", "lr", "device", "precision", "seed", "out", "resume"} <= shared
+    plain = re.compile(r" \([^()]*(?:\([^()]*\)[^()]*)*\)$")  # without the default, which is the recipe's own
+    for dest in set.union(*(set(actions) for actions in options)):
+        kinds = {
+            (plain.sub("", actions[dest].help), actions[dest].metavar, tuple(actions[dest].option_strings))
+            for actions in options
+            if dest in actions
+        }
+        assert len(kinds) == 1, kinds
+
+
+def test_an_unknown_recipe_is_refused_with_those_that_there_are():
+    with pytest.raises(
+        ValueError, match="there is no recipe 'cifar'; there are resnet_products, alexnet_cifar10, pets"
+    ):
+        common.load_recipe("cifar")
+
+
+def test_a_run_is_resumed_by_its_own_recipe_only(finished, capsys):
+    told = refused(capsys, "pets", "--resume", "--out", finished["lenet_mnist"][0])
+    assert "is one of recipes/lenet_mnist.py: resume it with that." in told
+
+
+@every_recipe
+def test_five_random_images_of_each_split_are_drawn(name, drawn, tmp_path, capsys):
+    show_samples.main([name, "--data", str(drawn[name]), *OPTIONS[name], "-o", str(tmp_path / "s.png")])
+    assert (tmp_path / "s.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(SystemExit, match="there is no recipe 'absent'; there are resnet_products"):
+        show_samples.main(["absent"])
+
+
+# -- CIFAR-10
+
+
+def test_the_small_alexnet_s_losses_are_those_of_a_loop_by_hand_to_the_bit(drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(networks, "alexnet_small", ALEXNET_SMALL)
+    args = common.parse(
+        alexnet_cifar10.RECIPE,
+        ["--data", str(drawn["alexnet_cifar10"]), "--out", str(tmp_path), "--workers", "0", "--batch-size", "16"],
+    )
+    splits, classes = alexnet_cifar10.load(args, True)
+
+    trainer.random.set_seed(args.seed)
+    run = common.make_run(alexnet_cifar10.RECIPE, args, splits, classes)
+    losses = []
+    for _ in range(4):
+        with run.iteration():
+            run.updater.update()
+        losses.append(float(run.observation["main/loss"]))
+
+    trainer.random.set_seed(args.seed)
+    network = networks.alexnet_small(10)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    mean = 255 * torch.tensor([0.4914, 0.4822, 0.4465]).view(3, 1, 1)
+    std = 255 * torch.tensor([0.2023, 0.1994, 0.2010]).view(3, 1, 1)
+    by_hand = []
+    for images, labels in islice(common.make_iterator(args, splits["train"]), 4):
+        pixels = images.to(torch.float32, memory_format=torch.contiguous_format)  # they lie as they were decoded
+        loss = F.cross_entropy(network((pixels - mean) / std), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        by_hand.append(loss.item())
+    assert losses == by_hand and len(set(losses)) == 4
+
+
+def test_images_to_train_on_are_shifted_and_mirrored_and_those_to_test_on_are_not(drawn):
+    args = common.parse(alexnet_cifar10.RECIPE, ["--data", str(drawn["alexnet_cifar10"])])
+    (augmented, _), (plain, classes) = (alexnet_cifar10.load(args, augment) for augment in (True, False))
+    assert classes == sorted(drawn_cifar10.DRAWINGS)
+    views = torch.stack([augmented["train"][0][0] for _ in range(40)])
+    original = plain["train"][0][0]
+    assert views.shape == (40, 3, 32, 32) and views.dtype == torch.uint8
+    padded = F.pad(original, [4] * 4)
+    expected = [padded[:, y : y + 32, x : x + 32] for y in range(9) for x in range(9)]
+    expected = torch.stack(
+        [*expected, *(F.pad(original.flip(2), [4] * 4)[:, y : y + 32, x : x + 32] for y in range(9) for x in range(9))]
+    )
+    assert all((expected == view).flatten(1).all(1).any() for view in views)
+    assert len({view.numpy().tobytes() for view in views}) > 20
+    assert torch.equal(augmented["test"][0][0], plain["test"][0][0])
+
+
+def test_drop_last_leaves_out_the_images_that_fill_no_batch_other_ones_each_epoch(drawn, tmp_path):
+    train("alexnet_cifar10", drawn["alexnet_cifar10"], tmp_path / "a", "--batch-size", "12", "--drop-last")
+    train("alexnet_cifar10", drawn["alexnet_cifar10"], tmp_path / "b", "--batch-size", "12")
+    last = [json.loads((tmp_path / out / "log").read_text())[-1]["iteration"] for out in "ab"]
+    assert last == [6, 7]  # of 40 images
+    order = common.whole_batches(40, 12)
+    epochs = [order(np.arange(40), 0) for _ in range(2)]
+    assert [len(set(epoch.tolist())) for epoch in epochs] == [36, 36]
+    assert set(epochs[0].tolist()) != set(epochs[1].tolist())
+
+
+def test_weights_of_each_epoch_are_saved_under_its_number(finished):
+    out, _ = finished["alexnet_cifar10"]
+    (out / "12.pth").touch()
+    (out / "mine.pth").touch()
+    assert [path.name for path in common.weights_files(alexnet_cifar10.RECIPE, out)] == ["1.pth", "2.pth", "12.pth"]
+    (out / "12.pth").unlink()
+
+
+def test_overwrite_leaves_what_no_run_wrote(drawn, tmp_path):
+    train("alexnet_cifar10", drawn["alexnet_cifar10"], tmp_path)
+    (tmp_path / "mine.pth").touch()
+    train("alexnet_cifar10", drawn["alexnet_cifar10"], tmp_path, "--overwrite", length=1)
+    assert sorted(path.name for path in tmp_path.glob("*.pth")) == ["1.pth", "mine.pth"]
+
+
+def test_torchvision_s_cifar10_is_read_too(tmp_path, monkeypatch):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    rng = np.random.RandomState(0)
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        pixels = rng.randint(0, 256, (8, 3072), dtype=np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": list(range(8))}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": sorted(drawn_cifar10.DRAWINGS)}))
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)  # of the real files' sums
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)
+    args = common.parse(alexnet_cifar10.RECIPE, ["--data", str(tmp_path)])
+    splits, classes = alexnet_cifar10.load(args, False)
+    assert (len(splits["train"]), len(splits["test"]), classes[9]) == (40, 8, "truck")
+    image, label = splits["test"][3]
+    assert label == 3 and torch.equal(image, torch.from_numpy(pixels[3].reshape(3, 32, 32)))
+    assert alexnet_cifar10.load(args, True)[0]["train"][0][0].shape == (3, 32, 32)
+
+
+# -- pets
+
+
+def pictures(folder, names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        Image.new("RGB", (40 + number, 50), (number, 0, 0)).save(folder / name, "JPEG")
+    return folder
+
+
+def load_pets(data, *options, augment=False):
+    return pets.load(common.parse(pets.RECIPE, ["--data", str(data), *OPTIONS["pets"], *options]), augment)
+
+
+def test_the_label_of_a_pet_is_its_name_before_the_number(tmp_path):
+    names = ["Maine_Coon_1.jpg", "Maine_Coon_2.jpg", "pug_1.jpg", "pug_10.jpg", "yorkshire_terrier_7.jpg"]
+    pictures(tmp_path, names)
+    (tmp_path / "Maine_Coon_1.mat").touch()
+    (tmp_path / "._pug_1.jpg").touch()
+    splits, classes = load_pets(tmp_path)
+    assert classes == ["Maine_Coon", "pug", "yorkshire_terrier"]
+    found = sorted(
+        s.dataset.paths[i].rsplit("/")[-1] + f" {s[k][1]}" for s in splits.values() for k, i in enumerate(s.indices)
+    )
+    assert found == [f"{name} {label}" for name, label in zip(names, (0, 0, 1, 1, 2))]
+    splits, classes = load_pets(tmp_path, "--target", "category")
+    assert classes == ["cat", "dog"]
+    assert sorted(s[k][1] for s in splits.values() for k in range(len(s))) == [0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("folder", [".", "images", "oxford-iiit-pet/images"])
+def test_pets_may_lie_bare_or_as_they_are_published(tmp_path, folder):
+    pictures(tmp_path / folder, ["Birman_1.jpg", "pug_1.jpg", "pug_2.jpg"])
+    splits, _ = load_pets(tmp_path)
+    assert (len(splits["train"]), len(splits["test"])) == (2, 1)
+
+
+def test_pets_are_split_by_the_seed_with_and_without_augmentation(drawn):
+    data = drawn["pets"]
+    plain, again, other = load_pets(data)[0], load_pets(data, augment=True)[0], load_pets(data, "--seed", "1")[0]
+    assert plain["train"].indices == again["train"].indices != other["train"].indices
+    assert not set(plain["train"].indices) & set(plain["test"].indices)
+    assert (len(plain["train"]), len(plain["test"])) == (28, 8)
+    assert again["train"][0][0].shape == plain["train"][0][0].shape == (3, 32, 32)
+
+
+def test_a_pet_without_a_number_is_named_and_one_class_alone_refused(tmp_path, capsys):
+    pictures(tmp_path / "a", ["pug_1.jpg", "holiday.jpg"])
+    told = refused(capsys, "pets", "--data", tmp_path / "a", "--out", tmp_path / "o")
+    assert "holiday.jpg: expected a name such as Great_Pyrenees_123.jpg, breed and number." in told
+    pictures(tmp_path / "b", ["pug_1.jpg", "beagle_1.jpg"])
+    told = refused(capsys, "pets", "--data", tmp_path / "b", "--target", "category", "--out", tmp_path / "o")
+    assert "all of the 2 images are of one class, dog." in told
+
+
+def test_a_gif_and_a_png_with_transparency_behind_jpg_names_are_images_like_any_other(drawn):
+    starts = {path.read_bytes()[:3] for path in (drawn["pets"] / "images").iterdir()}
+    assert starts == {b"GIF", b"\x89PN", b"\xff\xd8\xff"}
+    splits, _ = load_pets(drawn["pets"])
+    assert all(s[k][0].shape == (3, 32, 32) for s in splits.values() for k in range(len(s)))
+
+
+def test_a_broken_pet_stops_the_run_with_its_path(drawn, tmp_path):
+    data = shutil.copytree(drawn["pets"], tmp_path / "data")
+    for path in (data / "images").glob("pug_*"):
+        path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(SystemExit, match=r"error: .*images/pug_\d\.jpg cannot be used: "):
+        train("pets", data, tmp_path / "out")
+    splits, _ = load_pets(data)
+    with pytest.raises(BadImageError, match=r"pug_\d\.jpg cannot be used"):
+        [s[k] for s in splits.values() for k in range(len(s))]
+
+
+def test_pets_end_with_a_confusion_matrix(finished):
+    out, _ = finished["pets"]
+    assert (out / "confusion_test.png").read_bytes()[:4] == b"\x89PNG"
+    told = json.loads((out / "evaluation_test.json").read_text())
+    assert [one["name"] for one in told["classes"]] == sorted(drawn_pets.DRAWINGS)
+    assert np.array(told["confusion"]).sum() == 8
+
+
+def test_alexnet_is_the_pets_own_network_with_imagenet_s_mean_and_timm_s_comes_with_its_own(drawn):
+    args = common.parse(pets.RECIPE, ["--data", str(drawn["pets"])])
+    network, normalize = pets.make_model(args, 37, False)
+    assert network(torch.zeros(1, 3, 224, 224)).shape == (1, 37)
+    assert normalize.mean.flatten().tolist() == pytest.approx([255 * m for m in (0.485, 0.456, 0.406)])
+    args = common.parse(pets.RECIPE, ["--data", str(drawn["pets"]), "--model", "vit_tiny_patch16_224", "--pretrained"])
+    _, normalize = pets.make_model(args, 37, True)
+    assert normalize.mean.flatten().tolist() == [127.5] * 3
+
+
+# -- newts
+
+
+@pytest.fixture
+def trained_newts(drawn, tmp_path, capsys):
+    newts.main(
+        ["--data", str(drawn["newts"]), "--out", str(tmp_path), "--iterations", "2", "--workers", "0", "--train"]
+    )
+    capsys.readouterr()
+    return tmp_path
+
+
+def test_newts_are_trained_into_cnn_pt_and_tested_from_there(drawn, trained_newts, capsys):
+    state = torch.load(trained_newts / "cnn.pt", weights_only=True)
+    network = networks.vgg_newts(2)
+    network.load_state_dict(state)
+    newts.main(["--test", "--out", str(trained_newts)])
+    lines = capsys.readouterr().out.splitlines()
+    paths = sorted((drawn["newts"] / "test").rglob("*.jpg"))
+    assert [line.split()[0] for line in lines] == [str(path) for path in paths] and len(paths) == 6
+    for path, line in zip(paths, lines):
+        _, first, p, second, q = line.split()
+        told = {first: float(p), second: float(q)}
+        assert sum(told.values()) == pytest.approx(1, abs=2e-4)
+        with torch.no_grad():
+            expected = network.eval()(newts.read(str(path))[None] / 255).softmax(1)[0]
+        assert [told["akahara"], told["madara"]] == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_newts_train_and_test_at_once_and_tell_iteration_loss_and_accuracy(drawn, tmp_path, capsys):
+    options = ["--data", str(drawn["newts"]), "--out", str(tmp_path), "--iterations", "10", "--workers", "0"]
+    newts.main([*options, "--train", "--test"])
+    out = capsys.readouterr().out
+    assert "iteration" in out and "main/loss" in out and "main/accuracy" in out and re.search(r"^10 ", out, re.M)
+    assert out.count("akahara_00") == 3
+
+
+def test_three_folders_of_anything_may_stand_for_two_newts(tmp_path, capsys):
+    for split, count in (("train", 4), ("test", 2)):
+        for name in ("red", "green", "blue"):
+            pictures(tmp_path / split / name, [f"{name}{n}.jpg" for n in range(count)])
+    newts.main(["--data", str(tmp_path), "--out", str(tmp_path / "o"), "--iterations", "1", "--train", "--test"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if ".jpg" in line]
+    assert len(lines) == 6 and all(len(line.split()) == 7 for line in lines)
+
+
+def test_newts_without_weights_or_folders_are_told_what_to_do(tmp_path, drawn, capsys):
+    with pytest.raises(SystemExit, match=r"newts.py: error: .*args.json"):
+        newts.main(["--test", "--out", str(tmp_path)])
+    (tmp_path / "train" / "only").mkdir(parents=True)
+    assert "has no folder 'test': images belong into" in refused(capsys, "newts", "--data", tmp_path, "--out", tmp_path)
+    shutil.copytree(drawn["newts"], tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "test" / "madara")
+    told = refused(capsys, "newts", "--data", tmp_path / "data", "--out", tmp_path)
+    assert "train and test must have the same classes; only one of them has madara." in told
+    shutil.rmtree(tmp_path / "data" / "train" / "madara")
+    told = refused(capsys, "newts", "--data", tmp_path / "data", "--out", tmp_path)
+    assert "has one class only, akahara: two folders or more are needed." in told
+
+
+# -- digits
+
+
+@pytest.mark.parametrize("fit", ["pad", "resize"])
+def test_digits_become_32_by_32(drawn, fit):
+    args = common.parse(lenet_mnist.RECIPE, ["--data", str(drawn["lenet_mnist"]), "--fit", fit])
+    splits, classes = lenet_mnist.load(args, True)
+    image, label = splits["train"][0]
+    assert image.shape == (1, 32, 32) and image.dtype == torch.uint8 and classes[int(label)] in "0123456789"
+    assert (image[0, :2].max() == 0) == (fit == "pad") or fit == "resize"
+    network, normalize = lenet_mnist.make_model(args, 10, False)
+    pixels, _ = normalize((image[None], label[None]), "cpu")
+    assert torch.allclose(pixels, (image / 255 - 0.1307) / 0.3081, atol=1e-5)
+    assert network(pixels).shape == (1, 10)
+
+
+def test_a_digit_of_a_file_is_read_as_those_of_the_set(drawn, tmp_path):
+    args = common.parse(lenet_mnist.RECIPE, ["--data", str(drawn["lenet_mnist"])])
+    image, _ = lenet_mnist.load(args, False)[0]["test"][0]
+    Image.fromarray(image[0, 2:-2, 2:-2].numpy()).save(tmp_path / "digit.png")
+    assert torch.equal(lenet_mnist.reader(args)(str(tmp_path / "digit.png")), image)
+
+
+def test_lenet_learns_drawn_digits(tmp_path, monkeypatch):
+    monkeypatch.setattr(drawn_digits, "TRAIN", 1600)
+    data = drawn_digits.write(tmp_path / "digits")
+    assert train("lenet_mnist", data, tmp_path / "out")["main/accuracy"] > 0.6
+
+
+def test_explain_walks_one_step_and_trains_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lenet_mnist.main(["--explain"])
+    out = capsys.readouterr().out
+    assert "61,706" in out and "They agree to the bit" in out and not list(tmp_path.iterdir())
+
+
+def test_a_std_of_zero_is_refused(drawn, tmp_path, capsys):
+    told = refused(capsys, "lenet_mnist", "--data", drawn["lenet_mnist"], "--out", tmp_path, "--std", "0")
+    assert "--std must be above 0, got 0.0." in told
