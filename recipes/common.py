@@ -36,7 +36,6 @@ from trainer.precision import DTYPES
 Args = argparse.Namespace
 Splits = dict[str, Any]  # data sets by name, of samples (uint8 tensor of shape (C, H, W), label)
 
-RECIPES = ("resnet_products", "alexnet_cifar10", "pets", "newts", "lenet_mnist")
 SETTINGS = {"out": "result", "precision": "fp32", "on_bad_sample": "raise", "seed": 0}  # of every recipe
 # What a resumed run keeps, beside what the recipe says: its state, or what it has learnt, would not fit another value.
 FIXED = ("model", "pretrained", "scale", "image_size", "lr", "drop_last", "seed")
@@ -98,14 +97,19 @@ class Recipe:
     test: Callable[[Args, Splits, list[str], Path], dict[str, float]] | None = None
 
 
+def recipe_names() -> list[str]:
+    """Returns the names of the files in this folder that define a ``RECIPE``."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if "\nRECIPE = " in path.read_text())
+
+
 def load_recipe(name: str) -> Recipe:
     """Returns the recipe of a file in this folder.
 
     Raises:
         ValueError: If there is none of that name.
     """
-    if name not in RECIPES:
-        raise ValueError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}.")
+    if name not in recipe_names():
+        raise ValueError(f"there is no recipe {name!r}; there are {', '.join(recipe_names())}.")
     recipe: Recipe = importlib.import_module(f"recipes.{name}").RECIPE
     return recipe
 

@@ -1,11 +1,15 @@
 """The recipes beside the main job, each end to end on a few drawn pictures; and what they say of bad input."""
 
 import json
+import os
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 import urllib.error
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,7 +176,7 @@ def test_what_was_fetched_appears_when_it_is_whole(tmp_path):
 
 
 def test_one_help_looks_like_the_other():
-    helps = [common.make_parser(common.load_recipe(name)) for name in common.RECIPES]
+    helps = [common.make_parser(common.load_recipe(name)) for name in common.recipe_names()]
     options = [{action.dest: action for action in parser._actions} for parser in helps]
     shared = set.intersection(*(set(actions) for actions in options))
     assert {"data", "sample", "workers", "batch_size", "lr", "device", "precision", "seed", "out", "resume"} <= shared
@@ -188,7 +192,7 @@ def test_one_help_looks_like_the_other():
 
 def test_an_unknown_recipe_is_refused_with_those_that_there_are():
     with pytest.raises(
-        ValueError, match="there is no recipe 'cifar'; there are resnet_products, alexnet_cifar10, pets"
+        ValueError, match="there is no recipe 'cifar'; there are alexnet_cifar10, lenet_mnist, newts, pets, resnet"
     ):
         common.load_recipe("cifar")
 
@@ -202,7 +206,7 @@ def test_a_run_is_resumed_by_its_own_recipe_only(finished, capsys):
 def test_five_random_images_of_each_split_are_drawn(name, drawn, tmp_path, capsys):
     show_samples.main([name, "--data", str(drawn[name]), *OPTIONS[name], "-o", str(tmp_path / "s.png")])
     assert (tmp_path / "s.png").read_bytes()[:4] == b"\x89PNG"
-    with pytest.raises(SystemExit, match="there is no recipe 'absent'; there are resnet_products"):
+    with pytest.raises(SystemExit, match="there is no recipe 'absent'; there are alexnet_cifar10"):
         show_samples.main(["absent"])
 
 
@@ -492,3 +496,23 @@ def test_explain_walks_one_step_and_trains_nothing(tmp_path, monkeypatch, capsys
 def test_a_std_of_zero_is_refused(drawn, tmp_path, capsys):
     told = refused(capsys, "lenet_mnist", "--data", drawn["lenet_mnist"], "--out", tmp_path, "--std", "0")
     assert "--std must be above 0, got 0.0." in told
+
+
+# -- one of the reader's own
+
+
+def test_the_recipe_of_the_docs_runs_and_the_tools_know_its_runs(tmp_path):
+    root = Path(__file__).parent.parent
+    for name in ("trainer", "extensions", "recipes"):
+        shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (root / "docs" / "recipes.md").read_text()
+    (tmp_path / "recipes" / "shapes.py").write_text(re.search(r"```python\n(.*?)```", text, re.S)[1])
+
+    def run(*command):
+        environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, *command]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert "Test accuracy: " in run("recipes/shapes.py", "--sample", "--workers", "0")
+    assert "madara" in run("recipes/predict.py", "result", "data/drawn_shapes/test")
+    assert (tmp_path / "result" / "model_epoch-2").exists()
