@@ -43,6 +43,7 @@ FIXED = ("model", "pretrained", "scale", "image_size", "lr", "drop_last", "seed"
 # and precision, which iterator and updater know.
 TOLD = ("deterministic", "on_bad_sample", "channels_last", "compile")
 OF_MACHINE = ("cache", "device", "workers")  # what a run does not keep: it may go on elsewhere
+OF_COMMAND = ("resume", "force", "overwrite", "download", "train", "test", "explain")  # what is done, not with what
 # What stands in a run's folder beside snapshots and weights.
 FILES = ("log", "log.old*", "args.json", "test.json", "bad_samples*.json", "evaluation_*.json", "confusion_*.png")
 FILES += ("mistakes_*.png", "report.html")
@@ -180,8 +181,8 @@ def make_parser(recipe: Recipe) -> argparse.ArgumentParser:
     add("run", "--resume", nargs="?", const="", metavar="FILE", help=resumed)
     add("run", "--force", action="store_true", help="resume although the data set has another length")
     add("run", "--overwrite", action="store_true", help="remove the run that is in --out")
-    interval = "iterations between snapshots (one each {} {})".format(*recipe.round)
-    add("run", "--snapshot-interval", type=int, metavar="N", help=interval.replace("each 1 ", "an "))
+    often = "an epoch" if recipe.round == (1, "epoch") else "every {} {}s".format(*recipe.round)
+    add("run", "--snapshot-interval", type=int, metavar="N", help=f"iterations between snapshots (one {often})")
     recipe.add_options(add)
     return parser
 
@@ -197,7 +198,7 @@ def settle(recipe: Recipe, args: Args) -> Args:
     saved = _saved_args(recipe, args)
     if args.resume == "" and saved and not snapshots(saved["out"]):
         del asked["resume"]
-        args.resume = None  # it was stopped before its first snapshot
+        args.resume, args.overwrite = None, True  # it was stopped before its first snapshot
         print(f"There is no snapshot in {saved['out']} yet: the run begins anew.", flush=True)
     for key in _fixed(recipe, args):
         if key in asked and key in saved and asked[key] != saved[key]:
@@ -239,8 +240,13 @@ def _fixed(recipe: Recipe, args: Args) -> list[str]:
     return [key for key in (*FIXED, *recipe.fixed) if hasattr(args, key)]
 
 
+def folder(args: Args) -> Path:
+    """Returns where the run of a command line writes, before it is settled."""
+    return Path(args.out or (Path(args.resume).parent if args.resume else SETTINGS["out"]))
+
+
 def read_args(folder: str | Path) -> dict[str, Any]:
-    """Returns what ``args.json`` of a run's folder holds: recipe, args, classes, versions.
+    """Returns what ``args.json`` of a run's folder holds: recipe, args, classes, splits (their lengths), versions.
 
     Raises:
         ValueError: If it is not such a file.
@@ -249,7 +255,7 @@ def read_args(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "args.json"
     try:
         saved: dict[str, Any] = json.loads(path.read_bytes())
-        kinds = {"recipe": str, "args": dict, "classes": list, "versions": dict}
+        kinds = {"recipe": str, "args": dict, "classes": list, "splits": dict, "versions": dict}
         missing = [key for key, kind in kinds.items() if not isinstance(saved.get(key), kind)]
         if missing:
             raise ValueError(f"it has no {', '.join(missing)}")
@@ -309,6 +315,8 @@ def bring_data(recipe: Recipe, args: Args) -> None:
         print(f"Fetching the data set into {root}.", flush=True)
         try:
             recipe.download(root)
+        except FileExistsError:
+            raise
         except (OSError, RuntimeError) as error:
             raise OSError(
                 f"the data set cannot be fetched into {root}: {' '.join(str(error).split())}; give a folder that has"
@@ -328,11 +336,26 @@ def unfinished(root: Path) -> Iterator[Path]:
         FileExistsError: If ``root`` is there already.
     """
     if root.exists():
-        raise FileExistsError(f"{root} is there already; remove it to fetch it again")
+        raise FileExistsError(f"{root} is there already; remove it to fetch it again.")
     folder = root.with_name(f".{root.name}.unfinished")
     folder.mkdir(parents=True, exist_ok=True)
     yield folder
     folder.rename(root)
+
+
+def load(recipe: Recipe, args: Args, augment: bool) -> tuple[Splits, list[str]]:
+    """Returns the recipe's data sets and classes.
+
+    Raises:
+        ValueError: If the data set is not what the recipe reads.
+        OSError: If a part of it is missing.
+    """
+    try:
+        return recipe.load(args, augment)
+    except RuntimeError as error:  # torchvision's; its advice is an argument that is no option here
+        raise FileNotFoundError(
+            f"the data set in {args.data} is not whole: {recipe.source}, and --sample draws one."
+        ) from error
 
 
 def make_iterator(args: Args, dataset: Any, **kwargs: Any) -> MultiprocessIterator:
@@ -367,9 +390,30 @@ def make_model(recipe: Recipe, args: Args, n_classes: int, fresh: bool) -> tuple
     return network, normalize
 
 
+def check_fit(network: nn.Module, normalize: Normalize, dataset: Any) -> None:
+    """Refuses images that a network cannot take, before anything is written; leaves the generators as they were."""
+    modes = [module.training for module in network.modules()]
+    try:
+        with trainer.random.preserved(), torch.no_grad():
+            image, label = dataset[0]
+            pixels, _ = normalize(collate_images([(image, label)]), torch.device("cpu"))
+            network.eval()(pixels)
+    except BadImageError:
+        return  # the run will tell of it, or skip it
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"the network cannot take images of shape {tuple(image.shape)} ({reason}); choose another size or network."
+        ) from error
+    finally:
+        for module, mode in zip(network.modules(), modes, strict=True):
+            module.training = mode
+
+
 def make_run(recipe: Recipe, args: Args, splits: Splits, classes: list[str]) -> Trainer:
     """Puts network, data and extensions together."""
     network, normalize = make_model(recipe, args, len(classes), fresh=args.resume is not None)
+    check_fit(network, normalize, splits["train"])
     optimizer = recipe.make_optimizer(args, network)
     model = Classifier(network)
     if args.compile:
@@ -454,7 +498,7 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
             stack.callback(FolderLock(args.out).release)  # already here: files may be removed before the run starts
             old = old_files(recipe, args)
             bring_data(recipe, args)
-            splits, classes = recipe.load(args, True)
+            splits, classes = load(recipe, args, True)
             if args.batch_size > len(splits["train"]):
                 raise ValueError(
                     f"--batch-size {args.batch_size} is more than the {len(splits['train'])} training images."
@@ -462,7 +506,7 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
             run = make_run(recipe, args, splits, classes)
             for path in old:  # only now: nothing is lost to a mistyped option
                 path.unlink(missing_ok=True)
-            write_args(recipe, args, classes)
+            write_args(recipe, args, splits, classes)
         except (OSError, ValueError, RuntimeError) as error:
             parser.error(str(error))
         try:
@@ -504,24 +548,27 @@ def weights_files(recipe: Recipe, out: str | Path) -> list[Path]:
 def old_files(recipe: Recipe, args: Args) -> list[Path]:
     """Returns what is to be removed of the run in the folder, and refuses if that was not asked for."""
     out = Path(args.out)
-    old = sorted(snapshots(out))
-    if args.resume is not None or not old:
+    old = [*sorted(snapshots(out)), *weights_files(recipe, out)]
+    if args.resume is not None:
         return []
-    if not args.overwrite:
+    if args.overwrite:
+        return [*old, *(path for name in FILES for path in out.glob(name))]
+    if old:
         raise ValueError(
-            f"{out} holds the snapshots of a run, such as {old[0].name}: go on with --resume, take another --out,"
+            f"{out} holds the files of a run, such as {old[0].name}: go on with --resume, take another --out,"
             " or remove that run with --overwrite."
         )
-    return [*old, *weights_files(recipe, out), *(path for name in FILES for path in out.glob(name))]
+    return []
 
 
-def write_args(recipe: Recipe, args: Args, classes: list[str]) -> None:
+def write_args(recipe: Recipe, args: Args, splits: Splits, classes: list[str]) -> None:
     """Writes what the run was asked for, and with which versions."""
     packages = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")
     versions = {package: metadata.version(package) for package in packages} | {"python": sys.version.split()[0]}
-    kept = {key: value for key, value in vars(args).items() if key not in ("resume", "force", "overwrite", "download")}
+    kept = {key: value for key, value in vars(args).items() if key not in OF_COMMAND}
     kept["data"] = str(Path(args.data).resolve())  # a resume may come from another folder
-    told = {"recipe": recipe.name, "args": kept, "classes": classes, "versions": versions}
+    lengths = {name: len(split) for name, split in splits.items()}
+    told = {"recipe": recipe.name, "args": kept, "classes": classes, "splits": lengths, "versions": versions}
     write_json(Path(args.out) / "args.json", told)
 
 

@@ -47,27 +47,32 @@ class Evaluation(NamedTuple):
 # -- the numbers
 
 
-def evaluate(trained: Trained, split: str) -> Evaluation:
-    """Runs a network over a split of its run's data set, which ``trained.args.data`` names, with nothing augmented.
+def evaluate(trained: Trained, split: str, data: str | None = None) -> Evaluation:
+    """Runs a network over a split of its run's data set, or of the one in the folder ``data``, with nothing augmented.
 
     Raises:
         ValueError: If there is no such split, the data have other classes, or the network gives no numbers.
         OSError: If there are no data.
         BadSampleError: If an image is broken, unless the run was asked to skip such ones.
     """
-    args, root = trained.args, Path(trained.args.data)
+    args = trained.args
+    if data is not None:
+        args.data = data
+    root = Path(args.data)
     if not root.is_dir():
         raise FileNotFoundError(f"no data set at {root}: there is no such folder; --data names the one that it is in.")
-    try:
-        splits, classes = trained.recipe.load(args, False)
-    except RuntimeError as error:  # torchvision, of a data set that is not whole
-        raise ValueError(f"{root}: {error}") from error
+    splits, classes = common.load(trained.recipe, args, False)
     if split not in splits:
         raise ValueError(f"a run of {trained.recipe.name} has no split {split!r}; there are {', '.join(splits)}.")
     if classes != trained.classes:
         other = ", ".join(sorted(set(classes) ^ set(trained.classes))) or "their order"
         raise ValueError(f"{root} has other classes than the run ({other}); --data must name a set with the run's own.")
     dataset = splits[split]
+    if data is None and len(dataset) != (then := trained.saved["splits"].get(split)):
+        raise ValueError(
+            f"{root} has changed since the run: {split} had {then} images and has {len(dataset)}, of which some may"
+            " have been trained on; if that is as it should be, name it by --data."
+        )
     with common.make_iterator(args, dataset, repeat=False, shuffle=False) as iterator:
         found, labels = probabilities(trained, iterator)
     refuse_nan(found, trained)
@@ -238,6 +243,26 @@ def write_figure(path: Path, figure: Any) -> None:
     checkpoint.write(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=120))
 
 
+def write(trained: Trained, split: str, folder: Path, data: str | None = None) -> dict[str, Any]:
+    """Evaluates, prints, and writes the files into a folder; returns what evaluation_<split>.json holds."""
+    evaluation = evaluate(trained, split, data)
+    told = summary(evaluation)
+    pictures = {"confusion": draw_confusion(confusion(evaluation), evaluation.classes)}
+    if told["mistakes"]:
+        pictures["mistakes"] = draw_mistakes(evaluation, told)
+    files = {name: folder / f"{name}_{split}.png" for name in ("confusion", "mistakes")}
+    common.write_json(folder / f"evaluation_{split}.json", told)
+    for name, path in files.items():
+        if name in pictures:
+            write_figure(path, pictures[name])
+        else:
+            path.unlink(missing_ok=True)  # of an earlier evaluation
+    print(f"{trained.weights} on the {told['n']} images of {split}\n\n{table(told)}\n")
+    names = [f"evaluation_{split}.json", *(path.name for name, path in files.items() if name in pictures)]
+    print(f"Wrote {', '.join(names)}.")
+    return told
+
+
 # -- the command line
 
 
@@ -273,30 +298,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     if run.is_file():
         parser.error(f"{run} is a file; name its folder: the last weights in it are evaluated.")
     trained = open_run(parser, args, args.run, args.workers)
-    if args.data is not None:
-        trained.args.data = args.data
     try:
-        evaluation = evaluate(trained, args.split)
-        told = summary(evaluation)
-        pictures = {"confusion": draw_confusion(confusion(evaluation), evaluation.classes)}
-        if told["mistakes"]:
-            pictures["mistakes"] = draw_mistakes(evaluation, told)
-        files = {name: run / f"{name}_{args.split}.png" for name in ("confusion", "mistakes")}
-        common.write_json(run / f"evaluation_{args.split}.json", told)
-        for name, path in files.items():
-            if name in pictures:
-                write_figure(path, pictures[name])
-            else:
-                path.unlink(missing_ok=True)  # of an earlier evaluation
+        return write(trained, args.split, run, args.data)
     except BadSampleError as error:
         if not isinstance(error.__cause__, BadImageError):
             raise
         parser.error(str(error.__cause__))
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    print(f"{trained.weights} on the {told['n']} images of {args.split}\n\n{table(told)}\n")
-    print(f"Wrote {', '.join(p.name for p in (run / f'evaluation_{args.split}.json', *files.values()) if p.exists())}.")
-    return told
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
 
 
 class BadImageError(OSError):
@@ -39,6 +41,18 @@ def read_named(read: Callable[[str], Any], path: str) -> Any:
         return read(path)
 
 
+def is_image(path: str) -> bool:
+    """Returns whether a file's name is that of an image; what is hidden is none."""
+    return has_file_allowed_extension(path, IMG_EXTENSIONS) and not os.path.basename(path).startswith(".")
+
+
+class _ClassFolder(ImageFolder):
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        """Leaves hidden folders out, such as .ipynb_checkpoints."""
+        names = [name for name in super().find_classes(directory)[0] if not name.startswith(".")]
+        return names, {name: label for label, name in enumerate(names)}
+
+
 def class_folders(
     root: str | Path, read: Callable[[str], Any], augment: Callable[[Any], Any] | None = None
 ) -> tuple[dict[str, ImageFolder], list[str]]:
@@ -57,8 +71,10 @@ def class_folders(
     for split in ("train", "test"):
         if not (root / split).is_dir():
             raise FileNotFoundError(f"{root} has no folder {split!r}: images belong into {root / split}/<class>/.")
-    loader = partial(read_named, read)
-    train, test = ImageFolder(root / "train", augment, loader=loader), ImageFolder(root / "test", loader=loader)
+    train, test = (
+        _ClassFolder(root / split, transform, loader=partial(read_named, read), is_valid_file=is_image)
+        for split, transform in (("train", augment), ("test", None))
+    )
     if len(train.classes) < 2:
         raise ValueError(f"{root / 'train'} has one class only, {train.classes[0]}: two folders or more are needed.")
     if train.classes != test.classes:

@@ -9,6 +9,7 @@ Batches of 16, Adam, 3 epochs. The data set is torchvision's, which is fetched, 
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -48,8 +49,10 @@ def add_options(add: Callable[..., None]) -> None:
 
 def check(args: common.Args) -> None:
     """Refuses values out of range."""
-    if not args.std > 0:
+    if not 0 < args.std < math.inf:
         raise ValueError(f"--std must be above 0, got {args.std}.")
+    if not math.isfinite(args.mean):
+        raise ValueError(f"--mean must be a number, got {args.mean}.")
 
 
 def fitted(digits: torch.Tensor, how: str) -> torch.Tensor:
@@ -114,13 +117,17 @@ RECIPE = common.Recipe(
 
 def main(argv: list[str] | None = None) -> None:
     """Trains, or walks one step aloud."""
-    args = common.make_parser(RECIPE).parse_args(argv)
-    if args.explain:
-        trainer.random.set_seed(args.seed or 0)
-        if not one_step.explain(networks.lenet()):
-            sys.exit(1)
-    else:
+    parser = common.make_parser(RECIPE)
+    args = parser.parse_args(argv)
+    if not args.explain:
         common.main(RECIPE, argv)
+        return
+    try:
+        trainer.random.set_seed(args.seed or 0)
+    except ValueError as error:
+        parser.error(str(error))
+    if not one_step.explain(networks.lenet()):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

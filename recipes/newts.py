@@ -9,9 +9,7 @@ train/<class>/* and test/<class>/* of --data.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,23 +72,34 @@ RECIPE = common.Recipe(
 
 def main(argv: list[str] | None = None) -> None:
     """Trains, or tests, or both."""
-    args = common.make_parser(RECIPE).parse_args(argv)
+    parser = common.make_parser(RECIPE)
+    args = parser.parse_args(argv)
     if args.train or not args.test:
         common.main(RECIPE, argv)
     if args.test:
-        print_test(args)
+        try:
+            print_test(args)
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
 
 
 def print_test(args: common.Args) -> None:
     """Prints each test image with the probability of each class."""
-    out = Path(args.out or common.SETTINGS["out"])
-    try:
-        data = args.data or common.read_args(out)["args"]["data"]
-        test = class_folders(data, read)[0]["test"]
-    except (OSError, ValueError) as error:
-        sys.exit(f"newts.py: error: {error}")
-    paths = [path for path, _ in test.samples]
-    options = ["--top", str(len(test.classes)), *(["--device", args.device] if args.device else [])]
+    out = common.folder(args)
+    if not (out / "args.json").is_file():
+        raise FileNotFoundError(
+            f"there is no run in {out} to test: train one first, with --train, or name it by --out."
+        )
+    saved = common.read_args(out)
+    data = args.data or saved["args"]["data"]
+    splits, classes = class_folders(data, read)
+    if classes != saved["classes"]:
+        known = ", ".join(saved["classes"])
+        raise ValueError(f"{data} has the classes {', '.join(classes)}, and the run in {out} knows {known}.")
+    paths = [path for path, _ in splits["test"].samples]
+    options = [f"--top={len(classes)}", f"--batch-size={args.batch_size or saved['args']['batch_size']}"]
+    if args.device is not None:
+        options.append(f"--device={args.device}")
     predict.main([str(out / RECIPE.weights), *paths, *options])
 
 

@@ -20,9 +20,9 @@ from torch import nn
 from torchvision.datasets import OxfordIIITPet
 from torchvision.transforms import v2
 
-from recipes import common, evaluate_run, networks
+from recipes import common, evaluate_run, networks, trained
 from recipes.drawn import pets as drawn_pets
-from recipes.image_files import ImageFiles
+from recipes.image_files import ImageFiles, is_image
 from recipes.transforms import Normalize, ScaleAndCrop
 from trainer.datasets import split_dataset_random
 
@@ -82,10 +82,10 @@ def list_images(root: Path) -> tuple[list[str], list[str]]:
     """
     places = (root / "oxford-iiit-pet" / "images", root / "images", root)
     folder = next(place for place in places if place.is_dir())
-    paths = sorted(path for path in folder.glob("*.jpg") if not path.name.startswith("."))
+    paths = sorted(path for path in folder.iterdir() if is_image(path.name))
     if not paths:
         raise FileNotFoundError(f"{folder} has no file such as Great_Pyrenees_123.jpg; {SOURCE}.")
-    names = [re.fullmatch(r"(.+)_\d+\.jpg", path.name) for path in paths]
+    names = [re.fullmatch(r"(.+)_\d+", path.stem) for path in paths]
     if None in names:
         raise ValueError(
             f"{paths[names.index(None)]}: expected a name such as Great_Pyrenees_123.jpg, breed and number."
@@ -115,7 +115,10 @@ def download(root: Path) -> None:
 def test(args: common.Args, splits: common.Splits, classes: list[str], weights: Path) -> dict[str, float]:
     """Tests the weights, and draws which breed was taken for which."""
     result = common.test(RECIPE, args, splits["test"], classes, weights)
-    evaluate_run.main([args.out, "--device", args.device, "--workers", str(args.workers)])
+    try:
+        evaluate_run.write(trained.load(weights, args.device, args.workers), "test", Path(args.out))
+    except ValueError as error:
+        print(f"There is no confusion matrix: {error}")
     return result
 
 

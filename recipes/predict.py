@@ -189,6 +189,8 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--top must be 1 or more, got {args.top}.")
     if args.grid and not args.grid.lower().endswith((".png", ".svg", ".pdf")):
         parser.error(f"--grid must end in .png, .svg or .pdf, got {args.grid}.")
+    if args.grid and not Path(args.grid).absolute().parent.is_dir():
+        parser.error(f"--grid {args.grid}: there is no folder {Path(args.grid).parent}.")
     broken: list[str] = []
     try:
         paths = find_images(args.images)

@@ -426,10 +426,7 @@ def test_results(run: Run) -> str:
 def evaluation_of(run: Run, device: str | None, workers: int | None, data: str | None) -> evaluate_run.Evaluation | str:
     """Returns what the run's network makes of the test images, or why that cannot be known."""
     try:
-        found = trained.load(run.folder, device, workers)
-        if data is not None:
-            found.args.data = data
-        return evaluate_run.evaluate(found, "test")
+        return evaluate_run.evaluate(trained.load(run.folder, device, workers), "test", data)
     except BadSampleError as error:
         return str(error.__cause__)
     except (OSError, ValueError, RuntimeError) as error:
@@ -608,7 +605,7 @@ def is_changed(key: str, value: Any, usual: Any) -> bool:
     if key in ("device", "workers", "out"):
         return False
     if key == "data":  # a run keeps the whole path, from wherever it was started
-        return not str(value).endswith(str(usual))
+        return Path(value) != Path(usual).absolute()
     return (value or None) != (usual or None) if usual is None or isinstance(usual, bool) else value != usual
 
 

@@ -51,11 +51,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("recipe", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("-o", metavar="FILE", default="samples.png", help="the picture to write (samples.png)")
     args = parser.parse_args(argv)
+    if args.recipe not in (None, name):
+        parser.error(f"the recipe's name comes first: show_samples.py {args.recipe} ...")
+    del args.recipe
     try:
         common.settle(recipe, args)
         common.bring_data(recipe, args)
         trainer.random.set_seed(args.seed)
-        draw(*recipe.load(args, True), args.seed).savefig(args.o, dpi=100)
+        draw(*common.load(recipe, args, True), args.seed).savefig(args.o, dpi=100)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(f"Wrote {args.o}.")

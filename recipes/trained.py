@@ -16,7 +16,10 @@ from trainer.precision import autocast
 
 
 class Trained(NamedTuple):
-    """A network with what belongs to it: ``args`` are its run's, ``weights`` the file that was loaded."""
+    """A network with what belongs to it: ``args`` are its run's, ``weights`` the file that was loaded.
+
+    ``saved`` is what the run's ``args.json`` holds.
+    """
 
     recipe: common.Recipe
     args: common.Args
@@ -24,6 +27,7 @@ class Trained(NamedTuple):
     network: nn.Module
     normalize: Normalize
     weights: Path
+    saved: dict[str, Any]
 
 
 def load(path: str | Path, device: str | None = None, workers: int | None = None) -> Trained:
@@ -54,7 +58,7 @@ def load(path: str | Path, device: str | None = None, workers: int | None = None
         path = files[-1]
     network, normalize = common.make_model(recipe, args, len(saved["classes"]), fresh=True)
     networks.load_weights(network, path)
-    return Trained(recipe, args, saved["classes"], network.to(args.device).eval(), normalize, path)
+    return Trained(recipe, args, saved["classes"], network.to(args.device).eval(), normalize, path, saved)
 
 
 def probabilities(trained: Trained, batches: Iterable[Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -72,7 +72,7 @@ def test_a_set_of_another_version_is_replaced(module, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "VERSION", "next")
     (root / "old").touch()
     module.write(root)
-    assert contents(root).keys() == whole.keys() and (root / "drawn.txt").read_text() == "next"
+    assert contents(root).keys() == whole.keys() and (root / "drawn.txt").read_text().endswith(" next")
 
 
 @every_set
@@ -183,6 +183,27 @@ def test_digits_are_white_on_black_and_wholly_in_the_picture(drawn):
 @every_set
 def test_a_folder_with_something_of_the_user_s_is_left_alone(module, tmp_path):
     (tmp_path / "photograph.jpg").write_bytes(b"mine")
-    with pytest.raises(FileExistsError, match="holds what was not drawn here; pictures are drawn into a folder of"):
+    (tmp_path / "drawn.txt").write_text("notes on what was drawn")
+    with pytest.raises(FileExistsError, match=r"holds what was not drawn here; drawn \w+ go into a folder of"):
         module.write(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["photograph.jpg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["drawn.txt", "photograph.jpg"]
+
+
+def test_one_drawn_set_does_not_pass_for_another(drawn):
+    with pytest.raises(FileExistsError, match="holds what was not drawn here; drawn pets go"):
+        pets.write(drawn[newts])
+
+
+def test_two_processes_may_draw_the_same_set_at_once(drawn, tmp_path, monkeypatch):
+    draw, inner = newts.draw, []
+
+    def meanwhile(*args):
+        if not inner:
+            inner.append(True)
+            newts.write(tmp_path / "set")
+        return draw(*args)
+
+    monkeypatch.setattr(newts, "draw", meanwhile)
+    newts.write(tmp_path / "set")
+    assert contents(tmp_path / "set") == contents(drawn[newts])
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]

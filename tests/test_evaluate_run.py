@@ -141,7 +141,7 @@ def test_where_there_are_no_mistakes_the_picture_of_older_ones_goes(digits, monk
     run(digits, "--split", "train")
     assert (digits / "mistakes_train.png").exists()
     perfect = evaluation(range(10), np.eye(10), names="0123456789")
-    monkeypatch.setattr(evaluate_run, "evaluate", lambda network, split: perfect)
+    monkeypatch.setattr(evaluate_run, "evaluate", lambda network, split, data: perfect)
     told = run(digits, "--split", "train")
     assert told["accuracy"] == 1 and told["mistakes"] == []
     assert not (digits / "mistakes_train.png").exists()
@@ -193,7 +193,7 @@ def test_bad_input_is_told_with_what_to_do(products, data, tmp_path, capsys):
 
 def test_a_data_set_that_is_not_whole_is_told(digits, tmp_path, capsys):
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
-    assert "Dataset not found" in refused(capsys, digits, "--data", tmp_path)
+    assert "is not whole: --download fetches" in refused(capsys, digits, "--data", tmp_path)
 
 
 def test_a_network_that_has_diverged_is_refused(products, tmp_path, capsys):

@@ -18,10 +18,11 @@ from helpers import equal
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, MNIST
+from torchvision.transforms.v2 import functional
 
 import trainer.random
-from recipes import alexnet_cifar10, common, lenet_mnist, networks, newts, pets, show_samples
+from recipes import alexnet_cifar10, common, evaluate_run, lenet_mnist, networks, newts, pets, show_samples
 from recipes.drawn import cifar10 as drawn_cifar10
 from recipes.drawn import digits as drawn_digits
 from recipes.drawn import pets as drawn_pets
@@ -175,6 +176,49 @@ def test_what_was_fetched_appears_when_it_is_whole(tmp_path):
     assert [path.name for path in root.iterdir()] == ["part"]
 
 
+@pytest.mark.parametrize(("name", "folder"), [("alexnet_cifar10", CIFAR10.base_folder), ("lenet_mnist", "MNIST/raw")])
+def test_a_data_set_that_is_not_whole_is_told_with_what_to_do(name, folder, tmp_path, capsys):
+    (tmp_path / "data" / folder).mkdir(parents=True)
+    told = refused(capsys, name, "--data", tmp_path / "data", "--out", tmp_path / "out")
+    assert "is not whole: --download fetches " in told and "and --sample draws one." in told
+    with pytest.raises(SystemExit):
+        show_samples.main([name, "--data", str(tmp_path / "data")])
+    assert "is not whole" in capsys.readouterr().err
+
+
+def test_overwrite_removes_the_weights_of_a_run_that_left_no_snapshot(drawn, tmp_path, capsys):
+    train("pets", drawn["pets"], tmp_path, "--snapshot-interval", "1000")
+    told = refused(capsys, "pets", "--data", drawn["pets"], "--out", tmp_path, *OPTIONS["pets"])
+    assert "holds the files of a run, such as model_epoch-1: go on with --resume, take another --out, or" in told
+    train("pets", drawn["pets"], tmp_path, "--overwrite", length=1)
+    assert [path.name for path in tmp_path.glob("model_epoch-*")] == ["model_epoch-1"]
+
+
+def test_a_short_run_of_newts_is_not_replaced_unasked(drawn, tmp_path, capsys):
+    train("newts", drawn["newts"], tmp_path)
+    before = (tmp_path / "cnn.pt").read_bytes()
+    told = refused(capsys, "newts", "--data", drawn["newts"], "--out", tmp_path, "--iterations", "3")
+    assert "holds the files of a run, such as cnn.pt" in told and (tmp_path / "cnn.pt").read_bytes() == before
+
+
+def test_a_network_that_cannot_take_the_images_is_refused_before_anything_is_written(drawn, tmp_path, capsys):
+    data = ["--data", drawn["pets"], "--out", tmp_path, "--batch-size", "8"]
+    told = refused(capsys, "pets", *data, "--model", "lenet", "--scale", "36", "--image-size", "32")
+    assert "the network cannot take images of shape (3, 32, 32) (Given groups=1, weight of size" in told
+    assert "choose another size or network." in told and not (tmp_path / "args.json").exists()
+
+
+def test_pets_are_not_evaluated_when_their_folder_has_changed(drawn, finished, tmp_path, capsys):
+    data = shutil.copytree(drawn["pets"], tmp_path / "data")
+    train("pets", data, tmp_path / "out", length=1)
+    shutil.copy(data / "images" / "pug_2.jpg", data / "images" / "pug_98.jpg")
+    shutil.copy(data / "images" / "pug_2.jpg", data / "images" / "pug_99.jpg")
+    with pytest.raises(SystemExit):
+        evaluate_run.main([str(tmp_path / "out"), "--split", "train"])
+    assert "has changed since the run: train had 28 images and has 30, of which some" in capsys.readouterr().err
+    assert evaluate_run.main([str(tmp_path / "out"), "--data", str(data)])["n"] == 8
+
+
 def test_one_help_looks_like_the_other():
     helps = [common.make_parser(common.load_recipe(name)) for name in common.recipe_names()]
     options = [{action.dest: action for action in parser._actions} for parser in helps]
@@ -206,6 +250,9 @@ def test_a_run_is_resumed_by_its_own_recipe_only(finished, capsys):
 def test_five_random_images_of_each_split_are_drawn(name, drawn, tmp_path, capsys):
     show_samples.main([name, "--data", str(drawn[name]), *OPTIONS[name], "-o", str(tmp_path / "s.png")])
     assert (tmp_path / "s.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(SystemExit):
+        show_samples.main(["--sample", "newts"])
+    assert "the recipe's name comes first: show_samples.py newts ..." in capsys.readouterr().err
     with pytest.raises(SystemExit, match="there is no recipe 'absent'; there are alexnet_cifar10"):
         show_samples.main(["absent"])
 
@@ -321,7 +368,7 @@ def load_pets(data, *options, augment=False):
 
 
 def test_the_label_of_a_pet_is_its_name_before_the_number(tmp_path):
-    names = ["Maine_Coon_1.jpg", "Maine_Coon_2.jpg", "pug_1.jpg", "pug_10.jpg", "yorkshire_terrier_7.jpg"]
+    names = ["Maine_Coon_1.jpg", "Maine_Coon_2.JPG", "pug_1.jpg", "pug_10.jpeg", "yorkshire_terrier_7.jpg"]
     pictures(tmp_path, names)
     (tmp_path / "Maine_Coon_1.mat").touch()
     (tmp_path / "._pug_1.jpg").touch()
@@ -402,9 +449,8 @@ def test_alexnet_is_the_pets_own_network_with_imagenet_s_mean_and_timm_s_comes_w
 
 @pytest.fixture
 def trained_newts(drawn, tmp_path, capsys):
-    newts.main(
-        ["--data", str(drawn["newts"]), "--out", str(tmp_path), "--iterations", "2", "--workers", "0", "--train"]
-    )
+    options = ["--iterations", "2", "--snapshot-interval", "2", "--workers", "0", "--train"]
+    newts.main(["--data", str(drawn["newts"]), "--out", str(tmp_path), *options])
     capsys.readouterr()
     return tmp_path
 
@@ -426,6 +472,14 @@ def test_newts_are_trained_into_cnn_pt_and_tested_from_there(drawn, trained_newt
         assert [told["akahara"], told["madara"]] == pytest.approx(expected.tolist(), abs=1e-4)
 
 
+def test_newts_are_tested_by_the_run_that_was_resumed_and_not_on_other_classes(drawn, trained_newts, tmp_path, capsys):
+    newts.main(["--resume", str(trained_newts / "snapshot_iter_2"), "--iterations", "3", "--train", "--test"])
+    assert capsys.readouterr().out.count("akahara_00") == 3
+    with pytest.raises(SystemExit):
+        newts.main(["--test", "--out", str(trained_newts), "--data", str(drawn["alexnet_cifar10"])])
+    assert "truck, and the run in " in capsys.readouterr().err
+
+
 def test_newts_train_and_test_at_once_and_tell_iteration_loss_and_accuracy(drawn, tmp_path, capsys):
     options = ["--data", str(drawn["newts"]), "--out", str(tmp_path), "--iterations", "10", "--workers", "0"]
     newts.main([*options, "--train", "--test"])
@@ -438,14 +492,17 @@ def test_three_folders_of_anything_may_stand_for_two_newts(tmp_path, capsys):
     for split, count in (("train", 4), ("test", 2)):
         for name in ("red", "green", "blue"):
             pictures(tmp_path / split / name, [f"{name}{n}.jpg" for n in range(count)])
+        (tmp_path / split / ".ipynb_checkpoints").mkdir()
+        (tmp_path / split / "red" / "._red0.jpg").touch()
     newts.main(["--data", str(tmp_path), "--out", str(tmp_path / "o"), "--iterations", "1", "--train", "--test"])
     lines = [line for line in capsys.readouterr().out.splitlines() if ".jpg" in line]
     assert len(lines) == 6 and all(len(line.split()) == 7 for line in lines)
 
 
 def test_newts_without_weights_or_folders_are_told_what_to_do(tmp_path, drawn, capsys):
-    with pytest.raises(SystemExit, match=r"newts.py: error: .*args.json"):
+    with pytest.raises(SystemExit):
         newts.main(["--test", "--out", str(tmp_path)])
+    assert f"there is no run in {tmp_path} to test: train one first, with --train, or" in capsys.readouterr().err
     (tmp_path / "train" / "only").mkdir(parents=True)
     assert "has no folder 'test': images belong into" in refused(capsys, "newts", "--data", tmp_path, "--out", tmp_path)
     shutil.copytree(drawn["newts"], tmp_path / "data")
@@ -460,13 +517,20 @@ def test_newts_without_weights_or_folders_are_told_what_to_do(tmp_path, drawn, c
 # -- digits
 
 
+def drawn_digits_of(drawn):
+    return MNIST(drawn["lenet_mnist"], train=True).data[:1]
+
+
 @pytest.mark.parametrize("fit", ["pad", "resize"])
 def test_digits_become_32_by_32(drawn, fit):
     args = common.parse(lenet_mnist.RECIPE, ["--data", str(drawn["lenet_mnist"]), "--fit", fit])
     splits, classes = lenet_mnist.load(args, True)
     image, label = splits["train"][0]
     assert image.shape == (1, 32, 32) and image.dtype == torch.uint8 and classes[int(label)] in "0123456789"
-    assert (image[0, :2].max() == 0) == (fit == "pad") or fit == "resize"
+    raw = drawn_digits_of(drawn)
+    inner = raw if fit == "pad" else functional.resize(raw, [32, 32])
+    assert torch.equal(image[:, 2:-2, 2:-2] if fit == "pad" else image, inner)
+    assert fit == "resize" or image.sum() == raw.sum(), "there is nothing in the margin"
     network, normalize = lenet_mnist.make_model(args, 10, False)
     pixels, _ = normalize((image[None], label[None]), "cpu")
     assert torch.allclose(pixels, (image / 255 - 0.1307) / 0.3081, atol=1e-5)
@@ -493,7 +557,9 @@ def test_explain_walks_one_step_and_trains_nothing(tmp_path, monkeypatch, capsys
     assert "61,706" in out and "They agree to the bit" in out and not list(tmp_path.iterdir())
 
 
-def test_a_std_of_zero_is_refused(drawn, tmp_path, capsys):
+def test_a_mean_or_std_that_is_no_number_is_refused(drawn, tmp_path, capsys):
+    told = refused(capsys, "lenet_mnist", "--data", drawn["lenet_mnist"], "--out", tmp_path, "--mean", "nan")
+    assert "--mean must be a number, got nan." in told
     told = refused(capsys, "lenet_mnist", "--data", drawn["lenet_mnist"], "--out", tmp_path, "--std", "0")
     assert "--std must be above 0, got 0.0." in told
 

@@ -164,7 +164,7 @@ def test_a_used_folder_is_refused_unless_the_run_in_it_may_go(finished, data, tm
     out, _ = finished
     before = (out / "log").read_bytes()
     told = refused(capsys, "--data", data, "--out", out)
-    assert "result holds the snapshots of a run, such as snapshot_epoch-1: go on with --resume, take another" in told
+    assert "result holds the files of a run, such as snapshot_epoch-1: go on with --resume, take another" in told
     assert (out / "log").read_bytes() == before
     train(data, tmp_path)
     train(data, tmp_path, "--epochs", "1", "--overwrite")

@@ -181,4 +181,6 @@ def draw(name: str, rng: np.random.RandomState) -> Image.Image:
 def write(root: str | Path, seed: int = 0) -> Path:
     """Writes ``train/<class>/*.png`` and ``test/<class>/*.png`` to a folder, unless it is there; returns the folder."""
     counts = {"train": TRAIN, "test": TEST}
-    return write_once(root, VERSION, lambda folder: write_classes(folder, draw, DRAWINGS, counts, ".png", seed))
+    return write_once(
+        root, "drawn cifar10", VERSION, lambda folder: write_classes(folder, draw, DRAWINGS, counts, ".png", seed)
+    )

@@ -82,7 +82,7 @@ def draw(digit: int, rng: np.random.RandomState) -> np.ndarray:
 
 def write(root: str | Path, seed: int = 0) -> Path:
     """Writes ``MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte`` to a folder, unless it is there; returns it."""
-    return write_once(root, VERSION, lambda folder: _fill(folder / "MNIST" / "raw", seed))
+    return write_once(root, "drawn digits", VERSION, lambda folder: _fill(folder / "MNIST" / "raw", seed))
 
 
 def _fill(folder: Path, seed: int) -> None:

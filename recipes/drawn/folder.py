@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -10,27 +11,34 @@ import numpy as np
 from PIL import Image
 
 
-def write_once(root: str | Path, version: str, fill: Callable[[Path], None]) -> Path:
+def write_once(root: str | Path, name: str, version: str, fill: Callable[[Path], None]) -> Path:
     """Has a folder filled unless it is there in this version; returns it.
 
     It is filled under another name and renamed at the end, so what was interrupted is drawn anew.
 
     Raises:
-        FileExistsError: If the folder holds what was not drawn here.
+        FileExistsError: If the folder holds anything else than a drawn set of that name.
     """
     root = Path(root)
-    stamp = root / "drawn.txt"
-    if stamp.is_file() and stamp.read_text() == version:
+    stamp, mark = root / "drawn.txt", f"{name} {version}"
+
+    def is_there() -> bool:
+        found = stamp.read_text() if stamp.is_file() else ""
+        if root.exists() and not found.startswith(f"{name} "):
+            raise FileExistsError(f"{root} holds what was not drawn here; {name} go into a folder of their own.")
+        return found == mark
+
+    if is_there():
         return root
-    if root.exists() and not stamp.is_file():
-        raise FileExistsError(f"{root} holds what was not drawn here; pictures are drawn into a folder of their own.")
-    unfinished = root.with_name(f".{root.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    fill(unfinished)
-    (unfinished / stamp.name).write_text(version)
-    shutil.rmtree(root, ignore_errors=True)
-    unfinished.rename(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
+        unfinished = Path(folder) / root.name
+        unfinished.mkdir()
+        fill(unfinished)
+        (unfinished / stamp.name).write_text(mark)
+        if not is_there():  # another process may have drawn it meanwhile
+            shutil.rmtree(root, ignore_errors=True)
+            unfinished.rename(root)
     return root
 
 

@@ -101,4 +101,6 @@ def _spots(pen: Pen, spine: np.ndarray, half: np.ndarray, on_flanks: bool) -> No
 def write(root: str | Path, seed: int = 0) -> Path:
     """Writes ``train/<class>/*.jpg`` and ``test/<class>/*.jpg`` to a folder, unless it is there; returns the folder."""
     counts = {"train": TRAIN, "test": TEST}
-    return write_once(root, VERSION, lambda folder: write_classes(folder, draw, CLASSES, counts, ".jpg", seed))
+    return write_once(
+        root, "drawn newts", VERSION, lambda folder: write_classes(folder, draw, CLASSES, counts, ".jpg", seed)
+    )

@@ -160,7 +160,7 @@ def write(root: str | Path, seed: int = 0) -> Path:
 
     Cat breeds begin with a capital letter, dog breeds with a small one; the numbers count from 1 in each.
     """
-    return write_once(root, VERSION, lambda folder: _fill(folder / "images", seed))
+    return write_once(root, "drawn pets", VERSION, lambda folder: _fill(folder / "images", seed))
 
 
 def _fill(folder: Path, seed: int) -> None:

@@ -189,7 +189,7 @@ def write(root: str | Path, seed: int = 0) -> Path:
 
     ``Ebay_train.txt`` and ``Ebay_test.txt`` are sorted by class, as the real ones are, and hold different products.
     """
-    return write_once(root, VERSION, lambda folder: _fill(folder, seed))
+    return write_once(root, "drawn products", VERSION, lambda folder: _fill(folder, seed))
 
 
 def _fill(root: Path, seed: int) -> None:
