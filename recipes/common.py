@@ -197,6 +197,11 @@ def settle(recipe: Recipe, args: Args) -> Args:
     asked = {key: value for key, value in vars(args).items() if value is not None}
     saved = _saved_args(recipe, args)
     if args.resume == "" and saved and not snapshots(saved["out"]):
+        if found := weights_files(recipe, saved["out"]):
+            raise ValueError(
+                f"there is no snapshot in {saved['out']} to go on from, though there are weights such as"
+                f" {found[-1].name}: start anew with --overwrite and not --resume, or take another --out."
+            )
         del asked["resume"]
         args.resume, args.overwrite = None, True  # it was stopped before its first snapshot
         print(f"There is no snapshot in {saved['out']} yet: the run begins anew.", flush=True)

@@ -190,6 +190,8 @@ def test_overwrite_removes_the_weights_of_a_run_that_left_no_snapshot(drawn, tmp
     train("pets", drawn["pets"], tmp_path, "--snapshot-interval", "1000")
     told = refused(capsys, "pets", "--data", drawn["pets"], "--out", tmp_path, *OPTIONS["pets"])
     assert "holds the files of a run, such as model_epoch-1: go on with --resume, take another --out, or" in told
+    told = refused(capsys, "pets", "--resume", "--out", tmp_path)
+    assert "to go on from, though there are weights such as model_epoch-2: start anew with --overwrite" in told
     train("pets", drawn["pets"], tmp_path, "--overwrite", length=1)
     assert [path.name for path in tmp_path.glob("model_epoch-*")] == ["model_epoch-1"]
 
