@@ -309,14 +309,15 @@ def bring_data(recipe: Recipe, args: Args) -> None:
     Raises:
         OSError: If there is none, or it cannot be fetched; the message says what to do.
     """
-    root, is_default = Path(args.data), args.data == recipe.settings["data"]
+    root, usual = Path(args.data), recipe.settings["data"]
     if args.sample:
-        is_there = not recipe.sample_by_default or Path(recipe.settings["data"]).exists()
-        reason = "as asked by --sample" if is_there else f"no data at {recipe.settings['data']}"
-        told = ", ".join(f"{key.replace('_', ' ')} {getattr(args, key)}" for key in recipe.sample if key != "data")
-        print(f"Training on pictures drawn into {root} ({told}): {reason}; {recipe.source}.", flush=True)
+        is_wanted = not recipe.sample_by_default or args.data != recipe.sample["data"] or Path(usual).exists()
+        reason = "as asked by --sample" if is_wanted else f"no data at {usual}"
+        other = [f"{key.replace('_', ' ')} {getattr(args, key)}" for key in recipe.sample if key != "data"]
+        told = f" ({', '.join(other)})" if other else ""
+        print(f"Pictures drawn into {root}{told}: {reason}; {recipe.source}.", flush=True)
         recipe.draw(root)
-    elif recipe.download and (args.download or (is_default and not root.exists() and not recipe.sample_by_default)):
+    elif recipe.download and (args.download or (args.data == usual and not root.exists())):
         print(f"Fetching the data set into {root}.", flush=True)
         try:
             recipe.download(root)

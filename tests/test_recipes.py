@@ -128,7 +128,8 @@ def test_a_resumed_run_with_workers_is_the_same_run(name, drawn, finished, tmp_p
 @every_recipe
 def test_the_sample_is_drawn_where_it_is_said_and_trained_on(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    common.main(RECIPES[name], ["--sample", *OPTIONS[name], f"--{LENGTH[name]}", "1", "--workers", "0"])
+    options = [*OPTIONS[name], f"--{LENGTH[name]}", "1", "--snapshot-interval", "1", "--workers", "0"]
+    common.main(RECIPES[name], ["--sample", *options])
     assert "as asked by --sample; " in capsys.readouterr().out
     folder = RECIPES[name].sample["data"]
     assert (tmp_path / folder / "drawn.txt").exists() and (tmp_path / "result/test.json").exists()

@@ -395,7 +395,7 @@ def test_without_photographs_it_says_so_in_one_line_and_draws(tmp_path, monkeypa
     common.main(resnet_products.RECIPE, [*SMALL, "--epochs", "1"])
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith(
-        "Training on pictures drawn into data/drawn_products (epochs 1, batch size 16, lr 0.0007, image size 32, scale"
+        "Pictures drawn into data/drawn_products (epochs 1, batch size 16, lr 0.0007, image size 32, scale"
     )
     assert (
         "no data at data/Stanford_Online_Products; the real ones come by --download (2.9 GB), or unpack http" in first
