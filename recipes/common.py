@@ -398,14 +398,16 @@ def make_model(recipe: Recipe, args: Args, n_classes: int, fresh: bool) -> tuple
 
 def check_fit(network: nn.Module, normalize: Normalize, dataset: Any) -> None:
     """Refuses images that a network cannot take, before anything is written; leaves the generators as they were."""
-    modes = [module.training for module in network.modules()]
-    try:
-        with trainer.random.preserved(), torch.no_grad():
+    with trainer.random.preserved():
+        try:
             image, label = dataset[0]
-            pixels, _ = normalize(collate_images([(image, label)]), torch.device("cpu"))
+        except BadImageError:
+            return  # the run will tell of it, or skip it
+    modes = [module.training for module in network.modules()]
+    pixels, _ = normalize(collate_images([(image, label)]), torch.device("cpu"))
+    try:
+        with torch.no_grad():
             network.eval()(pixels)
-    except BadImageError:
-        return  # the run will tell of it, or skip it
     except RuntimeError as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
