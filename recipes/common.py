@@ -408,7 +408,7 @@ def check_fit(network: nn.Module, normalize: Normalize, dataset: Any) -> None:
     try:
         with torch.no_grad():
             network.eval()(pixels)
-    except RuntimeError as error:
+    except (AssertionError, RuntimeError) as error:  # timm's transformers assert
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
             f"the network cannot take images of shape {tuple(image.shape)} ({reason}); choose another size or network."

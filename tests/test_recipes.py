@@ -206,6 +206,8 @@ def test_a_short_run_of_newts_is_not_replaced_unasked(drawn, tmp_path, capsys):
 
 def test_a_network_that_cannot_take_the_images_is_refused_before_anything_is_written(drawn, tmp_path, capsys):
     data = ["--data", drawn["pets"], "--out", tmp_path, "--batch-size", "8"]
+    told = refused(capsys, "pets", *data, "--model", "vit_tiny_patch16_224", "--scale", "36", "--image-size", "32")
+    assert "(3, 32, 32) (Input height (32) doesn't match model (224)); choose another size or network." in told
     told = refused(capsys, "pets", *data, "--model", "lenet", "--scale", "36", "--image-size", "32")
     assert "the network cannot take images of shape (3, 32, 32) (Given groups=1, weight of size" in told
     assert "choose another size or network." in told and not (tmp_path / "args.json").exists()
