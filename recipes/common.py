@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import importlib
 import json
+import math
 import os
 import re
 import sys
@@ -292,11 +294,17 @@ def _check(args: Args) -> None:
         if (value := getattr(args, name, None)) is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {value}.")
     for name in ("workers", "lr"):
-        if not getattr(args, name) >= 0:
+        if not 0 <= getattr(args, name) < math.inf:
             raise ValueError(f"--{name} must be 0 or more, got {getattr(args, name)}.")
+    if args.out == "" or (Path(args.out).exists() and not Path(args.out).is_dir()):
+        raise ValueError(f"--out must name a folder, got {args.out!r}.")
     if hasattr(args, "scale") and args.scale < args.image_size:
         raise ValueError(f"--scale must not be smaller than --image-size, got {args.scale} < {args.image_size}.")
-    if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
+    try:
+        kind = torch.device(args.device).type
+    except RuntimeError as error:
+        raise ValueError(f"--device must be such as cpu or cuda:1, got {args.device!r}.") from error
+    if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device {args.device}: torch sees no CUDA device here; use --device cpu.")
 
 
@@ -382,6 +390,16 @@ def whole_batches(n: int, batch_size: int) -> OrderSampler:
     PyTorch: ``DataLoader(shuffle=True, drop_last=True)``.
     """
     return lambda order, position: np.random.permutation(n)[: n - n % batch_size]
+
+
+def check_classes(args: Args, classes: list[str]) -> None:
+    """Refuses to resume a run on data of other classes: its labels would mean something else."""
+    if args.resume is None:
+        return
+    where = Path(args.resume).parent if args.resume else Path(args.out)
+    if (where / "args.json").is_file() and (known := read_args(where)["classes"]) != classes:
+        other = ", ".join(sorted(set(known) ^ set(classes))[:10]) or "their order"
+        raise ValueError(f"{args.data} has other classes than the run in {where} ({other}); start a new run.")
 
 
 # -- the run
@@ -482,6 +500,7 @@ def test(recipe: Recipe, args: Args, dataset: Any, classes: list[str], weights: 
     network, normalize = make_model(recipe, args, len(classes), fresh=True)
     network.load_state_dict(checkpoint.load_weights(weights))
     iterator = make_iterator(args, dataset, repeat=False, shuffle=False)
+    iterator.bad_samples_file = Path(args.out) / "bad_samples_test.json"
     model = Classifier(network).to(args.device)
     evaluator = extensions.Evaluator(iterator, model, normalize, precision=args.precision)
     result = evaluator() | {"n": len(dataset)}
@@ -507,6 +526,7 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
             old = old_files(recipe, args)
             bring_data(recipe, args)
             splits, classes = load(recipe, args, True)
+            check_classes(args, classes)
             if args.batch_size > len(splits["train"]):
                 raise ValueError(
                     f"--batch-size {args.batch_size} is more than the {len(splits['train'])} training images."
@@ -516,7 +536,7 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
                 path.unlink(missing_ok=True)
             write_args(recipe, args, splits, classes)
         except (OSError, ValueError, RuntimeError) as error:
-            parser.error(str(error))
+            parser.error(str(error).replace("trainer.resume(path, force=True)", "--force"))
         try:
             run.run(show_loop_exception_msg=False)
             weights = Path(args.out) / recipe.weights.format(run)
@@ -529,6 +549,10 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
             if not isinstance(error.__cause__, BadImageError):
                 raise
             sys.exit(f"{parser.prog}: error: {error.__cause__}")
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            sys.exit(f"{parser.prog}: error: {error}; with more space --resume --out {args.out} goes on.")
         except KeyboardInterrupt:
             iteration = run.updater.iteration
             sys.exit(

@@ -26,6 +26,7 @@ from trainer.iterators import BadSampleError
 TOP = 5
 FEW = 3  # classes
 MOST_NUMBERED = 100  # classes: beyond, the numbers in the confusion matrix could not be read
+CJK_FONTS = ("Noto Sans CJK JP", "Noto Sans JP", "IPAexGothic", "IPAGothic", "Hiragino Sans", "Yu Gothic", "Meiryo")
 WRONG, RIGHT = "\N{BALLOT X}", "\N{CHECK MARK}"
 
 
@@ -65,7 +66,7 @@ def evaluate(trained: Trained, split: str, data: str | None = None) -> Evaluatio
     if split not in splits:
         raise ValueError(f"a run of {trained.recipe.name} has no split {split!r}; there are {', '.join(splits)}.")
     if classes != trained.classes:
-        other = ", ".join(sorted(set(classes) ^ set(trained.classes))) or "their order"
+        other = ", ".join(sorted(set(classes) ^ set(trained.classes))[:10]) or "their order"
         raise ValueError(f"{root} has other classes than the run ({other}); --data must name a set with the run's own.")
     dataset = splits[split]
     if data is None and len(dataset) != (then := trained.saved["splits"].get(split)):
@@ -171,10 +172,19 @@ def table(told: dict[str, Any]) -> str:
 # -- the pictures
 
 
+def use_installed_fonts() -> None:
+    """Lets matplotlib draw Chinese, Japanese and Korean names, where a font for them is installed."""
+    from matplotlib import font_manager, rcParams
+
+    installed = set(font_manager.get_font_names())
+    rcParams["font.family"] = ["DejaVu Sans", *(name for name in CJK_FONTS if name in installed)]
+
+
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str]) -> Any:
     """Returns a matplotlib figure of a confusion matrix: counts, coloured by their share of the row."""
     from matplotlib.figure import Figure
 
+    use_installed_fonts()
     n = len(classes)
     matrix = np.asarray(matrix)
     side = max(2.4, min(0.34 * n, 40.0))  # inches
@@ -215,6 +225,7 @@ def draw_images(images: Sequence[torch.Tensor], titles: Sequence[str]) -> Any:
     """
     from matplotlib.figure import Figure
 
+    use_installed_fonts()
     columns = min(len(images), max(4, min(8, round(len(images) ** 0.5))))
     rows = -(-len(images) // columns)
     longest = max(len(line) for title in titles for line in title.split("\n"))

@@ -71,16 +71,24 @@ def class_folders(
     for split in ("train", "test"):
         if not (root / split).is_dir():
             raise FileNotFoundError(f"{root} has no folder {split!r}: images belong into {root / split}/<class>/.")
-    train, test = (
-        _ClassFolder(root / split, transform, loader=partial(read_named, read), is_valid_file=is_image)
-        for split, transform in (("train", augment), ("test", None))
-    )
+    loader = partial(read_named, read)
+    sets = {}
+    for split, transform in (("train", augment), ("test", None)):
+        try:
+            sets[split] = _ClassFolder(root / split, transform, loader=loader, is_valid_file=is_image)
+        except FileNotFoundError as error:
+            reason = str(error).splitlines()[0].rstrip(". ")
+            raise FileNotFoundError(
+                f"{root / split}: {reason}; each folder in it is a class and must hold images"
+                f" ({', '.join(IMG_EXTENSIONS)})."
+            ) from error
+    train, test = sets["train"], sets["test"]
     if len(train.classes) < 2:
         raise ValueError(f"{root / 'train'} has one class only, {train.classes[0]}: two folders or more are needed.")
     if train.classes != test.classes:
         other = sorted(set(train.classes) ^ set(test.classes))
         raise ValueError(f"{root}: train and test must have the same classes; only one of them has {', '.join(other)}.")
-    return {"train": train, "test": test}, train.classes
+    return sets, train.classes
 
 
 class ImageFiles(Dataset[tuple[Any, int]]):

@@ -17,6 +17,7 @@ import numpy as np
 
 import trainer.random
 from recipes import common
+from recipes.evaluate_run import use_installed_fonts
 
 COUNT = 5
 
@@ -25,6 +26,7 @@ def draw(splits: common.Splits, classes: list[str], seed: int) -> Any:
     """Returns a matplotlib figure: a row for each split, ``COUNT`` images in it."""
     from matplotlib.figure import Figure
 
+    use_installed_fonts()
     figure = Figure(figsize=(2.0 * COUNT, 2.3 * len(splits)), layout="constrained")
     grid = figure.subplots(len(splits), COUNT, squeeze=False)
     rng = np.random.RandomState(seed % 2**32)

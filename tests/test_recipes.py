@@ -1,5 +1,6 @@
 """The recipes beside the main job, each end to end on a few drawn pictures; and what they say of bad input."""
 
+import errno
 import json
 import os
 import pickle
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import equal
+from matplotlib import font_manager
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
@@ -477,6 +479,65 @@ def test_newts_are_trained_into_cnn_pt_and_tested_from_there(drawn, trained_newt
         assert [told["akahara"], told["madara"]] == pytest.approx(expected.tolist(), abs=1e-4)
 
 
+def test_a_run_is_not_resumed_on_other_classes(drawn, trained_newts, tmp_path, capsys):
+    data = tmp_path / "data"
+    for split in ("train", "test"):
+        shutil.copytree(drawn["newts"] / split / "akahara", data / split / "z")
+        shutil.copytree(drawn["newts"] / split / "madara", data / split / "a")
+    before = (trained_newts / "args.json").read_bytes()
+    told = refused(capsys, "newts", "--resume", "--out", trained_newts, "--data", data, "--iterations", "3")
+    assert "has other classes than the run in" in told and "(a, akahara, madara, z); start a new run." in told
+    assert (trained_newts / "args.json").read_bytes() == before
+
+
+def test_classes_may_have_japanese_names_and_bad_test_images_are_listed(drawn, tmp_path, capsys):
+    for split in ("train", "test"):
+        shutil.copytree(drawn["newts"] / split / "akahara", tmp_path / split / "赤腹 イモリ")
+        shutil.copytree(drawn["newts"] / split / "madara", tmp_path / split / '<b>&"')
+    broken = next((tmp_path / "test" / "赤腹 イモリ").iterdir())
+    broken.write_text("no image")
+    with pytest.warns(UserWarning, match="it is not an image"):
+        train("newts", tmp_path, tmp_path / "out", "--on-bad-sample", "skip")
+    (listed,) = json.loads((tmp_path / "out" / "bad_samples_test.json").read_text())
+    assert broken.name in listed["error"]
+    if "Noto Sans CJK JP" in font_manager.get_font_names():  # without such a font matplotlib warns and draws boxes
+        broken.unlink()
+        evaluate_run.main([str(tmp_path / "out"), "--data", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--lr", "inf"], "--lr must be 0 or more, got inf."),
+        (["--out", ""], "--out must name a folder, got ''."),
+        (["--out", __file__], "--out must name a folder, got '"),
+        (["--device", "foo"], "--device must be such as cpu or cuda:1, got 'foo'."),
+    ],
+)
+def test_values_out_of_range_are_refused(options, told, drawn, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert told in refused(capsys, "newts", "--data", drawn["newts"], *options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_length_may_be_forced_by_the_option_that_is_named(drawn, trained_newts, tmp_path, capsys):
+    data = shutil.copytree(drawn["newts"], tmp_path / "data")
+    next((data / "train" / "madara").iterdir()).unlink()
+    told = refused(capsys, "newts", "--resume", "--out", trained_newts, "--data", data, "--iterations", "3")
+    assert "with the data of now: --force" in told
+
+
+def test_a_full_disk_ends_the_run_with_one_line(drawn, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device", "snapshot")
+
+    monkeypatch.setattr("trainer.updaters.standard.StandardUpdater.update_core", full)
+    with pytest.raises(
+        SystemExit, match=r"No space left on device: 'snapshot'; with more space --resume --out .* goes"
+    ):
+        train("newts", drawn["newts"], tmp_path)
+
+
 def test_newts_are_tested_by_the_run_that_was_resumed_and_not_on_other_classes(drawn, trained_newts, tmp_path, capsys):
     newts.main(["--resume", str(trained_newts / "snapshot_iter_2"), "--iterations", "3", "--train", "--test"])
     assert capsys.readouterr().out.count("akahara_00") == 3
@@ -514,6 +575,10 @@ def test_newts_without_weights_or_folders_are_told_what_to_do(tmp_path, drawn, c
     shutil.rmtree(tmp_path / "data" / "test" / "madara")
     told = refused(capsys, "newts", "--data", tmp_path / "data", "--out", tmp_path)
     assert "train and test must have the same classes; only one of them has madara." in told
+    (tmp_path / "data" / "test" / "madara").mkdir()
+    told = refused(capsys, "newts", "--data", tmp_path / "data", "--out", tmp_path)
+    assert re.search(r"data/test: .*madara; each folder in it is a class and must hold images \(.jpg, ", told)
+    shutil.rmtree(tmp_path / "data" / "test" / "madara")
     shutil.rmtree(tmp_path / "data" / "train" / "madara")
     told = refused(capsys, "newts", "--data", tmp_path / "data", "--out", tmp_path)
     assert "has one class only, akahara: two folders or more are needed." in told
