@@ -180,7 +180,7 @@ def test_bad_input_is_told_with_what_to_do(data, tmp_path, capsys):
     assert "Ebay_train.txt is missing" in refused(capsys, "--data", tmp_path / "empty", "--out", tmp_path / "o2")
     told = refused(capsys, *base, "--model", "resnet5")
     assert "timm has no model 'resnet5', but " in told and "resnet50" in told
-    assert "File exists" in refused(capsys, "--data", data, *SMALL, "--out", tmp_path / "file")
+    assert "--out must name a folder, got " in refused(capsys, "--data", data, *SMALL, "--out", tmp_path / "file")
     assert "No such file" in refused(capsys, *base, "--resume", tmp_path / "absent")
     assert "is not a snapshot, or is cut short" in refused(capsys, *base, "--resume", tmp_path / "file")
     assert "there is no good snapshot in" in refused(capsys, *base, "--resume")
