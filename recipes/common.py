@@ -48,7 +48,7 @@ OF_MACHINE = ("cache", "device", "workers")  # what a run does not keep: it may 
 OF_COMMAND = ("resume", "force", "overwrite", "download", "train", "test", "explain")  # what is done, not with what
 # What stands in a run's folder beside snapshots and weights.
 FILES = ("log", "log.old*", "args.json", "test.json", "bad_samples*.json", "evaluation_*.json", "confusion_*.png")
-FILES += ("mistakes_*.png", "report.html")
+FILES += ("mistakes_*.png", "loss.png", "accuracy.png", "report.html")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -249,7 +249,7 @@ def _fixed(recipe: Recipe, args: Args) -> list[str]:
 
 def folder(args: Args) -> Path:
     """Returns where the run of a command line writes, before it is settled."""
-    return Path(args.out or (Path(args.resume).parent if args.resume else SETTINGS["out"]))
+    return Path(args.out) if args.out else _resumed(args)
 
 
 def read_args(folder: str | Path) -> dict[str, Any]:
@@ -271,11 +271,16 @@ def read_args(folder: str | Path) -> dict[str, Any]:
     return saved
 
 
+def _resumed(args: Args) -> Path:
+    """Returns the folder of the run that is to be resumed."""
+    return Path(args.resume).parent if args.resume else Path(args.out or SETTINGS["out"])
+
+
 def _saved_args(recipe: Recipe, args: Args) -> dict[str, Any]:
     """Returns the arguments of the run that is to be resumed, but for those that belong to the machine."""
     if args.resume is None:
         return {}
-    folder = Path(args.resume).parent if args.resume else Path(args.out or SETTINGS["out"])
+    folder = _resumed(args)
     if not (folder / "args.json").is_file():
         return {}
     saved = read_args(folder)
@@ -396,7 +401,7 @@ def check_classes(args: Args, classes: list[str]) -> None:
     """Refuses to resume a run on data of other classes: its labels would mean something else."""
     if args.resume is None:
         return
-    where = Path(args.resume).parent if args.resume else Path(args.out)
+    where = _resumed(args)
     if (where / "args.json").is_file() and (known := read_args(where)["classes"]) != classes:
         other = ", ".join(sorted(set(known) ^ set(classes))[:10]) or "their order"
         raise ValueError(f"{args.data} has other classes than the run in {where} ({other}); start a new run.")
@@ -540,7 +545,7 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
         try:
             run.run(show_loop_exception_msg=False)
             weights = Path(args.out) / recipe.weights.format(run)
-            # A run that was resumed at its end, from another folder, or is stopped between two rounds has none yet.
+            # A run that was resumed at its end, from another folder, or that ends between two rounds has none yet.
             checkpoint.save_weights(run.updater.get_model("main").predictor.state_dict(), weights)
             if recipe.test is not None:
                 return recipe.test(args, splits, classes, weights)

@@ -63,13 +63,12 @@ def load(args: common.Args, augment: bool) -> tuple[common.Splits, list[str]]:
         labels = [int(breed[0].islower()) for breed in breeds]  # the published set writes Persian, but pug
     if len(set(labels)) < 2:
         raise ValueError(f"{args.data}: all of the {len(paths)} images are of one class, {classes[labels[0]]}.")
-    shift = v2.Compose([v2.RandomCrop(args.image_size), v2.RandomHorizontalFlip()])
-    to_train = ImageFiles(paths, labels, ScaleAndCrop(args.scale, args.scale).read, shift) if augment else None
-    plain = ImageFiles(paths, labels, reader(args))
-    first = int(len(paths) * 0.8)
-    train, test = split_dataset_random(plain, first, args.seed % 2**32)
-    if to_train is not None:
-        train, _ = split_dataset_random(to_train, first, args.seed % 2**32)
+    first, seed = int(len(paths) * 0.8), args.seed % 2**32
+    train, test = split_dataset_random(ImageFiles(paths, labels, reader(args)), first, seed)
+    if augment:
+        shift = v2.Compose([v2.RandomCrop(args.image_size), v2.RandomHorizontalFlip()])
+        whole = ImageFiles(paths, labels, ScaleAndCrop(args.scale, args.scale).read, shift)
+        train, _ = split_dataset_random(whole, first, seed)
     return {"train": train, "test": test}, classes
 
 

@@ -50,7 +50,7 @@ def load(path: str | Path, device: str | None = None, workers: int | None = None
         raise FileNotFoundError(f"{folder} is no run's folder: it has no args.json, which tells network and classes.")
     saved = common.read_args(folder)
     recipe = common.load_recipe(saved["recipe"])
-    args = common.of_run(recipe, saved["args"], device, workers)
+    args = common.of_run(recipe, saved["args"] | {"out": str(folder)}, device, workers)  # it may have moved
     if path.is_dir():
         files = common.weights_files(recipe, folder)
         if not files:

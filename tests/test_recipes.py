@@ -204,6 +204,9 @@ def test_a_short_run_of_newts_is_not_replaced_unasked(drawn, tmp_path, capsys):
     before = (tmp_path / "cnn.pt").read_bytes()
     told = refused(capsys, "newts", "--data", drawn["newts"], "--out", tmp_path, "--iterations", "3")
     assert "holds the files of a run, such as cnn.pt" in told and (tmp_path / "cnn.pt").read_bytes() == before
+    (tmp_path / "loss.png").write_bytes(b"the curve of a longer run")
+    train("newts", drawn["newts"], tmp_path, "--overwrite")
+    assert not (tmp_path / "loss.png").exists()
 
 
 def test_a_network_that_cannot_take_the_images_is_refused_before_anything_is_written(drawn, tmp_path, capsys):
