@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = Path(__file__).resolve().with_name("same_bits_runs.py")
 STEPS = ("first", "resumed")
-MOST_SHOWN = 8  # differences of one part of a run
+MOST_SHOWN = 2  # differences of one part of a run
 EXACT = ("error", "weights", "optimizer", "iterator", "random", "log", "contents of files")  # after a resume too
 
 
@@ -120,14 +120,14 @@ def compare(old, new, allow=()):
 
 
 def show(differences):
-    shown = defaultdict(int)
+    by_part = defaultdict(list)
     for part, path, text in differences:
-        shown[part] += 1
-        if shown[part] <= MOST_SHOWN:
-            print(f"    {part}: {path}: {text}" if path else f"    {part}: {text}")
-    for part, count in shown.items():
-        if count > MOST_SHOWN:
-            print(f"    {part}: and {count - MOST_SHOWN} more")
+        by_part[part].append(f"{path}: {text}" if path else text)
+    for part, lines in by_part.items():
+        for line in lines[:MOST_SHOWN]:
+            print(f"    {part}: {line}")
+        if len(lines) > MOST_SHOWN:
+            print(f"    {part}: and {len(lines) - MOST_SHOWN} more")
 
 
 def main(argv=None):
@@ -136,7 +136,7 @@ def main(argv=None):
     parser.add_argument("runs", nargs="*", help="only these; all by default")
     parser.add_argument("--allow", action="append", default=[], metavar="PATTERN", help="of 'part/path', for fnmatch")
     parser.add_argument("--notes", action="store_true", help="also show which keys of snapshots came and went")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     failed, notes = 0, []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -147,7 +147,8 @@ def main(argv=None):
         found = []
         for step in STEPS:
             differences, others = compare(old[step].get(name), new[step][name], args.allow)
-            found += [(f"{part} ({step})", path, text) for part, path, text in differences]
+            where = "" if step == "first" else " (resumed)"
+            found += [(part + where, *rest) for part, *rest in differences if (part, *rest) not in found]
             notes += others
         whole, resumed = ({p: new[step][name].get(p, {}) for p in EXACT} for step in STEPS)
         found += [(f"{part} (not as without the resume)", *rest) for part, *rest in compare(whole, resumed)[0]]
