@@ -1,0 +1,142 @@
+"""The shape of the engine: how much of it a reader meets who follows one iteration.
+
+``python tests/test_architecture.py`` prints the functions of one iteration in the order in which they are called.
+"""
+
+import ast
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+import trainer
+from trainer import Classifier, StandardUpdater, Trainer
+from trainer.iterators import SerialIterator
+
+ROOT = Path(trainer.__file__).resolve().parent.parent
+
+# Of one bare iteration. They fall when the engine is simplified; the aim is 35 functions in 7 files.
+MOST_FUNCTIONS = 47
+MOST_FILES = 10
+MOST_CHANGES = 26  # of the file, from one call to the next
+
+# Of the functions that make the loop; the aim is 60 lines in 3 functions, nested 3 deep.
+LOOP = ("Trainer.run", "Trainer.iteration", "Trainer._follow_update", "_Iteration.__enter__", "_Iteration.__exit__")
+MOST_LOOP_LINES = 55
+MOST_LOOP_DEPTH = 3
+
+COMPREHENSIONS = ("<listcomp>", "<dictcomp>", "<setcomp>")  # functions up to Python 3.11
+
+
+def bare_run(out):
+    """A run without any extension."""
+    torch.manual_seed(0)
+    data = [(torch.rand(2), i % 3) for i in range(40)]
+    model = Classifier(torch.nn.Linear(2, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    updater = StandardUpdater(SerialIterator(data, 4), optimizer, model=model)
+    return Trainer(updater, (2, "epoch"), out=out)
+
+
+def trace(out):
+    """The project's functions that one iteration in the middle of a run calls, as (file, name, line), in order."""
+    run = bare_run(out)
+    calls = []
+
+    def note(frame, event, argument):
+        code = frame.f_code
+        path = Path(code.co_filename)
+        is_ours = path.is_relative_to(ROOT) and path != Path(__file__).resolve()
+        if event == "call" and is_ours and code.co_name not in COMPREHENSIONS:
+            name = getattr(code, "co_qualname", code.co_name)  # co_qualname: Python 3.11
+            calls.append((str(path.relative_to(ROOT)), name, code.co_firstlineno))
+
+    for iteration in range(6):
+        assert not run.finished
+        before = sys.getprofile()
+        if iteration == 5:
+            sys.setprofile(note)
+        try:
+            with run.iteration():
+                run.updater.update()
+        finally:
+            sys.setprofile(before)
+    run.finalize()
+    return calls
+
+
+def loop_size(names=LOOP, path=ROOT / "trainer" / "trainer.py"):
+    """Lines of code and depth of nesting of the functions that make the loop, without their docstrings.
+
+    A line of code is one on which a statement or a part of one stands. The body of a function has depth 0.
+    """
+    from test_size import count
+
+    text = path.read_text(encoding="utf-8")
+    lines, depth, found = 0, 0, set()
+    for name, function in functions(ast.parse(text)):
+        if name in names:
+            found.add(name)
+            source = "\n".join(text.splitlines()[function.lineno - 1 : function.end_lineno])
+            indent = " " * function.col_offset
+            lines += count("\n".join(line.removeprefix(indent) for line in source.splitlines()))
+            depth = max(depth, depth_of(function))
+    assert found == set(names), f"{path.name} has no {sorted(set(names) - found)}: name the functions of the loop anew"
+    return lines, depth
+
+
+def functions(node, prefix=""):
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef):
+            yield from functions(child, f"{prefix}{child.name}.")
+        elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield prefix + child.name, child
+
+
+def depth_of(node):
+    """How deep blocks are nested in a function: 1 for a loop, 2 for an ``if`` in it. ``elif`` adds nothing."""
+    deepest = 0
+    for child in ast.iter_child_nodes(node):
+        is_elif = (
+            isinstance(node, ast.If) and isinstance(child, ast.If) and child in node.orelse and len(node.orelse) == 1
+        )
+        is_block = isinstance(child, (ast.If, ast.For, ast.While, ast.With, ast.Try)) and not is_elif
+        deepest = max(deepest, is_block + depth_of(child))
+    return deepest
+
+
+def sizes(calls):
+    """How many functions there are, in how many files, and how often the file changes."""
+    files = [file for file, _, _ in calls]
+    changes = sum(a != b for a, b in zip(files, files[1:]))
+    return len(set(calls)), len(set(files)), changes
+
+
+def test_one_iteration_passes_through_few_functions_and_files(tmp_path):
+    calls = trace(tmp_path)
+    functions, files, changes = sizes(calls)
+    listed = "\n".join(f"{file}:{line} {name}" for file, name, line in dict.fromkeys(calls))
+    message = (
+        f"one iteration goes through {functions} functions in {files} files with {changes} changes of file; at most"
+        f" {MOST_FUNCTIONS}, {MOST_FILES} and {MOST_CHANGES} are meant:\n{listed}"
+    )
+    assert functions <= MOST_FUNCTIONS and files <= MOST_FILES and changes <= MOST_CHANGES, message
+
+
+def test_the_loop_stays_small():
+    lines, depth = loop_size()
+    assert lines <= MOST_LOOP_LINES and depth <= MOST_LOOP_DEPTH, (
+        f"the loop has {lines} lines, {depth} deep; at most {MOST_LOOP_LINES} and {MOST_LOOP_DEPTH} are meant"
+    )
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        calls = trace(folder)
+    last = None
+    for file, name, line in calls:
+        print(f"{'' if file == last else file:32} {line:4} {name}")
+        last = file
+    print("{} functions in {} files, {} changes of file".format(*sizes(calls)))
+    print("the loop: {} lines, {} deep".format(*loop_size()))
