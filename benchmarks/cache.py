@@ -19,7 +19,7 @@ import PIL
 from harness import Results, interleaved, make_images, make_parser, ratio
 
 from recipes.transforms import ScaleAndCrop, collate_images
-from trainer.cache import CachedDataset, describe_files
+from trainer.datasets.cached import CachedDataset, describe_files
 from trainer.iterators import MultiprocessIterator
 
 BATCH = 64

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 import extensions
 from trainer import Classifier, StandardUpdater, Trainer
-from trainer.precision import autocast
+from trainer.updaters.precision import autocast
 
 TUTORIAL = 47_640 * 10 / 12_194  # images a second, evaluations included: 10 epochs in 12,194 s
 

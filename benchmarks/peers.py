@@ -127,7 +127,7 @@ def run_fabric(batches: Neighbours, out: Path, job: str) -> None:
         fabric.print(*(f"{value:<12g}" for value in entry.values()))
         bar.update(WINDOW)
         if iteration % EPOCH == 0:
-            fabric.save(out / "checkpoint.ckpt", {"model": network, "optimizer": optimizer, "iteration": iteration})
+            fabric.save(out / "saving.ckpt", {"model": network, "optimizer": optimizer, "iteration": iteration})
 
 
 def run_lightning(batches: Neighbours, out: Path, job: str) -> None:

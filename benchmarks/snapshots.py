@@ -24,7 +24,7 @@ import torch
 from harness import Results, interleaved, make_parser, ratio
 
 from extensions import snapshot_writers as writers
-from trainer import checkpoint
+from trainer import saving
 
 WRITERS = [writers.ThreadWriter, writers.ThreadQueueWriter, writers.ProcessWriter]
 
@@ -162,13 +162,13 @@ def peak(megabytes, out, what):
     state = make_state(megabytes)
     size = sum(part.nbytes for part in state["parts"].values())
     path = out / "state"
-    checkpoint.save(state, path)
+    saving.save(state, path)
     if what == "load":
         del state
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     if what == "load":
-        state = checkpoint.load(path)
+        state = saving.load(path)
     else:
         writer = getattr(writers, what)()
         for _ in range(2):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from trainer import Extension, Trainer, checkpoint
+from trainer import Extension, Trainer, saving
 from trainer.triggers import OnceTrigger
 
 
@@ -94,7 +94,7 @@ class DumpGraph(Extension):
         lines += [f"  {i} [label={_quoted(*call)}];" for i, call in enumerate(calls)]
         lines += [f"  {i} -> {i + 1};" for i in range(len(calls) - 1)]
         text = "\n".join([*lines, "}", ""])
-        checkpoint.write(Path(trainer.out) / self._filename, lambda file: file.write(text.encode()))
+        saving.write(Path(trainer.out) / self._filename, lambda file: file.write(text.encode()))
         self._is_written = True
 
     def finalize(self) -> None:

@@ -20,11 +20,11 @@ from trainer import (
     concat_examples,
     random,
 )
-from trainer.convert import count_samples, device_of
+from trainer.datasets.convert import count_samples, device_of
 from trainer.iterators import as_iterator
-from trainer.precision import autocast
 from trainer.reporter import report, report_scope
-from trainer.state import state_of
+from trainer.saving.state import state_of
+from trainer.updaters.precision import autocast
 from trainer.updaters.standard import call
 
 KEPT = ("seed", "length", "bad_samples")  # of an iterator's state: the rest begins anew with each evaluation

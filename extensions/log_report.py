@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from extensions.log_file import END, LogFile, head, put_aside
-from trainer import DictSummary, Extension, Trainer, checkpoint
-from trainer.state import load_into, state_of
+from trainer import DictSummary, Extension, Trainer, saving
+from trainer.saving.state import load_into, state_of
 from trainer.triggers import get_trigger
 
 
@@ -90,7 +90,7 @@ class LogReport(Extension):
             self.log = saved["log"]
         if not saved.get("bytes"):
             return
-        path = checkpoint.inside(trainer.out, saved["name"])
+        path = saving.inside(trainer.out, saved["name"])
         candidates = [path, *path.parent.glob(f"{path.name}.old*")]
         if trainer.resumed_from is not None:
             candidates.append(trainer.resumed_from.parent / saved["name"])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainer import PRIORITY_EDITOR, Extension, Ratio, Summary, Trainer, report
 from trainer.reporter import read
-from trainer.state import load_into, state_of
+from trainer.saving.state import load_into, state_of
 from trainer.triggers import get_trigger
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from extensions.percentiles import flat, percentiles
 from trainer import PRIORITY_WRITER, Extension, Trainer, report
-from trainer.state import load_into, state_of
+from trainer.saving.state import load_into, state_of
 from trainer.triggers import get_trigger
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer import DictSummary, Extension, Trainer, checkpoint
-from trainer.state import load_into, state_of
+from trainer import DictSummary, Extension, Trainer, saving
+from trainer.saving.state import load_into, state_of
 from trainer.triggers import get_trigger
 
 
@@ -89,7 +89,7 @@ class PlotReport(Extension):
         if self._postprocess is not None:
             self._postprocess(figure, axes, summary)
         legend = axes.legend(bbox_to_anchor=(1.02, 1), loc="upper left", borderaxespad=0)
-        checkpoint.write(
+        saving.write(
             path,
             lambda file: figure.savefig(
                 file, format=path.suffix[1:] or "png", bbox_extra_artists=(legend,), bbox_inches="tight"

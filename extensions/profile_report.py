@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from trainer import Extension, Trainer, checkpoint
+from trainer import Extension, Trainer, saving
 
 PARTS = {  # of an update: what StandardUpdater is made of, in its words
     "fetch": "data",
@@ -145,7 +145,7 @@ class ProfileReport(Extension):
         self.parts["other"] = max(self.wall_time - sum(self.parts.values()), 0.0)
         key = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
         operators = profiler.key_averages().table(sort_by=key, row_limit=20, max_name_column_width=40)
-        checkpoint.write(out / self._filename, lambda file: file.write(f"{self._table(count)}\n{operators}\n".encode()))
+        saving.write(out / self._filename, lambda file: file.write(f"{self._table(count)}\n{operators}\n".encode()))
         if self._trace is not None:
             profiler.export_chrome_trace(str(out / self._trace))
 

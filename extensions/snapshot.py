@@ -11,8 +11,8 @@ from typing import Any
 
 from extensions.snapshot_files import ERROR, SnapshotFiles, matching
 from extensions.snapshot_writers import SimpleWriter
-from trainer import Extension, Trainer, checkpoint
-from trainer.checkpoint import SnapshotError
+from trainer import Extension, Trainer, saving
+from trainer.saving import SnapshotError
 
 
 class _Snapshot(Extension):
@@ -145,7 +145,7 @@ class _Snapshot(Extension):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned."""
         for name in state["kept"]:
-            checkpoint.inside("of the run", name)  # these are going to be deleted
+            saving.inside("of the run", name)  # these are going to be deleted
         self._files.kept = list(state["kept"])
 
 
@@ -157,7 +157,7 @@ class _RunSnapshot(_Snapshot):
     def _name(self, trainer: Trainer) -> str:
         name = super()._name(trainer)
         path = Path(trainer.out) / name
-        free = checkpoint.free_path(path, trainer.run_id)
+        free = saving.free_path(path, trainer.run_id)
         if free == path:
             return name
         if not self._has_made_way:
@@ -174,7 +174,7 @@ class _RunSnapshot(_Snapshot):
 
     def _candidates(self, folder: Path) -> list[Path]:
         """Snapshots by run and iteration; first of all, to be named, what has lost its tail."""
-        whole = [file.path for file in checkpoint.find(folder)]
+        whole = [file.path for file in saving.find(folder)]
         return [path for path in matching(folder, Path(str(self._filename)).name) if path not in whole] + whole
 
 
@@ -183,7 +183,7 @@ class _ObjectSnapshot(_Snapshot):
         return self._target.state_dict()  # type: ignore[no-any-return]
 
     def _load(self, trainer: Trainer, path: Path) -> None:
-        self._target.load_state_dict(checkpoint.load_weights(path))
+        self._target.load_state_dict(saving.load_weights(path))
 
     def _candidates(self, folder: Path) -> list[Path]:
         return matching(folder, Path(str(self._filename)).name)

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint
+from trainer import saving
 from trainer.iterators.workers import SIGNALS
 
 __all__ = ["ProcessQueueWriter", "ProcessWriter", "SimpleWriter", "ThreadQueueWriter", "ThreadWriter"]
@@ -85,7 +85,7 @@ class ThreadWriter(SimpleWriter):
     def __call__(self, filename: str, outdir: str | Path, target: dict[str, Any]) -> Future[None]:
         """Copies the state and has it written."""
         if self.savefun is None:
-            checkpoint.check(target)  # now, where the error belongs
+            saving.check(target)  # now, where the error belongs
         if self.waits and self._last is not None:
             wait([self._last])
         path = Path(outdir) / filename
@@ -181,11 +181,11 @@ class ProcessQueueWriter(ProcessWriter):
 
 def _write(state: Any, path: Path, savefun: SaveFunction | None) -> None:
     if savefun is not None:
-        checkpoint.write(path, lambda file: savefun(state, file))
+        saving.write(path, lambda file: savefun(state, file))
     elif "run_id" in state:
-        checkpoint.save(state, path, run_id=state["run_id"], iteration=state["iteration"])
+        saving.save(state, path, run_id=state["run_id"], iteration=state["iteration"])
     else:
-        checkpoint.save_weights(state, path)
+        saving.save_weights(state, path)
 
 
 def _write_pickled(state: bytes, path: Path, savefun: SaveFunction | None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from extensions.snapshot_writers import SimpleWriter
-from trainer import Extension, Trainer, checkpoint
+from trainer import Extension, Trainer, saving
 from trainer.iterators.workers import SIGNALS
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: "try again later"; no signal and no error of Python's ends with it
@@ -73,7 +73,7 @@ class StopOnSignal(Extension):
         """If there was a signal, saves the run and ends it."""
         if not self._received:
             return
-        path = checkpoint.free_path(Path(trainer.out) / self.filename, trainer.run_id)
+        path = saving.free_path(Path(trainer.out) / self.filename, trainer.run_id)
         SimpleWriter()(path.name, path.parent, trainer.state_dict())
         name = signal.Signals(self._received[0]).name
         self._has_stopped = True

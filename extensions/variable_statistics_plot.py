@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from extensions.percentiles import flat, percentiles
-from trainer import Extension, Trainer, checkpoint
+from trainer import Extension, Trainer, saving
 from trainer.random import derive, get_seed
-from trainer.state import load_into, state_of
+from trainer.saving.state import load_into, state_of
 from trainer.triggers import get_trigger
 
 RESERVOIR = 1000  # a stream of derive(), apart from those of trainer.random
@@ -155,7 +155,7 @@ class VariableStatisticsPlot(Extension):
             axes.set_xlabel("iteration")
         for axes in grid[:, -1]:
             axes.legend(bbox_to_anchor=(1.02, 1), loc="upper left", borderaxespad=0)
-        checkpoint.write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or "png"))
+        saving.write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or "png"))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the sample."""

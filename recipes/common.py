@@ -28,12 +28,12 @@ import extensions
 import trainer.random
 from recipes.image_files import BadImageError
 from recipes.transforms import Normalize, collate_images
-from trainer import Classifier, StandardUpdater, Trainer, checkpoint
-from trainer.checkpoint import SnapshotError
+from trainer import Classifier, StandardUpdater, Trainer, saving
 from trainer.iterators import BadSampleError, MultiprocessIterator
 from trainer.iterators.serial import OrderSampler
-from trainer.lock import FolderLock
-from trainer.precision import DTYPES
+from trainer.saving import SnapshotError
+from trainer.saving.lock import FolderLock
+from trainer.updaters.precision import DTYPES
 
 Args = argparse.Namespace
 Splits = dict[str, Any]  # data sets by name, of samples (uint8 tensor of shape (C, H, W), label)
@@ -503,7 +503,7 @@ def resume(run: Trainer, path: str, force: bool) -> None:
 def test(recipe: Recipe, args: Args, dataset: Any, classes: list[str], weights: Path) -> dict[str, float]:
     """Evaluates a fresh network, loaded from the weights file, and writes ``test.json``."""
     network, normalize = make_model(recipe, args, len(classes), fresh=True)
-    network.load_state_dict(checkpoint.load_weights(weights))
+    network.load_state_dict(saving.load_weights(weights))
     iterator = make_iterator(args, dataset, repeat=False, shuffle=False)
     iterator.bad_samples_file = Path(args.out) / "bad_samples_test.json"
     model = Classifier(network).to(args.device)
@@ -546,7 +546,7 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
             run.run(show_loop_exception_msg=False)
             weights = Path(args.out) / recipe.weights.format(run)
             # A run that was resumed at its end, from another folder, or that ends between two rounds has none yet.
-            checkpoint.save_weights(run.updater.get_model("main").predictor.state_dict(), weights)
+            saving.save_weights(run.updater.get_model("main").predictor.state_dict(), weights)
             if recipe.test is not None:
                 return recipe.test(args, splits, classes, weights)
             return test(recipe, args, splits["test"], classes, weights)
@@ -571,7 +571,7 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
 
 def snapshots(out: str | Path) -> list[Path]:
     """Returns the snapshots in a folder: first what has lost its tail, then the whole ones, the newest first."""
-    whole = [file.path for file in checkpoint.find(out)]
+    whole = [file.path for file in saving.find(out)]
     return [*sorted(set(Path(out).glob("snapshot_*")) - set(whole)), *whole]
 
 
@@ -611,4 +611,4 @@ def write_args(recipe: Recipe, args: Args, splits: Splits, classes: list[str]) -
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file, whole or not at all."""
-    checkpoint.write(path, lambda file: file.write(json.dumps(value, indent=4).encode()))
+    saving.write(path, lambda file: file.write(json.dumps(value, indent=4).encode()))

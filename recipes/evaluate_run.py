@@ -20,7 +20,7 @@ from torch.utils.data import Subset
 from recipes import common
 from recipes.image_files import BadImageError
 from recipes.trained import Trained, load, probabilities
-from trainer import checkpoint
+from trainer import saving
 from trainer.iterators import BadSampleError
 
 TOP = 5
@@ -251,7 +251,7 @@ def draw_mistakes(evaluation: Evaluation, told: dict[str, Any]) -> Any:
 
 def write_figure(path: Path, figure: Any) -> None:
     """Writes a picture, whole or not at all; its suffix says of which format."""
-    checkpoint.write(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=120))
+    saving.write(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=120))
 
 
 def write(trained: Trained, split: str, folder: Path, data: str | None = None) -> dict[str, Any]:

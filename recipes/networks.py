@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
-from trainer import checkpoint
+from trainer import saving
 
 
 def alexnet_small(num_classes: int = 10) -> nn.Module:
@@ -170,7 +170,7 @@ def load_weights(network: nn.Module, path: str | Path, head: Sequence[str] = ())
         ValueError: If it is no such file, or does not fit the network; what differs is named.
         OSError: If it cannot be read.
     """
-    weights = checkpoint.load_weights(path)
+    weights = saving.load_weights(path)
     if "updater" in weights:
         raise ValueError(f"{path} is the snapshot of a run; give the weights beside it, such as a model_epoch file.")
     if other := [str(key) for key, value in weights.items() if not isinstance(value, torch.Tensor)]:

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from recipes import common, evaluate_run, plot_log, trained
-from trainer import checkpoint
+from trainer import saving
 from trainer.iterators import BadSampleError
 
 SAMPLES, LOG_ENTRIES = 12, 10
@@ -732,7 +732,7 @@ def main(argv: list[str] | None = None) -> None:
         x_of(runs)
         evaluations = [evaluation_of(run, args.device, args.workers, args.data) for run in runs]
         text = page(runs, evaluations)
-        checkpoint.write(out, lambda file: file.write(text.encode(errors="replace")))
+        saving.write(out, lambda file: file.write(text.encode(errors="replace")))
     except (OSError, ValueError) as error:
         parser.error(str(error))
     for run, evaluation in zip(runs, evaluations, strict=True):

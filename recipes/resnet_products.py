@@ -24,8 +24,8 @@ from recipes import common, networks, transforms
 from recipes.drawn import products as drawn_products
 from recipes.online_products import SUPER_LABEL_NAMES, URL, OnlineProductsDataset, download
 from recipes.transforms import Normalize, ScaleAndCrop
-from trainer.cache import CachedDataset, describe_files
 from trainer.datasets import TransformDataset, split_dataset, split_dataset_random
+from trainer.datasets.cached import CachedDataset, describe_files
 
 CHAINERCV_MEAN = (
     123.15163084,

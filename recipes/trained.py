@@ -12,7 +12,7 @@ from torch import nn
 
 from recipes import common, networks
 from recipes.transforms import Normalize
-from trainer.precision import autocast
+from trainer.updaters.precision import autocast
 
 
 class Trained(NamedTuple):

@@ -13,7 +13,7 @@ from helpers import Augmented, equal
 from PIL import Image
 
 import extensions
-from trainer import Classifier, StandardUpdater, Trainer, checkpoint, concat_examples
+from trainer import Classifier, StandardUpdater, Trainer, concat_examples, saving
 from trainer.datasets import LabeledImageDataset, TransformDataset
 from trainer.iterators import (
     BadSampleError,
@@ -321,8 +321,8 @@ def test_a_run_over_damaged_photographs_is_the_same_run_with_workers_and_resumed
 
 def test_a_long_list_is_whole_at_the_end_though_it_is_not_written_for_each_new_one(tmp_path, monkeypatch):
     written = []
-    write = checkpoint.write
-    monkeypatch.setattr(checkpoint, "write", lambda path, fill: (written.append(path), write(path, fill)))
+    write = saving.write
+    monkeypatch.setattr(saving, "write", lambda path, fill: (written.append(path), write(path, fill)))
     data = TransformDataset(range(400), lambda number: 1 // (number % 2))  # every other one is bad
     iterator = SerialIterator(data, 1, repeat=False, on_bad_sample="skip")
     iterator.bad_samples_file = tmp_path / "bad_samples.json"

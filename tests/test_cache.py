@@ -19,8 +19,8 @@ import torch
 from helpers import equal
 from processes import call, start
 
-from trainer.cache import CachedDataset, describe_files
 from trainer.datasets import TransformDataset
+from trainer.datasets.cached import CachedDataset, describe_files
 from trainer.iterators import BadSampleError, MultiprocessIterator, MultithreadIterator, SerialIterator
 
 KEY = {"of": "a test", "scale": 256}

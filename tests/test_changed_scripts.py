@@ -10,7 +10,7 @@ from helpers import equal, make_data
 from torch.utils.data import DataLoader
 
 import extensions
-from trainer import Classifier, StandardUpdater, Trainer, checkpoint
+from trainer import Classifier, StandardUpdater, Trainer, saving
 from trainer.iterators import (
     DataLoaderIterator,
     MultiprocessIterator,
@@ -18,7 +18,7 @@ from trainer.iterators import (
     ShuffleOrderSampler,
     WeightedOrderSampler,
 )
-from trainer.state import forced
+from trainer.saving.state import forced
 
 CHANGED = "the snapshot was made with {} and the script asks for {}: the run goes on with that, but is not the one"
 
@@ -131,7 +131,7 @@ def test_a_forced_run_goes_on_over_other_data(tmp_path, saved):
 
 
 def test_an_evaluation_s_state_is_small(saved):
-    kept = checkpoint.load(saved)["extensions"]["validation"]
+    kept = saving.load(saved)["extensions"]["validation"]
     assert kept == {"iterators": {"main": {"seed": 0, "length": 6, "bad_samples": []}}}
 
 
@@ -178,7 +178,7 @@ def test_a_learning_rate_that_the_script_changed_is_overruled_with_a_warning_at_
             f"optimizer 'main', group 0: the script asks for momentum 0.9, and the snapshot's run for 0: {ends}",
         ]
         assert resumed.updater.get_optimizer("main").param_groups[0]["lr"] == 0.1
-        checkpoint.save(resumed.state_dict(), saved)
+        saving.save(resumed.state_dict(), saved)
 
 
 def test_what_changed_in_the_run_is_not_warned_of(tmp_path):
@@ -192,12 +192,12 @@ def test_what_changed_in_the_run_is_not_warned_of(tmp_path):
 
 
 def test_a_snapshot_of_before_is_loaded_without_a_word(tmp_path, saved):
-    state = checkpoint.load(saved)
+    state = saving.load(saved)
     del state["updater"]["asked"]
     state["extensions"]["validation"] = {}
     for key in ("batch_size", "shuffle", "bad_samples"):
         del state["updater"]["iterator"]["main"][key]
-    checkpoint.save(state, saved)
+    saving.save(state, saved)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make_run(tmp_path).resume(saved)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from helpers import equal
 
-from trainer import checkpoint
-from trainer.checkpoint import SnapshotError
+from trainer import saving
+from trainer.saving import SnapshotError, files, snapshots
 
 STATE = {
     "none": None,
@@ -27,14 +27,14 @@ STATE = {
 
 
 def test_what_is_saved_comes_back(tmp_path):
-    checkpoint.save(STATE, tmp_path / "s", run_id="0123456789abcdef", iteration=7)
-    assert equal(checkpoint.load(tmp_path / "s"), STATE)
-    (found,) = checkpoint.find(tmp_path)
+    saving.save(STATE, tmp_path / "s", run_id="0123456789abcdef", iteration=7)
+    assert equal(saving.load(tmp_path / "s"), STATE)
+    (found,) = saving.find(tmp_path)
     assert (found.path, found.run_id, found.iteration) == (tmp_path / "s", "0123456789abcdef", 7)
 
 
 def test_torch_alone_reads_a_snapshot(tmp_path):
-    checkpoint.save(STATE, tmp_path / "s")
+    saving.save(STATE, tmp_path / "s")
     assert equal(torch.load(tmp_path / "s", weights_only=True), STATE)
 
 
@@ -42,23 +42,23 @@ def test_torch_alone_reads_a_snapshot(tmp_path):
 def test_a_file_is_what_torch_writes_and_a_snapshot_has_its_tail_behind_it(tmp_path, n):
     state = {**STATE, "large": torch.rand(n), "small": [torch.rand(3) for _ in range(20)]}
     torch.save(state, written := io.BytesIO())
-    checkpoint.save_weights(state, tmp_path / "w")
-    beside = threading.Thread(target=checkpoint.save, args=(state, tmp_path / "s"))
+    saving.save_weights(state, tmp_path / "w")
+    beside = threading.Thread(target=saving.save, args=(state, tmp_path / "s"))
     beside.start()
     beside.join()
     assert (tmp_path / "w").read_bytes() == (tmp_path / "s").read_bytes()[:-64] == written.getvalue()
-    assert equal(checkpoint.load(tmp_path / "s"), state) and equal(checkpoint.load_weights(tmp_path / "w"), state)
+    assert equal(saving.load(tmp_path / "s"), state) and equal(saving.load_weights(tmp_path / "w"), state)
 
 
 def test_every_single_flipped_bit_is_found(tmp_path):
-    checkpoint.save({"x": torch.ones(2)}, tmp_path / "s")
+    saving.save({"x": torch.ones(2)}, tmp_path / "s")
     data = bytearray((tmp_path / "s").read_bytes())
     passed = []
     for bit in range(8 * len(data)):
         data[bit // 8] ^= 1 << bit % 8
         (tmp_path / "bad").write_bytes(data)
         try:
-            checkpoint.load(tmp_path / "bad")
+            saving.load(tmp_path / "bad")
             passed.append(bit)
         except SnapshotError as error:
             assert "/bad " in str(error)
@@ -67,17 +67,17 @@ def test_every_single_flipped_bit_is_found(tmp_path):
 
 
 def test_bytes_before_or_behind_a_snapshot_are_found(tmp_path):
-    checkpoint.save(STATE, tmp_path / "s")
+    saving.save(STATE, tmp_path / "s")
     good = (tmp_path / "s").read_bytes()
     for bad in (b"x" + good, good + b"x", good + good, b""):
         (tmp_path / "bad").write_bytes(bad)
         with pytest.raises(SnapshotError):
-            checkpoint.load(tmp_path / "bad")
+            saving.load(tmp_path / "bad")
 
 
 @pytest.mark.parametrize("good", [0, 1])
 def test_a_file_that_the_disk_no_longer_gives_is_named(tmp_path, monkeypatch, good):
-    checkpoint.save({"x": torch.ones(1_000_000)}, tmp_path / "s")
+    saving.save({"x": torch.ones(1_000_000)}, tmp_path / "s")
     read = []
 
     class Disk(io.FileIO):
@@ -87,13 +87,13 @@ def test_a_file_that_the_disk_no_longer_gives_is_named(tmp_path, monkeypatch, go
                 raise OSError(5, "Input/output error")
             return super().readinto(buffer)
 
-    monkeypatch.setattr(checkpoint, "open", lambda path, mode: io.BufferedReader(Disk(path)), raising=False)
+    monkeypatch.setattr(snapshots, "open", lambda path, mode: io.BufferedReader(Disk(path)), raising=False)
     with pytest.raises(SnapshotError, match=r"/s cannot be read \(Input/output error\); take another"):
-        checkpoint.load(tmp_path / "s")
+        saving.load(tmp_path / "s")
 
 
 def test_a_file_that_is_written_to_between_its_check_and_its_loading_is_refused(tmp_path, monkeypatch):
-    checkpoint.save({"x": torch.ones(1000)}, tmp_path / "s")
+    saving.save({"x": torch.ones(1000)}, tmp_path / "s")
     os.utime(tmp_path / "s", (1, 1))
     load = torch.load
 
@@ -105,43 +105,43 @@ def test_a_file_that_is_written_to_between_its_check_and_its_loading_is_refused(
 
     monkeypatch.setattr("torch.load", change_and_load)
     with pytest.raises(SnapshotError, match="/s has been written to while it was read; take another, or try again"):
-        checkpoint.load(tmp_path / "s")
+        saving.load(tmp_path / "s")
 
 
 def test_a_file_that_is_replaced_while_it_is_loaded_is_the_one_that_was_checked(tmp_path, monkeypatch):
-    checkpoint.save({"x": 1}, tmp_path / "s")
+    saving.save({"x": 1}, tmp_path / "s")
     load = torch.load
 
     def replace_and_load(*args, **kwargs):
-        checkpoint.save({"x": 2}, tmp_path / "s")
+        saving.save({"x": 2}, tmp_path / "s")
         return load(*args, **kwargs)
 
     monkeypatch.setattr("torch.load", replace_and_load)
-    assert checkpoint.load(tmp_path / "s") == {"x": 1}
+    assert saving.load(tmp_path / "s") == {"x": 1}
 
 
 @pytest.mark.parametrize("keep", [0, 10, 63, 64, 500, -1])
 def test_a_cut_file_is_named(tmp_path, keep):
-    checkpoint.save(STATE, tmp_path / "s")
+    saving.save(STATE, tmp_path / "s")
     (tmp_path / "s").write_bytes((tmp_path / "s").read_bytes()[:keep])
     with pytest.raises(SnapshotError, match=r"/s is not a snapshot, or is cut short \(\d+ bytes"):
-        checkpoint.load(tmp_path / "s")
+        saving.load(tmp_path / "s")
 
 
 def test_a_damaged_file_is_named(tmp_path):
-    checkpoint.save(STATE, tmp_path / "s")
+    saving.save(STATE, tmp_path / "s")
     data = bytearray((tmp_path / "s").read_bytes())
     data[200] ^= 1
     (tmp_path / "s").write_bytes(data)
     with pytest.raises(SnapshotError, match="/s is damaged: its checksum does not match; take another"):
-        checkpoint.load(tmp_path / "s")
+        saving.load(tmp_path / "s")
 
 
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
     with pytest.raises(FileNotFoundError):
-        checkpoint.load(tmp_path / "absent")
+        saving.load(tmp_path / "absent")
     with pytest.raises(SnapshotError, match="is a folder, not a snapshot; name a file in it"):
-        checkpoint.load(tmp_path)
+        saving.load(tmp_path)
 
 
 class Malicious:
@@ -154,13 +154,13 @@ def test_no_code_runs_from_a_file_of_weights(tmp_path):
     with pytest.raises(
         SnapshotError, match=r"/w cannot be read as a file of weights \(it is none, or would run code\)"
     ):
-        checkpoint.load_weights(tmp_path / "w")
+        saving.load_weights(tmp_path / "w")
     (tmp_path / "p").write_bytes(pickle.dumps(Malicious()))
     with pytest.raises(SnapshotError, match="/p cannot be read as a file of weights"):
-        checkpoint.load_weights(tmp_path / "p")
+        saving.load_weights(tmp_path / "p")
     torch.save([1], tmp_path / "l")
     with pytest.raises(SnapshotError, match="/l holds a list, not a file of weights"):
-        checkpoint.load_weights(tmp_path / "l")
+        saving.load_weights(tmp_path / "l")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_no_code_runs_from_a_file_of_weights(tmp_path):
 )
 def test_what_could_not_be_loaded_back_is_refused_when_saved_with_its_path(tmp_path, state, message):
     with pytest.raises(TypeError, match=message):
-        checkpoint.save(state, tmp_path / "s")
+        saving.save(state, tmp_path / "s")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -189,13 +189,13 @@ def test_a_failed_write_leaves_what_was_there_and_nothing_else(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        checkpoint.write(tmp_path / "f", fill)
+        saving.write(tmp_path / "f", fill)
     assert [p.name for p in tmp_path.iterdir()] == ["f"] and (tmp_path / "f").read_text() == "old"
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "Ctrl-C"])
 @pytest.mark.parametrize("passed", [0, 1_000_000])
-@pytest.mark.parametrize("save", [checkpoint.save, checkpoint.save_weights])
+@pytest.mark.parametrize("save", [saving.save, saving.save_weights])
 def test_what_stops_a_write_in_its_middle_is_told_as_it_is(tmp_path, monkeypatch, error, passed, save):
     (tmp_path / "f").write_text("old")
 
@@ -205,7 +205,7 @@ def test_what_stops_a_write_in_its_middle_is_told_as_it_is(tmp_path, monkeypatch
                 raise error
             return super().write(data)
 
-    monkeypatch.setattr(checkpoint, "open", lambda path, mode: Disk(path, mode), raising=False)
+    monkeypatch.setattr(files, "open", lambda path, mode: Disk(path, mode), raising=False)
     told = f"No space left on device: '{tmp_path}/f'" if isinstance(error, OSError) else "^$"
     with pytest.raises(type(error), match=told):
         save({str(i): torch.ones(300_000) for i in range(4)}, tmp_path / "f")
@@ -214,8 +214,8 @@ def test_what_stops_a_write_in_its_middle_is_told_as_it_is(tmp_path, monkeypatch
 
 def test_snapshots_are_found_by_run_and_iteration_not_by_name(tmp_path):
     for name, run, iteration, mtime in [("900", "a", 900, 9), ("1000", "a", 1000, 9), ("x", "b", 5000, 1)]:
-        checkpoint.save({}, tmp_path / name, run_id=run * 16, iteration=iteration)
+        saving.save({}, tmp_path / name, run_id=run * 16, iteration=iteration)
         os.utime(tmp_path / name, (mtime, mtime))
     (tmp_path / "foreign").write_bytes(b"x" * 100)
     (tmp_path / "folder").mkdir()
-    assert [file.path.name for file in checkpoint.find(tmp_path)] == ["1000", "900", "x"]
+    assert [file.path.name for file in saving.find(tmp_path)] == ["1000", "900", "x"]

@@ -257,7 +257,7 @@ def test_a_failure_that_is_no_sample_s_is_raised_as_it_is(monkeypatch):
             raise MemoryError("no memory for the batch")
         return samples
 
-    monkeypatch.setattr("trainer.convert.default_collate", fail)
+    monkeypatch.setattr("trainer.datasets.convert.default_collate", fail)
     with pytest.raises(MemoryError, match="no memory for the batch"):
         concat_examples([1, 2, 3])
 

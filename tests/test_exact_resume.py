@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 import extensions as E
 import trainer.random
-from trainer import Classifier, Extension, StandardUpdater, Trainer, checkpoint, report
+from trainer import Classifier, Extension, StandardUpdater, Trainer, report, saving
 from trainer.iterators import (
     MultiprocessIterator,
     MultithreadIterator,
@@ -283,7 +283,7 @@ def essence(out):
     """What must be the same: everything saved in each iteration, and the logs, but for the clock."""
     states = {}
     for iteration, path in snapshots(out).items():
-        state = checkpoint.load(path)
+        state = saving.load(path)
         del state["run_id"], state["elapsed_time"]
         logs = [extension for extension in state["extensions"].values() if "sha256" in extension]
         for log in [*logs, *(e["log_report"] for e in state["extensions"].values() if e.get("log_report"))]:
@@ -352,7 +352,7 @@ def test_these_runs_have_been_through_what_is_hard_to_resume(whole):
     setup, device, folder = whole
     if device != "cpu":
         pytest.skip("their rates and thresholds were chosen on the CPU")
-    assert has_happened(setup, [checkpoint.load(path) for _, path in sorted(snapshots(folder).items())])
+    assert has_happened(setup, [saving.load(path) for _, path in sorted(snapshots(folder).items())])
 
 
 def test_an_interpreter_of_its_own_with_other_hashes_resumes_the_same_run(tmp_path):

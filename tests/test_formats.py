@@ -9,8 +9,9 @@ import torch
 from helpers import equal, make_data
 
 import extensions
-from trainer import Classifier, StandardUpdater, Trainer, checkpoint
+from trainer import Classifier, StandardUpdater, Trainer, saving
 from trainer.iterators import MultiprocessIterator, SerialIterator
+from trainer.saving import snapshots
 from trainer.triggers import EarlyStoppingTrigger, MaxValueTrigger
 
 FOLDERS = sorted((Path(__file__).parent / "snapshots").iterdir())
@@ -59,19 +60,19 @@ def test_the_format_of_today_has_a_snapshot_among_them(run):
 def test_a_newer_format_is_refused_with_what_to_do(run, tmp_path):
     run.extend(extensions.snapshot(filename="s", autoload=True))
     state = run.state_dict() | {"format": 99}
-    checkpoint.save(state, tmp_path / "s", run_id=run.run_id)
-    with pytest.raises(checkpoint.SnapshotError, match="/s: it has format 99 and this Kusari reads 1 to 2: update Ku"):
+    saving.save(state, tmp_path / "s", run_id=run.run_id)
+    with pytest.raises(saving.SnapshotError, match="/s: it has format 99 and this Kusari reads 1 to 2: update Ku"):
         run.resume(tmp_path / "s")
     with pytest.warns(UserWarning, match="autoload passes over a file: .*/s: it has format 99"):
         run.run()
 
 
 def test_a_newer_file_format_is_refused_with_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "MAGIC", b"KUSARI02")
-    checkpoint.save({}, tmp_path / "s")
+    monkeypatch.setattr(snapshots, "MAGIC", b"KUSARI02")
+    saving.save({}, tmp_path / "s")
     monkeypatch.undo()
-    with pytest.raises(checkpoint.SnapshotError, match="s was written by a newer Kusari, in the file format b'KUSARI0"):
-        checkpoint.load(tmp_path / "s")
+    with pytest.raises(saving.SnapshotError, match="s was written by a newer Kusari, in the file format b'KUSARI0"):
+        saving.load(tmp_path / "s")
 
 
 def test_a_state_that_lacks_what_every_format_has_is_refused_by_the_missing_names(run):

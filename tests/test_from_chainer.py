@@ -22,7 +22,7 @@ from torch.utils.data import TensorDataset
 
 import extensions
 from extensions import shifts, snapshot_writers
-from trainer import Trainer, checkpoint
+from trainer import Trainer, saving
 from trainer.iterators import SerialIterator
 from trainer.triggers import EarlyStoppingTrigger, MaxValueTrigger, MinValueTrigger
 
@@ -57,7 +57,7 @@ def read_log(out):
 
 def assert_same_run(whole, resumed, iteration):
     """Weights, optimizers, order and random numbers are the same to the bit, and so are the logs."""
-    a, b = (checkpoint.load(out / f"snapshot_iter_{iteration}") for out in (whole, resumed))
+    a, b = (saving.load(out / f"snapshot_iter_{iteration}") for out in (whole, resumed))
     assert equal(a["updater"], b["updater"]) and equal(a["random"], b["random"])
     assert read_log(whole) == read_log(resumed)
 

@@ -17,8 +17,8 @@ from helpers import make_run
 from processes import call
 
 import extensions
-from trainer import checkpoint
-from trainer.checkpoint import SnapshotError
+from trainer import saving
+from trainer.saving import SnapshotError
 
 WRITERS = ["SimpleWriter", "ThreadWriter", "ThreadQueueWriter", "ProcessWriter", "ProcessQueueWriter"]
 
@@ -61,7 +61,7 @@ def test_a_full_disk_stops_the_run_with_the_path_and_keeps_the_last_snapshot(tmp
     told = (tmp_path / "printed").read_text()
     assert f"[Errno 27] File too large: '{out}/snapshot_iter_4'" in told
     assert in_out(out) == ["log", "snapshot_iter_2"]
-    assert checkpoint.load(out / "snapshot_iter_2")["iteration"] == 2
+    assert saving.load(out / "snapshot_iter_2")["iteration"] == 2
     resumed = prepare(out, writer, autoload=True)
     resumed.run()
     assert in_out(out) == ["log", "snapshot_iter_6", "snapshot_iter_8"]
@@ -151,7 +151,7 @@ def test_a_folder_that_became_read_only_stops_the_run_with_the_path(public):
     out = public / "out"
     assert call(train_in_closed_folder, out, {}, output=public / "printed") == 1
     assert f"PermissionError: [Errno 13] Permission denied: '{out}/snapshot_iter_4'" in (public / "printed").read_text()
-    assert checkpoint.load(out / "snapshot_iter_2")["iteration"] == 2
+    assert saving.load(out / "snapshot_iter_2")["iteration"] == 2
 
 
 def test_a_folder_that_became_read_only_is_warned_of_if_that_is_asked_for(public):
@@ -177,9 +177,9 @@ def test_no_file_outside_of_the_folder_is_deleted_by_the_names_in_a_snapshot(tmp
     (tmp_path / "precious").write_text("mine")
     run = prepare(out, "SimpleWriter")
     run.run()
-    state = checkpoint.load(out / "snapshot_iter_8")
+    state = saving.load(out / "snapshot_iter_8")
     state["extensions"]["_Snapshot"]["kept"] = [name]
-    checkpoint.save(state, out / "evil", run_id=state["run_id"], iteration=8)
+    saving.save(state, out / "evil", run_id=state["run_id"], iteration=8)
     resumed = prepare(out, "SimpleWriter")
     with pytest.raises(ValueError, match="evil does not fit this run: the file name .* leads out of the folder of the"):
         resumed.resume(out / "evil")
@@ -191,9 +191,9 @@ def test_no_file_outside_of_the_folder_is_written_as_the_log_of_a_snapshot(tmp_p
     (tmp_path / "precious").write_text("mine")
     run = prepare(out, "SimpleWriter")
     run.run()
-    state = checkpoint.load(out / "snapshot_iter_6")
+    state = saving.load(out / "snapshot_iter_6")
     state["extensions"]["LogReport"]["name"] = "../precious"
-    checkpoint.save(state, out / "evil", run_id=state["run_id"], iteration=6)
+    saving.save(state, out / "evil", run_id=state["run_id"], iteration=6)
     resumed = prepare(out, "SimpleWriter")
     with pytest.raises(ValueError, match="the file name '../precious' leads out of the folder"):
         resumed.resume(out / "evil")
@@ -208,11 +208,11 @@ def test_a_snapshot_that_would_run_code_is_refused_and_named(tmp_path):
 
     body = tmp_path / "body"
     torch.save({"updater": Malicious(), "run_id": "0" * 16}, body)
-    checkpoint.save({}, tmp_path / "good")  # its tail, made anew, vouches for the body
+    saving.save({}, tmp_path / "good")  # its tail, made anew, vouches for the body
     data = body.read_bytes()
     head = struct.pack("<8s8sQQ", b"KUSARI01", bytes(8), 9, len(data))
     (tmp_path / "evil").write_bytes(data + head + hashlib.sha256(data + head).digest())
-    assert checkpoint.find(tmp_path)[0].path.name == "evil"
+    assert saving.find(tmp_path)[0].path.name == "evil"
     with pytest.raises(SnapshotError, match=r"/evil cannot be read as a snapshot \(it is none, or would run code\)"):
-        checkpoint.load(tmp_path / "evil")
+        saving.load(tmp_path / "evil")
     assert not (tmp_path / "was-here").exists()

@@ -13,7 +13,7 @@ from torch import nn, optim
 import extensions
 from trainer import Classifier, StandardUpdater, Trainer
 from trainer.iterators import MultiprocessIterator
-from trainer.lock import FolderInUseError, FolderLock
+from trainer.saving.lock import FolderInUseError, FolderLock
 
 
 def wait_for(path):
@@ -196,7 +196,7 @@ def test_a_full_disk_does_not_keep_a_run_from_locking_its_folder(tmp_path, monke
     def refuse(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trainer.lock.os.pwrite", refuse)
+    monkeypatch.setattr("trainer.saving.lock.os.pwrite", refuse)
     run = make_run(tmp_path)
     run.run()
     assert run.updater.iteration == 4
@@ -206,7 +206,7 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
     def refuse(*args):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("trainer.lock.fcntl.fcntl", refuse)
+    monkeypatch.setattr("trainer.saving.lock.fcntl.fcntl", refuse)
     run = make_run(tmp_path)
     with pytest.warns(UserWarning, match=r"cannot be locked \(No locks available\): nothing keeps a second run out"):
         run.run()

@@ -14,8 +14,8 @@ import torch
 from helpers import equal, make_run
 
 import extensions
-from trainer import checkpoint
-from trainer.checkpoint import SnapshotError
+from trainer import saving
+from trainer.saving import SnapshotError
 
 
 def files(folder):
@@ -35,7 +35,7 @@ def test_a_snapshot_holds_the_whole_run_and_is_named_by_format(tmp_path):
         "snapshot_iter_2",
         "snapshot_iter_4",
     ]
-    state = checkpoint.load(tmp_path / "snapshot_iter_4")
+    state = saving.load(tmp_path / "snapshot_iter_4")
     assert equal(state["updater"], run.updater.state_dict())
 
 
@@ -101,7 +101,7 @@ def test_a_failed_snapshot_leaves_the_previous_one_and_no_scraps(tmp_path):
     )
     with pytest.raises(TypeError, match="stop_trigger/x is set"):
         run.run()
-    assert files(tmp_path) == ["s"] and [f.iteration for f in checkpoint.find(tmp_path)] == [2]
+    assert files(tmp_path) == ["s"] and [f.iteration for f in saving.find(tmp_path)] == [2]
 
 
 def test_wrong_arguments_are_refused():
@@ -128,7 +128,7 @@ def test_autoload_takes_the_newest_good_file_and_names_the_others(tmp_path):
     data[300] ^= 4
     (tmp_path / "snapshot_iter_4").write_bytes(data)
     (tmp_path / "snapshot_iter_9").touch()
-    checkpoint.save({"not": "a run"}, tmp_path / "snapshot_iter_foreign", iteration=99)
+    saving.save({"not": "a run"}, tmp_path / "snapshot_iter_foreign", iteration=99)
     run, starts = autoloading(tmp_path), []
     run.extend(lambda t: None, name="x")
     run.get_extension("x").initialize = lambda t: starts.append((t.updater.iteration, t.is_before_training))
@@ -187,7 +187,7 @@ def test_an_explicit_resume_fails_clearly(tmp_path):
     run = make_run(tmp_path)
     with pytest.raises(FileNotFoundError):
         run.resume(tmp_path / "absent")
-    checkpoint.save({"x": 1}, tmp_path / "foreign")
+    saving.save({"x": 1}, tmp_path / "foreign")
     with pytest.raises(SnapshotError, match="foreign is not the snapshot of a run; name one that snapshot"):
         run.resume(tmp_path / "foreign")
 
@@ -232,7 +232,7 @@ def test_a_snapshot_that_a_kill_came_before_is_made_up_for_at_the_resume(tmp_pat
     run.resume(tmp_path / "first_2")
     assert not run.finished
     assert files(tmp_path) == [".lock", "first_2", "second", "second_2"]
-    assert equal(checkpoint.load(tmp_path / "second_2")["updater"], checkpoint.load(tmp_path / "first_2")["updater"])
+    assert equal(saving.load(tmp_path / "second_2")["updater"], saving.load(tmp_path / "first_2")["updater"])
     run.run()
     assert files(tmp_path) == ["first_2", "first_4", "second", "second_4"]
 
@@ -353,7 +353,7 @@ def test_going_on_from_the_newest_by_name_is_no_going_back(tmp_path):
         if stop > 2:
             run.resume(tmp_path / f"snapshot_iter_{stop - 2}")
         run.run()
-    assert [(file.iteration, file.run_id) for file in checkpoint.find(tmp_path)] == [
+    assert [(file.iteration, file.run_id) for file in saving.find(tmp_path)] == [
         (iteration, run.run_id) for iteration in range(6, 0, -1)
     ]
 

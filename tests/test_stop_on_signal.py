@@ -11,7 +11,7 @@ from helpers import Augmented, equal, make_run
 from processes import start
 
 import extensions
-from trainer import Classifier, StandardUpdater, Trainer, checkpoint
+from trainer import Classifier, StandardUpdater, Trainer, saving
 from trainer.iterators import MultiprocessIterator
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
@@ -58,7 +58,7 @@ def end(process):
 
 
 def essence(out):
-    state = checkpoint.load(out / "final")
+    state = saving.load(out / "final")
     log = json.loads((out / "log").read_text())
     for entry in log:
         del entry["elapsed_time"]
@@ -74,7 +74,7 @@ def test_a_signal_to_the_group_saves_the_run_which_goes_on_to_the_same_end(tmp_p
         process = begin(tmp_path / "cut", times % 3, until=13 * times)
         os.killpg(process.pid, number)
         assert end(process) == 75, (tmp_path / "cut" / "printed").read_text()
-        stopped = checkpoint.load(tmp_path / "cut" / "snapshot_stopped")
+        stopped = saving.load(tmp_path / "cut" / "snapshot_stopped")
         told = f"Stopped by {number.name} after iteration {stopped['iteration']}. The run is saved in "
         assert told in (tmp_path / "cut" / "printed").read_text()
     assert end(begin(tmp_path / "cut", 1, 60, 0)) == 0
@@ -148,7 +148,7 @@ def test_the_extensions_are_finalized_and_the_others_snapshots_taken_first(tmp_p
         run.run()
     assert stop.value.code == 75 and calls == ["finalize"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["snapshot_iter_3", "snapshot_stopped"]
-    assert checkpoint.load(tmp_path / "snapshot_stopped")["extensions"]["_Snapshot"]["kept"] == ["snapshot_iter_3"]
+    assert saving.load(tmp_path / "snapshot_stopped")["extensions"]["_Snapshot"]["kept"] == ["snapshot_iter_3"]
 
 
 def test_a_hand_written_loop_is_stopped_too(tmp_path):
@@ -159,7 +159,7 @@ def test_a_hand_written_loop_is_stopped_too(tmp_path):
             with run.iteration():
                 run.updater.update()
                 signal.raise_signal(signal.SIGUSR1)
-    assert checkpoint.load(tmp_path / "snapshot_stopped")["iteration"] == 1
+    assert saving.load(tmp_path / "snapshot_stopped")["iteration"] == 1
 
 
 def in_a_thread(out):

@@ -18,7 +18,7 @@ from processes import call
 
 import extensions
 from extensions import snapshot_writers as writers
-from trainer import checkpoint
+from trainer import saving
 
 KINDS = [
     writers.SimpleWriter,
@@ -49,7 +49,7 @@ def test_every_writer_writes_what_a_simple_one_writes(tmp_path, kind):
     run.stop_trigger = lambda t: states.append(copy.deepcopy(dict(model.state_dict()))) or len(states) == 5
     run.run()
     for iteration, model in list(enumerate(states))[1:]:
-        state = checkpoint.load(tmp_path / f"snapshot_iter_{iteration}")
+        state = saving.load(tmp_path / f"snapshot_iter_{iteration}")
         assert equal(dict(state["updater"]["model"]["main"]), model)
     assert not list(tmp_path.glob(".*"))
     resumed = make_run(tmp_path / "other", (3, "epoch"))
@@ -125,7 +125,7 @@ def test_retention_and_link_hold_with_every_writer(tmp_path, kind):
     run.run()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["newest", "snapshot_iter_3", "snapshot_iter_4"]
     assert os.readlink(tmp_path / "newest") == "snapshot_iter_4"
-    assert [file.iteration for file in checkpoint.find(tmp_path)] == [4, 3]  # a link is no snapshot of its own
+    assert [file.iteration for file in saving.find(tmp_path)] == [4, 3]  # a link is no snapshot of its own
 
 
 @background
@@ -247,7 +247,7 @@ def take_memory(out, kind, most):
 
 def take_memory_to_load(path):
     before = peak_memory()
-    state = checkpoint.load(path)
+    state = saving.load(path)
     assert (peak_memory() - before) / sum(part.nbytes for part in state["parts"]) < 1.2
 
 
@@ -262,7 +262,7 @@ def test_a_save_takes_the_memory_of_its_copies_of_the_state_and_no_more(tmp_path
 
 
 def test_loading_takes_the_memory_of_the_state_and_no_more(tmp_path):
-    checkpoint.save({"parts": [torch.ones(1_000_000) for _ in range(20)]}, tmp_path / "s")
+    saving.save({"parts": [torch.ones(1_000_000) for _ in range(20)]}, tmp_path / "s")
     code = call(take_memory_to_load, tmp_path / "s", output=tmp_path / "printed")
     assert code == 0, (tmp_path / "printed").read_text()
 
@@ -331,7 +331,7 @@ def test_a_snapshot_is_taken_on_an_error_if_asked_for(tmp_path, trigger):
     run.extend(lambda t: 1 / 0 if t.updater.iteration == 3 else None, name="fail")
     with pytest.raises(ZeroDivisionError):
         run.run(show_loop_exception_msg=False)
-    assert checkpoint.load(tmp_path / "snapshot_iter_3")["iteration"] == 3
+    assert saving.load(tmp_path / "snapshot_iter_3")["iteration"] == 3
     other = make_run(tmp_path / "without")
     other.extend(extensions.snapshot(), trigger=trigger)
     other.extend(lambda t: 1 / 0, name="fail")
@@ -374,7 +374,7 @@ def test_the_best_is_kept_beside_the_last_over_a_resume(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "best_2", "last_4"]
     prepare(6).run()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "best_5", "last_6"]
-    assert checkpoint.load(tmp_path / "best")["iteration"] == 10
+    assert saving.load(tmp_path / "best")["iteration"] == 10
 
 
 @every
@@ -388,7 +388,7 @@ def test_files_may_lie_in_a_folder_below_and_names_may_come_again(tmp_path, kind
     run.run()
     assert [p.name for p in (tmp_path / "sub").iterdir()] == ["s_5"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s1", "sub"]
-    assert checkpoint.load(tmp_path / "s1")["iteration"] == 5
+    assert saving.load(tmp_path / "s1")["iteration"] == 5
 
 
 @background
@@ -398,7 +398,7 @@ def test_a_state_keeps_the_kinds_of_its_dicts(tmp_path, kind):
     run.extend(extensions.LRScheduler(scheduler), trigger=(1, "iteration"))
     run.extend(extensions.snapshot(writer=kind()), trigger=(1, "iteration"))
     run.run()
-    state = checkpoint.load(tmp_path / "snapshot_iter_3")
+    state = saving.load(tmp_path / "snapshot_iter_3")
     assert state["extensions"]["LRScheduler"]["milestones"] == {2: 2, 3: 1}
     assert state["updater"]["model"]["main"]._metadata[""]["version"] == 1  # torch's own, of each module
 
@@ -491,7 +491,7 @@ def test_what_is_saved_on_an_error_takes_no_good_snapshot_s_place(tmp_path, fail
     with pytest.raises((OSError, ZeroDivisionError)):
         run.run(show_loop_exception_msg=False)
     error_file = "snapshot_iter_8_error" if fail_in == "update" else "snapshot_iter_9"
-    assert checkpoint.load(tmp_path / error_file)["error"] is not None
+    assert saving.load(tmp_path / error_file)["error"] is not None
     resumed, model = faulty(tmp_path, None, n_retains=n_retains)
     with pytest.warns(UserWarning, match=f"{error_file} was taken when iteration . or the next had failed with"):
         resumed.run()
@@ -528,7 +528,7 @@ run.run()
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         assert process.stdout.read() == ""  # the end of the file comes when nobody is left who holds it open
-    assert [file.iteration for file in checkpoint.find(tmp_path)] == [4, 2]
+    assert [file.iteration for file in saving.find(tmp_path)] == [4, 2]
 
 
 @background

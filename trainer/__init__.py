@@ -2,8 +2,7 @@
 
 import trainer.datasets  # noqa: F401  # so that trainer.datasets is there after `import trainer`
 from trainer.classifier import Classifier, accuracy
-from trainer.convert import concat_examples
-from trainer.environment import __version__
+from trainer.datasets.convert import concat_examples
 from trainer.extension import PRIORITY_EDITOR, PRIORITY_READER, PRIORITY_WRITER, Extension, make_extension
 from trainer.reporter import (
     DictSummary,
@@ -16,6 +15,7 @@ from trainer.reporter import (
     report,
     report_scope,
 )
+from trainer.saving.settings import __version__
 from trainer.trainer import Trainer
 from trainer.updaters import StandardUpdater
 

@@ -1,16 +1,18 @@
-"""Arguments that must be whole numbers."""
+"""Arguments that must be whole numbers, and warnings that name the user's line."""
 
 from __future__ import annotations
 
 import operator
+import sys
+import warnings
 
 
-def at_least(name: str, value: int, low: int) -> int:
-    """Returns a whole number that is not too small.
+def at_least(name: str, value: int, low: int, high: int | None = None) -> int:
+    """Returns a whole number within its bounds.
 
     Raises:
         TypeError: If it is no integer.
-        ValueError: If it is less than ``low``.
+        ValueError: If it is less than ``low`` or more than ``high``.
 
     Example:
         >>> from trainer.checks import at_least
@@ -22,6 +24,24 @@ def at_least(name: str, value: int, low: int) -> int:
         value = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {value!r}.") from None
-    if value < low:
-        raise ValueError(f"{name} must be {low} or more, got {value}.")
+    if value < low or (high is not None and value > high):
+        raise ValueError(f"{name} must be {f'{low} or more' if high is None else f'{low} to {high}'}, got {value}.")
     return value
+
+
+def warn(message: str) -> None:
+    """Warns at the line of the script that called into ``trainer`` or ``extensions``.
+
+    Example:
+        >>> import warnings
+        >>> from trainer.checks import warn
+        >>> with warnings.catch_warnings(record=True) as told:
+        ...     warnings.simplefilter("always")
+        ...     warn("the disk is nearly full.")
+        >>> str(told[0].message)
+        'the disk is nearly full.'
+    """
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("trainer", "extensions"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level - 1)

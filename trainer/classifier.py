@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.convert import count_samples
+from trainer.datasets.convert import count_samples
 from trainer.reporter import Later, Ratio, Weighted, kept, report
 
 IGNORED = -100  # the label that torch's cross_entropy leaves out

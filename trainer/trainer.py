@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint, environment, random
+from trainer import random, saving
 from trainer.extension import PRIORITY_READER, Extension, refuse_old
-from trainer.lock import FolderLock
 from trainer.reporter import Observation, Reporter, reporters_of_thread
-from trainer.state import forced, load_into, state_of
+from trainer.saving import settings as environment
+from trainer.saving.lock import FolderLock
+from trainer.saving.state import forced, load_into, state_of
 from trainer.triggers import ProgressTrigger, epoch_progress, get_trigger
 from trainer.triggers.interval import always
 
@@ -209,7 +210,7 @@ class Trainer:
 
         Raises:
             RuntimeError: If it has already run to its end.
-            trainer.lock.FolderInUseError: If another process runs in ``out``.
+            trainer.saving.lock.FolderInUseError: If another process runs in ``out``.
         """
         if self._phase == "over":
             raise RuntimeError("cannot run training loop multiple times; make a new Trainer.")
@@ -319,7 +320,7 @@ class Trainer:
             self._closers.append(self.updater.finalize)
         try:
             if lock.is_first:
-                checkpoint.remove_scraps(self.out)
+                saving.remove_scraps(self.out)
             # MKL may choose fewer threads until a number is set; an iterator that fetches in this process sets one.
             torch.set_num_threads(torch.get_num_threads())
             self._register_models()  # once more: it may have been compiled since, or have other parts
@@ -510,21 +511,21 @@ class Trainer:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            trainer.checkpoint.SnapshotError: If the file is damaged, none of ours, or of a newer format.
+            trainer.saving.SnapshotError: If the file is damaged, none of ours, or of a newer format.
             ValueError: If a part's state does not fit it, or a data set has another length.
             RuntimeError: If the model is another: torch lists the keys.
         """
-        state = checkpoint.load(path)
+        state = saving.load(path)
         if "updater" not in state:
-            raise checkpoint.SnapshotError(f"{path} is not the snapshot of a run; name one that snapshot() wrote.")
+            raise saving.SnapshotError(f"{path} is not the snapshot of a run; name one that snapshot() wrote.")
         try:
             state = environment.upgraded(state)
         except ValueError as error:
-            raise checkpoint.SnapshotError(f"{path}: {error}") from error
+            raise saving.SnapshotError(f"{path}: {error}") from error
         if state["error"] is not None:
             text = f"{path} was taken when iteration {state['iteration']} or the next had failed with {state['error']}"
             if only_whole:
-                raise checkpoint.SnapshotError(f"{text}; name it to go on from there all the same.")
+                raise saving.SnapshotError(f"{text}; name it to go on from there all the same.")
             warnings.warn(f"{text}: part of that iteration may be done twice or not at all.", stacklevel=2)
         self.resumed_from = Path(path)
         try:
@@ -534,7 +535,7 @@ class Trainer:
             kind = ValueError if isinstance(error, ValueError) else RuntimeError
             raise kind(f"{path} does not fit this run: {error}") from error
         if self.is_resumed_in_place and not only_whole:  # else what is newer is damaged, or half of an iteration
-            self.run_id = checkpoint.branched(self.run_id, state["iteration"], Path(path).parent)
+            self.run_id = saving.branched(self.run_id, state["iteration"], Path(path).parent)
 
 
 class _Iteration:

@@ -25,8 +25,8 @@ import extensions
 from trainer import StandardUpdater, Trainer, make_extension, report
 from trainer.datasets import ImageDataset, TransformDataset
 from trainer.iterators import SerialIterator
-from trainer.precision import DTYPES, autocast
 from trainer.random import set_seed
+from trainer.updaters.precision import DTYPES, autocast
 
 EPS = 2e-5  # Chainer's default in batch normalization
 

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 import extensions
-from trainer import Classifier, StandardUpdater, Trainer, checkpoint
+from trainer import Classifier, StandardUpdater, Trainer, saving
 from trainer.datasets import LabeledImageDataset, TransformDataset
 from trainer.iterators import MultiprocessIterator
-from trainer.precision import DTYPES
 from trainer.random import set_seed
+from trainer.updaters.precision import DTYPES
 
 MEAN = [123.68, 116.78, 103.94]  # of ImageNet's training images, RGB in 0 to 255
 
@@ -70,7 +70,7 @@ def main() -> None:
     set_seed(0)
     predictor = timm.create_model(args.arch)
     if args.initmodel:
-        predictor.load_state_dict(checkpoint.load_weights(args.initmodel))
+        predictor.load_state_dict(saving.load_weights(args.initmodel))
     model = Classifier(predictor)
 
     mean = torch.tensor(MEAN).view(3, 1, 1) if args.mean is None else torch.from_numpy(np.load(args.mean)).float()

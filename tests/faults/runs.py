@@ -22,8 +22,9 @@ from helpers import Augmented
 import extensions
 import trainer.random
 from extensions import snapshot_writers
-from trainer import Classifier, StandardUpdater, Trainer, checkpoint
+from trainer import Classifier, StandardUpdater, Trainer, saving
 from trainer.iterators import MultiprocessIterator
+from trainer.saving import files
 from trainer.triggers import BestValueTrigger, EarlyStoppingTrigger
 
 LENGTH = 23  # iterations; no snapshot but the final one is due in the last
@@ -96,7 +97,7 @@ def train(out, setup, ready, place=None, marker=None):
 
 def essence(out):
     """What must be the same: the log and everything saved at the end, but for the clock and what names the run."""
-    state, log = checkpoint.load(out / "final"), json.loads((out / "log").read_text())
+    state, log = saving.load(out / "final"), json.loads((out / "log").read_text())
     for entry in log:
         del entry["elapsed_time"]
     del state["run_id"], state["elapsed_time"]
@@ -131,7 +132,7 @@ class Place(NamedTuple):
 
 
 class File(io.BufferedWriter):
-    """The file that ``checkpoint.write`` opens, with a method ``write`` that can be replaced."""
+    """The file that ``saving.write`` opens, with a method ``write`` that can be replaced."""
 
 
 def _open(path, mode):
@@ -151,7 +152,7 @@ def _file(args):
 
 
 OPERATIONS = {  # where the function is, its name, and what tells the subject from its arguments
-    "open": (checkpoint, "open", _path),
+    "open": (files, "open", _path),
     "write": (File, "write", _file),
     "append": (os, "pwrite", _file),
     "truncate": (os, "ftruncate", _file),
@@ -159,7 +160,7 @@ OPERATIONS = {  # where the function is, its name, and what tells the subject fr
     "replace": (os, "replace", _target),
     "unlink": (pathlib.Path, "unlink", _path),
     "symlink": (pathlib.Path, "symlink_to", _path),
-    "load": (checkpoint, "load", _path),
+    "load": (saving, "load", _path),
     "fetch": (Data, "__getitem__", lambda args: args[0].name),
     "forward": (torch.nn.Sequential, "forward", lambda args: "training" if args[0].training else "evaluation"),
     "backward": (StandardUpdater, "backward", lambda args: str(args[0].iteration)),
@@ -173,7 +174,7 @@ OPERATIONS = {  # where the function is, its name, and what tells the subject fr
 
 def arm(place, marker):
     """Has the process killed at a place; the file ``marker`` then says which processes outlive it."""
-    checkpoint.open = _open
+    files.open = _open
     owner, name, subject = OPERATIONS[place.operation]
     original, passages = getattr(owner, name), itertools.count(1)
 

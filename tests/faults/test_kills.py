@@ -13,7 +13,7 @@ import runs
 from helpers import equal
 from runs import Place, Setup
 
-from trainer import checkpoint
+from trainer import saving
 
 DEADLINE = 60  # seconds in which anything here is done; what takes longer hangs
 AT_ONCE = 5  # random kills in one test
@@ -72,8 +72,8 @@ def check(folder):
     """What stands in the folder of a killed run is whole, and its link leads somewhere."""
     out = folder / "run"
     if out.exists():
-        for file in checkpoint.find(out):
-            checkpoint.load(file.path)
+        for file in saving.find(out):
+            saving.load(file.path)
         assert not (out / "best").is_symlink() or (out / "best").exists(), "the link to the best snapshot is broken"
 
 

@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from trainer import random
-from trainer.convert import as_tuple
+from trainer.datasets.convert import as_tuple
 from trainer.iterators.workers import Workers
-from trainer.state import is_forced
+from trainer.saving.state import is_forced
 
 
 class DataLoaderIterator:

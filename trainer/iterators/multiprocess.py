@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from trainer.checks import at_least
-from trainer.convert import as_tuple, concat_examples
+from trainer.datasets.convert import as_tuple, concat_examples
 from trainer.iterators.samples import BadSampleError, Key, collate
 from trainer.iterators.serial import OrderSampler, SerialIterator, _Place
 from trainer.iterators.workers import Workers, start_method

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from trainer import random
-from trainer.datasets import drawer
+from trainer.datasets.transform import drawer
 
 # For a stretch of positions: the first, the indices that follow it in the order, and how many of them one position may
 # try. The keys of these positions share the object, so that it travels to a worker once.

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from trainer import checkpoint, random
+from trainer import random, saving
 from trainer.checks import at_least
 from trainer.iterators.samples import MOST_TRIED, Key, Samples, Spares
-from trainer.state import is_forced, warn_of_changes
+from trainer.saving.state import is_forced, warn_of_changes
 
 OrderSampler = Callable[[Any, int], Any]  # (current order, current position) -> new order
 
@@ -269,7 +269,7 @@ class SerialIterator:
         if self.bad_samples_file is not None and len(self.bad_samples) > self._listed:
             text = json.dumps(self.bad_samples, indent=4).encode()
             self.bad_samples_file.parent.mkdir(parents=True, exist_ok=True)
-            checkpoint.write(self.bad_samples_file, lambda file: file.write(text))
+            saving.write(self.bad_samples_file, lambda file: file.write(text))
             self._listed = len(self.bad_samples)
 
     def finalize(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from trainer.reporter import DictSummary, UnknownKeyError
-from trainer.state import load_into, state_of
+from trainer.saving.state import load_into, state_of
 from trainer.triggers.interval import get_trigger
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.checks import at_least
-from trainer.convert import concat_examples, count_samples, device_of
+from trainer.datasets.convert import concat_examples, count_samples, device_of
 from trainer.iterators import as_iterator
-from trainer.precision import autocast
 from trainer.reporter import Observation, averaged, is_reporting, report, report_scope
-from trainer.state import warn_of_changes
+from trainer.saving.state import warn_of_changes
 from trainer.triggers import epoch_progress
+from trainer.updaters.precision import autocast
 
 _ZERO_GRAD = Optimizer.zero_grad  # torch's own, which others may replace
 

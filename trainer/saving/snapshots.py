@@ -1,4 +1,4 @@
-"""Durable files: written whole or not at all, checksummed, safe to load.
+"""Snapshot files: checksummed, and safe to load.
 
 A snapshot is torch's own file format with a tail of 64 bytes: a magic word, the run's id, the iteration, the length
 of what comes before, and the SHA-256 of everything before the digest. ``torch.load(path, weights_only=True)`` reads
@@ -17,33 +17,16 @@ import pickle
 import struct
 import threading
 import time
-from collections import Counter, OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 
-__all__ = [
-    "SnapshotError",
-    "SnapshotFile",
-    "branched",
-    "check",
-    "find",
-    "free_path",
-    "inside",
-    "load",
-    "load_weights",
-    "read_tail",
-    "remove_scraps",
-    "save",
-    "save_weights",
-    "write",
-]
+from trainer.saving.files import put
+from trainer.saving.state import check
 
 MAGIC = b"KUSARI01"
 _HEAD = struct.Struct("<8s8sQQ")  # magic, run id, iteration, length
@@ -51,18 +34,16 @@ _DIGEST = hashlib.sha256().digest_size
 _TAIL = _HEAD.size + _DIGEST
 _CHUNK = 1 << 20  # bytes: what is smaller is gathered before it is written, or read at a time
 
-_PLAIN = (bool, int, float, str, bytes, torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
-
 
 class SnapshotError(ValueError):
     """A file that is not a whole snapshot; the message says which and what to do.
 
     Example:
-        >>> from trainer import checkpoint
-        >>> checkpoint.write(tmp / "foreign", lambda file: file.write(b"x" * 100))
+        >>> from trainer import saving
+        >>> saving.write(tmp / "foreign", lambda file: file.write(b"x" * 100))
         >>> try:
-        ...     checkpoint.load(tmp / "foreign")
-        ... except checkpoint.SnapshotError as error:
+        ...     saving.load(tmp / "foreign")
+        ... except saving.SnapshotError as error:
         ...     print(str(error).split(",")[0].split("/")[-1])
         foreign is not a snapshot
     """
@@ -79,9 +60,9 @@ class SnapshotFile:
         mtime: When it was written, in seconds since 1970.
 
     Example:
-        >>> from trainer import checkpoint
-        >>> checkpoint.save({}, tmp / "snapshot", iteration=5)
-        >>> checkpoint.find(tmp)[0].iteration
+        >>> from trainer import saving
+        >>> saving.save({}, tmp / "snapshot", iteration=5)
+        >>> saving.find(tmp)[0].iteration
         5
     """
 
@@ -89,49 +70,6 @@ class SnapshotFile:
     run_id: str
     iteration: int
     mtime: float
-
-
-def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Writes a file so that a reader, or whoever comes after a crash, sees all of it or what was there before.
-
-    Args:
-        path: Where it will stand.
-        fill: Writes the content to the binary file that it is given, in memory: it may seek and read there, and cannot
-            hide that a disk is full.
-
-    Raises:
-        OSError: If it cannot be written, for want of space say: the path is named, and what was there stays.
-
-    Example:
-        >>> from trainer import checkpoint
-        >>> checkpoint.write(tmp / "greeting", lambda file: file.write(b"hello"))
-        >>> (tmp / "greeting").read_bytes()
-        b'hello'
-    """
-    content = io.BytesIO()
-    fill(content)
-    _put(Path(path), lambda file: file.write(content.getbuffer()))
-
-
-def _put(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(temporary, "wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk does not say where
-    finally:
-        with suppress(OSError):  # it must not hide the error; the next start removes what is left
-            temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # else the new name may be lost with the power
-    finally:
-        os.close(folder)
 
 
 class _Archive(io.RawIOBase):
@@ -186,40 +124,6 @@ def _archive(state: dict[str, Any], file: BinaryIO, update: Callable[[Any], obje
     return archive.length
 
 
-def remove_scraps(folder: str | Path) -> None:
-    """Removes what writes that were killed have left in a folder. Nobody else may be writing there.
-
-    Example:
-        >>> from trainer import checkpoint
-        >>> (tmp / ".snapshot.123.tmp").touch()
-        >>> checkpoint.remove_scraps(tmp)
-        >>> list(tmp.iterdir())
-        []
-    """
-    for path in Path(folder).glob(".*.tmp"):
-        if path.suffixes[-2:-1] and path.suffixes[-2][1:].isdigit():
-            path.unlink(missing_ok=True)
-
-
-def inside(folder: str | Path, name: str) -> Path:
-    """Returns the path of a file in a folder, by a name that was read from somewhere.
-
-    Raises:
-        ValueError: If the name leads out of the folder.
-
-    Example:
-        >>> from trainer import checkpoint
-        >>> checkpoint.inside("result", "../secret")
-        Traceback (most recent call last):
-        ValueError: the file name '../secret' leads out of the folder result: do not trust its source, take another.
-    """
-    if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
-        raise ValueError(
-            f"the file name {name!r} leads out of the folder {folder}: do not trust its source, take another."
-        )
-    return Path(folder) / name
-
-
 def save(state: dict[str, Any], path: str | Path, *, run_id: str = "0" * 16, iteration: int = 0) -> None:
     """Writes a snapshot.
 
@@ -233,9 +137,9 @@ def save(state: dict[str, Any], path: str | Path, *, run_id: str = "0" * 16, ite
         TypeError: If the state holds something that could not be loaded back; its path is named.
 
     Example:
-        >>> from trainer import checkpoint
-        >>> checkpoint.save({"iteration": 3}, tmp / "snapshot", iteration=3)
-        >>> checkpoint.load(tmp / "snapshot")
+        >>> from trainer import saving
+        >>> saving.save({"iteration": 3}, tmp / "snapshot", iteration=3)
+        >>> saving.load(tmp / "snapshot")
         {'iteration': 3}
     """
     check(state)
@@ -247,7 +151,7 @@ def save(state: dict[str, Any], path: str | Path, *, run_id: str = "0" * 16, ite
         digest.update(head)
         file.write(head + digest.digest())
 
-    _put(Path(path), fill)
+    put(Path(path), fill)
 
 
 def save_weights(state: dict[str, Any], path: str | Path) -> None:
@@ -262,13 +166,13 @@ def save_weights(state: dict[str, Any], path: str | Path) -> None:
 
     Example:
         >>> import torch
-        >>> from trainer import checkpoint
-        >>> checkpoint.save_weights({"weight": torch.ones(1)}, tmp / "weights")
+        >>> from trainer import saving
+        >>> saving.save_weights({"weight": torch.ones(1)}, tmp / "weights")
         >>> torch.load(tmp / "weights", weights_only=True)
         {'weight': tensor([1.])}
     """
     check(state)
-    _put(Path(path), lambda file: _archive(state, file, lambda data: None))
+    put(Path(path), lambda file: _archive(state, file, lambda data: None))
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -279,9 +183,9 @@ def load(path: str | Path) -> dict[str, Any]:
         SnapshotError: If it is damaged, cut short, or no snapshot.
 
     Example:
-        >>> from trainer import checkpoint
-        >>> checkpoint.save({"weights": [0.5]}, tmp / "snapshot")
-        >>> checkpoint.load(tmp / "snapshot")
+        >>> from trainer import saving
+        >>> saving.save({"weights": [0.5]}, tmp / "snapshot")
+        >>> saving.load(tmp / "snapshot")
         {'weights': [0.5]}
     """
     path = Path(path)
@@ -332,9 +236,9 @@ def load_weights(path: str | Path) -> dict[str, Any]:
 
     Example:
         >>> import torch
-        >>> from trainer import checkpoint
+        >>> from trainer import saving
         >>> torch.save({"weight": torch.ones(1)}, tmp / "weights")
-        >>> checkpoint.load_weights(tmp / "weights")
+        >>> saving.load_weights(tmp / "weights")
         {'weight': tensor([1.])}
     """
     return _read(path, path, "a file of weights")
@@ -363,10 +267,10 @@ def find(folder: str | Path) -> list[SnapshotFile]:
     Only their tails are read: :func:`load` verifies.
 
     Example:
-        >>> from trainer import checkpoint
+        >>> from trainer import saving
         >>> for iteration in (900, 1000):
-        ...     checkpoint.save({}, tmp / f"snapshot_{iteration}", iteration=iteration)
-        >>> [file.path.name for file in checkpoint.find(tmp)]
+        ...     saving.save({}, tmp / f"snapshot_{iteration}", iteration=iteration)
+        >>> [file.path.name for file in saving.find(tmp)]
         ['snapshot_1000', 'snapshot_900']
     """
     paths = [path for path in Path(folder).iterdir() if not path.is_symlink() and not path.name.startswith(".")]
@@ -381,9 +285,9 @@ def read_tail(path: str | Path) -> SnapshotFile | None:
     """Returns what the tail of a snapshot says of it; None if the file has none, or cannot be read.
 
     Example:
-        >>> from trainer import checkpoint
-        >>> checkpoint.save({}, tmp / "snapshot", iteration=5)
-        >>> checkpoint.read_tail(tmp / "snapshot").iteration, checkpoint.read_tail(tmp / "absent")
+        >>> from trainer import saving
+        >>> saving.save({}, tmp / "snapshot", iteration=5)
+        >>> saving.read_tail(tmp / "snapshot").iteration, saving.read_tail(tmp / "absent")
         (5, None)
     """
     if not Path(path).is_file():  # a pipe would keep us waiting
@@ -404,9 +308,9 @@ def free_path(path: str | Path, run_id: str) -> Path:
     """Returns where a run may write a snapshot: not over another run's, beside which its own gets the run's id.
 
     Example:
-        >>> from trainer import checkpoint
-        >>> checkpoint.save({}, tmp / "snapshot", run_id="aaaaaaaaaaaa0000")
-        >>> checkpoint.free_path(tmp / "snapshot", "bbbbbbbbbbbb0000").name
+        >>> from trainer import saving
+        >>> saving.save({}, tmp / "snapshot", run_id="aaaaaaaaaaaa0000")
+        >>> saving.free_path(tmp / "snapshot", "bbbbbbbbbbbb0000").name
         'snapshot-bbbbbbbbbbbb0000'
     """
     path = Path(path)
@@ -418,10 +322,10 @@ def branched(run_id: str, iteration: int, folder: str | Path) -> str:
     """Returns the id with which a run goes on from an iteration: another branch's if there are newer snapshots of it.
 
     Example:
-        >>> from trainer import checkpoint
+        >>> from trainer import saving
         >>> for iteration in (1, 2):
-        ...     checkpoint.save({}, tmp / f"snapshot_{iteration}", run_id="0123456789ab0000", iteration=iteration)
-        >>> checkpoint.branched("0123456789ab0000", 2, tmp), checkpoint.branched("0123456789ab0000", 1, tmp)
+        ...     saving.save({}, tmp / f"snapshot_{iteration}", run_id="0123456789ab0000", iteration=iteration)
+        >>> saving.branched("0123456789ab0000", 2, tmp), saving.branched("0123456789ab0000", 1, tmp)
         ('0123456789ab0000', '0123456789ab0001')
     """
     own = [(file.run_id, file.iteration) for file in find(folder) if file.run_id[:12] == run_id[:12]]
@@ -429,39 +333,3 @@ def branched(run_id: str, iteration: int, folder: str | Path) -> str:
     if not any(other > (run_id, iteration) for other in own):
         return run_id
     return f"{newest[:12]}{min(int(newest[12:], 16) + 1, 0xFFFF):04x}"
-
-
-def check(state: Any, path: str = "") -> None:
-    """Refuses a state that ``weights_only`` could not load back, when it is saved and not when it is needed.
-
-    Raises:
-        TypeError: With the path of what cannot be saved.
-
-    Example:
-        >>> import numpy, trainer.checkpoint
-        >>> trainer.checkpoint.check({"extensions": {"BestValue": {"best": numpy.float64(0.5)}}})
-        Traceback (most recent call last):
-        TypeError: extensions/BestValue/best is numpy.float64: return float(...) from state_dict().
-    """
-    kind = type(state)
-    if state is None or kind in _PLAIN:
-        return
-    if kind in (list, tuple):
-        for index, value in enumerate(state):
-            check(value, f"{path}/{index}" if path else str(index))
-    elif kind in (dict, OrderedDict, Counter):
-        for key, value in state.items():
-            parts = key if type(key) is tuple else (key,)
-            if any(type(part) not in (str, int, float, bool, type(None)) for part in parts):
-                raise TypeError(f"{path or 'the state'} has the key {key!r} of {_name(type(key))}: make it a str.")
-            check(value, f"{path}/{key}" if path else str(key))
-    else:
-        simple = next((t.__name__ for t in (bool, int, float, str, bytes, dict, list) if issubclass(kind, t)), None)
-        if simple is None and isinstance(state, np.generic):
-            simple = type(state.item()).__name__
-        remedy = f"return {simple}(...)" if simple else "return numbers, strings, tensors, lists and dicts"
-        raise TypeError(f"{path or 'the state'} is {_name(kind)}: {remedy} from state_dict().")
-
-
-def _name(kind: type) -> str:
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -80,7 +80,7 @@ def count_samples(batch: Any) -> int:
 
     Example:
         >>> import torch
-        >>> from trainer.convert import count_samples
+        >>> from trainer.datasets.convert import count_samples
         >>> count_samples({"x": torch.zeros(4, 3)}), count_samples([1, 2, 3])
         (4, 3)
     """

@@ -31,7 +31,7 @@ class FolderInUseError(RuntimeError):
     """Another process's run writes to the folder; the message says which.
 
     Example:
-        >>> from trainer.lock import FolderInUseError
+        >>> from trainer.saving.lock import FolderInUseError
         >>> issubclass(FolderInUseError, RuntimeError)
         True
     """
@@ -57,7 +57,7 @@ class FolderLock:
             system knows no locks.
 
     Example:
-        >>> from trainer.lock import FolderLock
+        >>> from trainer.saving.lock import FolderLock
         >>> lock = FolderLock(tmp)
         >>> (tmp / ".lock").exists()
         True

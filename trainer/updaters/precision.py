@@ -21,7 +21,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
     Example:
         >>> import torch
-        >>> from trainer.precision import autocast
+        >>> from trainer.updaters.precision import autocast
         >>> with autocast("bf16", torch.device("cpu")):
         ...     print(torch.nn.Linear(2, 2)(torch.rand(1, 2)).dtype)
         torch.bfloat16

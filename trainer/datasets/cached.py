@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from trainer import random
-from trainer.datasets import drawer
+from trainer.datasets.transform import drawer
 
 __all__ = ["CachedDataset", "describe_files"]
 
@@ -95,7 +95,7 @@ class CachedDataset(Dataset[Any]):
 
     Example:
         >>> import torch
-        >>> from trainer.cache import CachedDataset
+        >>> from trainer.datasets.cached import CachedDataset
         >>> from trainer.datasets import TransformDataset
         >>> def square(x):
         ...     print("making", x)
@@ -347,7 +347,7 @@ def describe_files(paths: Iterable[_Path], root: _Path = ".") -> dict[str, Any]:
         root: The folder from which the paths start.
 
     Example:
-        >>> from trainer.cache import describe_files
+        >>> from trainer.datasets.cached import describe_files
         >>> _ = (tmp / "one.jpg").write_bytes(b"123")
         >>> before = describe_files(["one.jpg"], tmp)
         >>> before["files"], before["bytes"]

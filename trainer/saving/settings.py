@@ -17,7 +17,7 @@ def describe(device: torch.device | None = None) -> dict[str, Any]:
     """Returns versions, the number of threads, and which kind of processor and device computes.
 
     Example:
-        >>> from trainer.environment import describe
+        >>> from trainer.saving.settings import describe
         >>> sorted(describe())
         ['cpu', 'device', 'kusari', 'threads', 'torch']
     """
@@ -35,7 +35,7 @@ def differences(saved: dict[str, Any], now: dict[str, Any]) -> str:
     """Returns in words which values of two dicts differ; nothing if none does.
 
     Example:
-        >>> from trainer.environment import differences
+        >>> from trainer.saving.settings import differences
         >>> differences({"lr": 0.1, "seed": 3}, {"lr": 0.2, "seed": 3})
         'lr 0.1, now 0.2'
     """
@@ -48,7 +48,7 @@ def warn_of_differences(state: dict[str, Any], environment: dict[str, Any], args
     """Warns of what is other than it was when the state of a run was saved, and may change results.
 
     Example:
-        >>> from trainer.environment import describe, warn_of_differences
+        >>> from trainer.saving.settings import describe, warn_of_differences
         >>> warn_of_differences({"environment": describe(), "args": {"lr": 0.1}}, describe(), {"lr": 0.1})
     """
     saved = state["environment"]
@@ -69,7 +69,7 @@ def upgraded(state: dict[str, Any]) -> dict[str, Any]:
         ValueError: If the format is newer than ours, or the state lacks what every format has.
 
     Example:
-        >>> from trainer.environment import upgraded
+        >>> from trainer.saving.settings import upgraded
         >>> upgraded({"format": 99})
         Traceback (most recent call last):
         ValueError: it has format 99 and this Kusari reads 1 to 2: update Kusari.

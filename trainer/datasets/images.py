@@ -1,0 +1,136 @@
+"""Images read from their files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+_Path = str | os.PathLike[str]
+
+
+class ImageDataset(Dataset[Tensor]):
+    """Images read from their files one by one, as tensors of shape (C, H, W). Chainer: ``ImageDataset``.
+
+    Values are as in the file, 0 to 255 for 8 bits. A grey image has one channel, one with transparency keeps it as
+    the fourth, and a palette becomes RGB. An image is not rotated as its EXIF data say, as in Chainer; and images of
+    different sizes do not make a batch without a transform, or ``concat_examples(padding=)``.
+
+    Needs Pillow.
+
+    Args:
+        paths: The images' paths, or the name of a text file with one in each line.
+        root: The folder from which these paths start.
+        dtype: Of the tensors.
+
+    Raises:
+        TypeError: If ``dtype`` is not torch's.
+        ValueError: If a line of the file is empty.
+        OSError: When an image that cannot be read is asked for.
+
+    Example:
+        >>> from PIL import Image
+        >>> from trainer.datasets import ImageDataset
+        >>> Image.new("RGB", (4, 3), "red").save(tmp / "red.png")
+        >>> ImageDataset(["red.png"], root=tmp)[0].shape
+        torch.Size([3, 3, 4])
+    """
+
+    def __init__(self, paths: _Path | Iterable[_Path], root: _Path = ".", dtype: torch.dtype = torch.float32) -> None:
+        _check_dtype("dtype", dtype)
+        if isinstance(paths, (str, os.PathLike)):
+            paths = [path for (path,) in _read_list(paths, str)]
+        self._paths = list(paths)
+        self._root = root
+        self._dtype = dtype
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return _read_image(os.path.join(self._root, self._paths[index]), self._dtype)
+
+
+class LabeledImageDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Pairs of an image, as :class:`ImageDataset` reads it, and its label. Chainer: ``LabeledImageDataset``.
+
+    Args:
+        pairs: Pairs (path, integer label), or the name of a text file with a path and a label in each line,
+            separated by white space.
+        root: The folder from which the paths start.
+        dtype: Of the images.
+        label_dtype: Of the labels, tensors without dimensions.
+
+    Raises:
+        TypeError: If a dtype is not torch's.
+        ValueError: If a line of the file holds anything else.
+        OSError: When an image that cannot be read is asked for.
+
+    Example:
+        >>> from PIL import Image
+        >>> from trainer.datasets import LabeledImageDataset
+        >>> Image.new("L", (4, 3)).save(tmp / "black.png")
+        >>> image, label = LabeledImageDataset([("black.png", 7)], root=tmp)[0]
+        >>> image.shape, label
+        (torch.Size([1, 3, 4]), tensor(7))
+    """
+
+    def __init__(
+        self,
+        pairs: _Path | Iterable[tuple[_Path, int]],
+        root: _Path = ".",
+        dtype: torch.dtype = torch.float32,
+        label_dtype: torch.dtype = torch.int64,
+    ) -> None:
+        _check_dtype("label_dtype", label_dtype)
+        pairs = _read_list(pairs, str, int) if isinstance(pairs, (str, os.PathLike)) else list(pairs)
+        self._images = ImageDataset([path for path, _ in pairs], root, dtype)
+        self._labels = [label for _, label in pairs]
+        self._label_dtype = label_dtype
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self._images[index], torch.tensor(self._labels[index], dtype=self._label_dtype)
+
+
+def _check_dtype(name: str, dtype: torch.dtype) -> None:
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"{name} must be a torch.dtype, got {dtype!r}; e.g. torch.float32.")
+
+
+def _read_list(name: _Path, *fields: Callable[[str], Any]) -> list[tuple[Any, ...]]:
+    entries = []
+    with open(name, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            words = line.strip().split(maxsplit=len(fields) - 1)  # a path alone on its line may hold spaces
+            try:
+                entries.append(tuple(read(word) for read, word in zip(fields, words, strict=True)))
+            except ValueError:
+                expected = "a path" if len(fields) == 1 else "a path and an integer label"
+                raise ValueError(f"{name}, line {number}: expected {expected}, got {line.rstrip()!r}.") from None
+    return entries
+
+
+def _read_image(path: str, dtype: torch.dtype) -> Tensor:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError("to read images Pillow is needed: pip install pillow.") from error
+    try:
+        with Image.open(path) as file:
+            image: Image.Image = file
+            if file.mode in ("P", "PA"):
+                image = file.convert("RGBA").convert("RGB")  # at once it would warn of transparent colours
+            elif file.mode == "1":
+                image = file.convert("L")  # 0 and 255, as any other grey image
+            pixels = torch.from_numpy(np.array(image))
+    except Exception as error:  # Pillow raises nearly anything for a damaged file
+        raise OSError(f"cannot read the image {path}: {error}") from error
+    return pixels.reshape(*pixels.shape[:2], -1).permute(2, 0, 1).contiguous().to(dtype)

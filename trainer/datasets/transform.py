@@ -1,0 +1,62 @@
+"""A data set seen through a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Subset
+
+
+class TransformDataset(Dataset[Any]):
+    """A data set with a function applied to each sample, when it is asked for. Chainer: ``TransformDataset``.
+
+    Args:
+        dataset: Anything with ``len`` and integer indices.
+        transform: Called with one sample; returns the new one.
+
+    Example:
+        >>> from trainer.datasets import TransformDataset
+        >>> doubled = TransformDataset([1, 2, 3], lambda x: 2 * x)
+        >>> doubled[2], len(doubled)
+        (6, 3)
+    """
+
+    def __init__(self, dataset: Any, transform: Callable[[Any], Any]) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self._draw = drawer(dataset)
+        if self._draw is not None:
+            self.draw_sample = self._draw_sample
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self.transform(self.dataset[index])
+
+    def _draw_sample(self, index: int, generator: torch.Generator) -> Any:
+        assert self._draw is not None
+        return self.transform(self._draw(index, generator))
+
+
+def drawer(dataset: Any) -> Callable[[int, torch.Generator], Any] | None:
+    """Returns the ``draw_sample(index, generator)`` of a data set, or of the one that a ``Subset`` is part of, or None.
+
+    Example:
+        >>> from trainer.datasets import drawer
+        >>> drawer([1, 2, 3]) is None
+        True
+    """
+    if isinstance(dataset, Subset):
+        draw = drawer(dataset.dataset)
+        return None if draw is None else partial(_draw_of_subset, draw, dataset.indices)
+    return getattr(dataset, "draw_sample", None)
+
+
+def _draw_of_subset(draw: Callable[..., Any], indices: Sequence[int], index: int, generator: torch.Generator) -> Any:
+    return draw(indices[index], generator)
