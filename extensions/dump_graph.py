@@ -44,6 +44,8 @@ class DumpGraph(Extension):
         <BLANKLINE>
     """
 
+    saved = ("_is_written",)
+
     def __init__(self, root_name: str = "main/loss", filename: str = "cg.dot") -> None:
         if not isinstance(root_name, str):
             raise TypeError(f"root_name must be the name of an observation, got {root_name!r}; e.g. 'main/loss'.")
@@ -102,14 +104,6 @@ class DumpGraph(Extension):
         for hook in self._hooks:
             hook.remove()
         self._hooks, self._calls = [], []
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns whether the graph was written."""
-        return {"is_written": self._is_written}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned."""
-        self._is_written = state["is_written"]
 
 
 def _shapes(output: Any) -> list[str]:

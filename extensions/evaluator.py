@@ -23,9 +23,8 @@ from trainer import (
 from trainer.datasets.convert import count_samples, device_of
 from trainer.iterators import as_iterator
 from trainer.reporter import report, report_scope
-from trainer.saving.state import state_of
 from trainer.updaters.precision import autocast
-from trainer.updaters.standard import call
+from trainer.updaters.standard import call_with
 
 KEPT = ("seed", "length", "bad_samples")  # of an iterator's state: the rest begins anew with each evaluation
 
@@ -68,6 +67,7 @@ class Evaluator(Extension):
 
     trigger = (1, "epoch")
     priority = PRIORITY_WRITER
+    saved = ("_iterators",)
 
     default_name = "validation"
 
@@ -158,7 +158,7 @@ class Evaluator(Extension):
             observation = Observation()
             observation.weight = count_samples(batch)
             with report_scope(observation), torch.no_grad(), autocast(self.precision, device):
-                call(function, self.converter(batch, device))
+                call_with(function, self.converter(batch, device))
             summary.add(observation)
         return summary.compute_mean()
 
@@ -179,7 +179,7 @@ class Evaluator(Extension):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns seed, number and bad samples of each iterator's data."""
-        states = {name: state_of(iterator) for name, iterator in self._iterators.items()}
+        states: dict[str, Any] = {name: getattr(part, "state_dict", dict)() for name, part in self._iterators.items()}
         return {"iterators": {name: {key: s[key] for key in KEPT if key in s} for name, s in states.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from trainer import Extension, Trainer
-from trainer.reporter import read
 
 
 class FailOnNonNumber(Extension):
@@ -68,4 +67,4 @@ class FailOnNonNumber(Extension):
 def _is_good(value: Any) -> Tensor:
     """Tells, on the device, whether an observed number is finite or weighs nothing."""
     value, weight = value if isinstance(value, tuple) else (value, 1)
-    return torch.as_tensor(value).isfinite().all() | (torch.as_tensor(read(weight)) == 0)
+    return torch.as_tensor(value).isfinite().all() | (torch.as_tensor(weight) == 0)

@@ -34,6 +34,7 @@ class LogFile:
         self._file = -1
         self._size = 0  # without the closing bracket
         self._hash = hashlib.sha256()
+        self.wanted: dict[str, Any] = {}  # what a loaded snapshot says of the file
 
     def open(self, folder: Path, name: str, body: bytes = b"") -> None:
         """Starts the file with what it is to hold, without the closing bracket."""
@@ -84,11 +85,15 @@ class LogFile:
             os.pwrite(self._file, END if self._size else b"", self._size)
             raise OSError(error.errno, error.strerror, str(self.path)) from error  # a full disk does not say where
 
-    def state(self) -> dict[str, Any]:
-        """Returns name, length and SHA-256 of what is on the disk, the closing bracket left out."""
+    def state_dict(self) -> dict[str, Any]:
+        """Returns name, length and SHA-256 of the file without its closing bracket; it is on the disk then."""
         if self._file >= 0:
             os.fsync(self._file)
         return {"name": self.name, "bytes": self._size, "sha256": self._hash.hexdigest()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what :meth:`state_dict` returned as the file that is wanted."""
+        self.wanted = state
 
     def close(self) -> None:
         """Closes the file."""

@@ -11,7 +11,6 @@ from typing import Any
 
 from extensions.log_file import END, LogFile, head, put_aside
 from trainer import DictSummary, Extension, Trainer, saving
-from trainer.saving.state import load_into, state_of
 from trainer.triggers import get_trigger
 
 
@@ -42,6 +41,8 @@ class LogReport(Extension):
         (['main/loss', 'epoch', 'iteration', 'elapsed_time'], 2)
     """
 
+    saved = ("_trigger", "_summary", "_file")
+
     def __init__(
         self,
         keys: Sequence[str] | str | None = None,
@@ -56,7 +57,6 @@ class LogReport(Extension):
         self._filename = filename
         self._summary = DictSummary()
         self._file = LogFile()
-        self._saved: dict[str, Any] = {}  # what a loaded snapshot says of the file
 
     def __call__(self, trainer: Trainer) -> None:
         """Adds the observation to the means; makes an entry if it is time."""
@@ -85,9 +85,7 @@ class LogReport(Extension):
 
     def initialize(self, trainer: Trainer) -> None:
         """On a resume, takes up the log where the snapshot left it."""
-        saved, self._saved = self._saved, {}
-        if saved.get("log"):
-            self.log = saved["log"]
+        saved, self._file.wanted = self._file.wanted, {}
         if not saved.get("bytes"):
             return
         path = saving.inside(trainer.out, saved["name"])
@@ -116,16 +114,11 @@ class LogReport(Extension):
         self._file.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the means under way and the log's length and SHA-256; the log is on the disk when it returns."""
-        return {
-            "trigger": state_of(self._trigger),
-            "summary": self._summary.state_dict(),
-            "log": self.log if self._filename is None else [],  # without a file it has no other place
-            **self._file.state(),
-        }
+        """Returns the means under way and what is said of the file; without a file the log has no other place."""
+        return {**super().state_dict(), "log": self.log if self._filename is None else []}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned; the log itself is read by :meth:`initialize`."""
-        load_into(self._trigger, state["trigger"], "the trigger of LogReport")
-        self._summary.load_state_dict(state["summary"])
-        self._saved = {key: state[key] for key in ("log", "name", "bytes", "sha256")}
+        state = dict(state)
+        self.log = list(state.pop("log"))
+        super().load_state_dict(state)

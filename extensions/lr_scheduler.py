@@ -35,6 +35,7 @@ class LRScheduler(Extension):
     """
 
     trigger = (1, "epoch")
+    saved = ("scheduler",)
 
     def __init__(self, scheduler: Any, monitor: str | None = None) -> None:
         if not (hasattr(scheduler, "step") and hasattr(scheduler, "state_dict")) or hasattr(scheduler, "param_groups"):
@@ -75,11 +76,3 @@ class LRScheduler(Extension):
                 " correct it, or give LRScheduler the trigger of what reports it."
             )
         return float(trainer.observation[self.monitor])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the scheduler's state."""
-        return dict(self.scheduler.state_dict())
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned."""
-        self.scheduler.load_state_dict(state)

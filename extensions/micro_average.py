@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 from trainer import PRIORITY_EDITOR, Extension, Ratio, Summary, Trainer, report
-from trainer.reporter import read
-from trainer.saving.state import load_into, state_of
 from trainer.triggers import get_trigger
 
 
@@ -36,6 +34,7 @@ class MicroAverage(Extension):
     """
 
     priority = PRIORITY_EDITOR
+    saved = ("_numerator", "_denominator", "_trigger")
 
     def __init__(self, numerator_key: str, denominator_key: str, result_key: str, trigger: Any = (1, "epoch")) -> None:
         self._numerator_key = numerator_key
@@ -56,25 +55,11 @@ class MicroAverage(Extension):
             report({self._result_key: numerator / denominator if denominator else float("nan")})
             self._numerator, self._denominator = Summary(), Summary()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the sums under way."""
-        return {
-            "numerator": self._numerator.state_dict(),
-            "denominator": self._denominator.state_dict(),
-            "trigger": state_of(self._trigger),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned."""
-        self._numerator.load_state_dict(state["numerator"])
-        self._denominator.load_state_dict(state["denominator"])
-        load_into(self._trigger, state["trigger"], "the trigger of MicroAverage")
-
 
 def _plain(value: Any) -> Any:
     """Returns what ``float(value)`` would, as a tensor where it is one: nothing waits for the device."""
     if isinstance(value, Ratio):
-        total, count = read(value.total), read(value.count)
+        total, count = value.total, value.count
         if not isinstance(total, Tensor) and not isinstance(count, Tensor):
             return float(value)
         return torch.as_tensor(total, dtype=torch.float64) / count

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from extensions.percentiles import flat, percentiles
 from trainer import PRIORITY_WRITER, Extension, Trainer, report
-from trainer.saving.state import load_into, state_of
 from trainer.triggers import get_trigger
 
 
@@ -53,6 +52,7 @@ class ParameterStatistics(Extension):
         "percentile": percentiles,
     }
     priority = PRIORITY_WRITER
+    saved = ("_sums", "_trigger")
 
     def __init__(
         self,
@@ -143,12 +143,3 @@ class ParameterStatistics(Extension):
         else:
             sums["sum"] = sums["sum"].to(added.device) + added
             sums["count"] += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the sums under way."""
-        return {"sums": {base: dict(sums) for base, sums in self._sums.items()}, "trigger": state_of(self._trigger)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned."""
-        self._sums = {base: dict(sums) for base, sums in state["sums"].items()}
-        load_into(self._trigger, state["trigger"], "the trigger of ParameterStatistics")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from trainer import DictSummary, Extension, Trainer, saving
-from trainer.saving.state import load_into, state_of
 from trainer.triggers import get_trigger
 
 
@@ -35,6 +34,8 @@ class PlotReport(Extension):
         True
     """
 
+    saved = ("_data", "_summary", "_trigger")
+
     def __init__(
         self,
         y_keys: Sequence[str] | str,
@@ -56,7 +57,7 @@ class PlotReport(Extension):
         self._grid = grid
         self._summary = DictSummary()
         self._observed: list[str] = []  # what there was when a point was due
-        self._data: dict[str, list[list[float]]] = {key: [] for key in self._y_keys}
+        self._data: dict[str, list[list[float]]] = {}
 
     def __call__(self, trainer: Trainer) -> None:
         """Adds the observation to the means; adds a point and draws if it is time."""
@@ -69,7 +70,7 @@ class PlotReport(Extension):
         self._observed = sorted(means)
         for key in self._y_keys:
             if key in means and self._x_key in means:
-                self._data[key].append([means[self._x_key], means[key]])
+                self._data.setdefault(key, []).append([means[self._x_key], means[key]])
         self._draw(Path(trainer.out) / self._filename, summary)
 
     def _draw(self, path: Path, summary: DictSummary) -> None:
@@ -80,8 +81,8 @@ class PlotReport(Extension):
         if self._grid:
             axes.grid(color="0.9")
         drawn = False
-        for key, points in self._data.items():
-            if points:
+        for key in self._y_keys:
+            if points := self._data.get(key):
                 axes.plot(*zip(*points, strict=True), marker=self._marker, label=key)
                 drawn = True
         if not drawn:
@@ -104,17 +105,3 @@ class PlotReport(Extension):
                 f" {self._observed}.",
                 stacklevel=2,
             )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the points and the means under way."""
-        return {
-            "data": self._data,
-            "summary": self._summary.state_dict(),
-            "trigger": state_of(self._trigger),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned."""
-        self._data = {key: list(state["data"].get(key, [])) for key in self._y_keys}
-        self._summary.load_state_dict(state["summary"])
-        load_into(self._trigger, state["trigger"], "the trigger of PlotReport")

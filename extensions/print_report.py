@@ -38,21 +38,21 @@ class PrintReport(Extension):
         2           4
     """
 
+    saved = ("_last", "_own")
+
     def __init__(
         self, entries: Sequence[str], log_report: str | LogReport = "LogReport", out: TextIO | None = None
     ) -> None:
         self._entries = list(entries)
         self._widths = [max(10, len(entry)) for entry in self._entries]
         self._log_report = log_report
+        self._own = log_report if isinstance(log_report, LogReport) else None  # driven by this extension
         self._out = out
         self._printed = 0  # entries of the log
         self._last = -1  # iteration of the last one of them
         self._has_header = False
         self._rows: list[list[str]] = []  # shown in a notebook
         self._table: Any = None  # the notebook's handle of them
-
-    def _own(self) -> LogReport | None:
-        return self._log_report if isinstance(self._log_report, LogReport) else None
 
     def _find(self, trainer: Trainer) -> LogReport:
         report = self._log_report
@@ -65,13 +65,13 @@ class PrintReport(Extension):
     def initialize(self, trainer: Trainer) -> None:
         """Sees to it that there is a LogReport."""
         self._find(trainer)
-        if own := self._own():
-            own.initialize(trainer)
+        if self._own:
+            self._own.initialize(trainer)
 
     def __call__(self, trainer: Trainer) -> None:
         """Prints the entries that are new."""
-        if own := self._own():
-            own(trainer)
+        if self._own:
+            self._own(trainer)
         log = self._find(trainer).log
         if self._printed == 0:  # resumed: go on with the first entry that was not printed
             self._printed = sum(entry.get("iteration", 0) <= self._last for entry in log)
@@ -109,19 +109,8 @@ class PrintReport(Extension):
 
     def finalize(self) -> None:
         """Finalizes a LogReport of its own."""
-        if own := self._own():
-            own.finalize()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the iteration of the last printed entry, and the state of a LogReport of its own."""
-        own = self._own()
-        return {"last": self._last, "log_report": {} if own is None else own.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned."""
-        self._last = state["last"]
-        if own := self._own():
-            own.load_state_dict(state["log_report"])
+        if self._own:
+            self._own.finalize()
 
 
 def _cell(value: Any) -> str:

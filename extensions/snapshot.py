@@ -12,6 +12,7 @@ from typing import Any
 from extensions.snapshot_files import ERROR, SnapshotFiles, matching
 from extensions.snapshot_writers import SimpleWriter
 from trainer import Extension, Trainer, saving
+from trainer.extension import PHASE_OBJECT, PHASE_RUN
 from trainer.saving import SnapshotError
 
 
@@ -20,7 +21,7 @@ class _Snapshot(Extension):
 
     trigger = (1, "epoch")
     priority = -100
-    runs_last: int = True
+    saved = ("_files",)
 
     def __init__(
         self,
@@ -129,28 +130,18 @@ class _Snapshot(Extension):
         """Whether a writer in the background is still at work."""
         return self._files.is_writing
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Waits for it."""
-        self._files.settle(wait=True)
+        self._files.clear_up(wait=True)
 
     @property
     def default_name(self) -> str:
         """The name in Chainer, of both."""
         return "_Snapshot"
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the names of the files that were written and not deleted."""
-        return {"kept": self._files.kept}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned."""
-        for name in state["kept"]:
-            saving.inside("of the run", name)  # these are going to be deleted
-        self._files.kept = list(state["kept"])
-
 
 class _RunSnapshot(_Snapshot):
-    runs_last = 2  # after the other snapshots, whose lists of files it saves
+    phase = PHASE_RUN  # after the other snapshots, whose lists of files it saves
     saves_run = True
     _has_made_way = False  # for files of another run
 
@@ -170,7 +161,7 @@ class _RunSnapshot(_Snapshot):
         return trainer.state_dict()
 
     def _load(self, trainer: Trainer, path: Path) -> None:
-        trainer.resume(path, only_whole=True)
+        trainer.resume(path, strict=True)
 
     def _candidates(self, folder: Path) -> list[Path]:
         """Snapshots by run and iteration; first of all, to be named, what has lost its tail."""
@@ -179,6 +170,8 @@ class _RunSnapshot(_Snapshot):
 
 
 class _ObjectSnapshot(_Snapshot):
+    phase = PHASE_OBJECT
+
     def _state(self, trainer: Trainer) -> dict[str, Any]:
         return self._target.state_dict()  # type: ignore[no-any-return]
 

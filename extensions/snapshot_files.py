@@ -10,10 +10,13 @@ from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 from typing import Any
 
+from trainer import saving
+from trainer.saving import Stateful
+
 ERROR = "_error"  # ends the name of what was saved when training failed, where the name was taken
 
 
-class SnapshotFiles:
+class SnapshotFiles(Stateful):
     """Deletes the older files of a run, each when a newer one is whole, and keeps a link to the last.
 
     Args:
@@ -36,6 +39,8 @@ class SnapshotFiles:
         (['b', 'newest'], 'b')
     """
 
+    saved = ("kept",)
+
     def __init__(self, n_retains: int, link: str | None, on_write_error: str = "raise") -> None:
         if on_write_error not in ("raise", "warn"):
             raise ValueError(f"on_write_error must be 'raise' or 'warn', got {on_write_error!r}.")
@@ -56,9 +61,9 @@ class SnapshotFiles:
             self._tell(error)
             return
         self._jobs.append((name, folder, job))
-        self.settle()
+        self.clear_up()
 
-    def settle(self, wait: bool = False) -> None:
+    def clear_up(self, wait: bool = False) -> None:
         """Clears up after every file that is written; raises what a writer in the background has met with."""
         while self._jobs:
             name, folder, job = self._jobs[0]
@@ -103,10 +108,16 @@ class SnapshotFiles:
                     (folder / stale).unlink(missing_ok=True)
                     self.kept.remove(stale)
 
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back the names, unless one leads out of the run's folder: these files are going to be deleted."""
+        for name in state["kept"]:
+            saving.inside("of the run", name)
+        super().load_state_dict(state)
+
     def finalize(self) -> None:
         """Waits for what is still being written. Of several errors each has the one before as its context."""
         try:
-            self.settle(wait=True)
+            self.clear_up(wait=True)
         finally:
             if self._jobs:
                 self.finalize()

@@ -10,6 +10,7 @@ from typing import Any
 
 from extensions.snapshot_writers import SimpleWriter
 from trainer import Extension, Trainer, saving
+from trainer.extension import PHASE_EXIT
 from trainer.iterators.workers import SIGNALS
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: "try again later"; no signal and no error of Python's ends with it
@@ -41,7 +42,7 @@ class StopOnSignal(Extension):
         75 1 ['snapshot_stopped']
     """
 
-    runs_last = 3  # after the snapshots, whose lists of files it saves
+    phase = PHASE_EXIT  # after the snapshots, whose lists of files it saves
     priority = 1000  # the first to be initialized, so the last to be finalized: a writer may take its time
 
     def __init__(self, filename: str = "snapshot_stopped", advice: str = "resume it from there.") -> None:

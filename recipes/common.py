@@ -491,7 +491,7 @@ def resume(run: Trainer, path: str, force: bool) -> None:
     else:
         for file in snapshots(run.out):
             try:
-                run.resume(file, only_whole=True, force=force)
+                run.resume(file, strict=True, force=force)
                 break
             except SnapshotError as error:
                 print(f"passed over: {error}")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainer import Classifier, DictSummary, Observation, Ratio, Reporter, accuracy
-from trainer.reporter import Later, averaged
+from trainer.summary import averaged
 
 
 def observe(model, *args, **kwargs):
@@ -95,9 +95,6 @@ def test_a_label_that_is_no_tensor_goes_to_functions_of_ones_own(t):
     assert observation["main/accuracy"] == 1.0 and float(observation["main/loss"])
 
 
-# On the CPU the accuracies of small batches are counted together, when they are read.
-
-
 def batches(n):
     """Scores and labels of several sizes, some of them ignored."""
     generator = torch.Generator().manual_seed(0)
@@ -106,17 +103,6 @@ def batches(n):
         t = torch.randint(0, 3, (size,), generator=generator)
         t[torch.rand(size, generator=generator) < 0.2] = -100
         yield torch.rand(size, 3, generator=generator, dtype=(torch.float32, torch.float64)[number // 4 % 2]), t
-
-
-def test_what_is_counted_later_is_what_is_counted_at_once():
-    at_once = Classifier(torch.nn.Identity(), accfun=lambda y, t: accuracy(y, t))
-    later, summaries = Classifier(torch.nn.Identity()), (DictSummary(), DictSummary())
-    for y, t in batches(20):
-        for model, summary in zip((at_once, later), summaries):
-            _, observation = observe(model, y, t)
-            summary.add(observation)
-        assert isinstance(observation["main/accuracy"].total, Later)
-    assert summaries[0].state_dict() == summaries[1].state_dict()
 
 
 def test_several_readers_at_several_times_see_the_same():
@@ -135,7 +121,7 @@ def test_several_readers_at_several_times_see_the_same():
     assert means == [float(expected[3]), float(expected[8])]
 
 
-def test_what_is_counted_later_reads_as_the_number():
+def test_what_is_counted_reads_as_the_number():
     y, t = torch.eye(3)[[0, 1, 2, 0]], torch.tensor([0, 1, 1, -100])
     _, observation = observe(Classifier(torch.nn.Identity()), y, t)
     value = observation["main/accuracy"]
@@ -156,29 +142,12 @@ def test_scores_and_labels_may_change_before_they_are_counted():
     assert observation["main/accuracy"] == Ratio(3, 3)
 
 
-def test_what_waits_does_not_hold_the_large_memory_that_scores_are_a_part_of():
-    large = torch.rand(3, 1000, 3)
-    _, observation = observe(Classifier(torch.nn.Identity()), large[:, -1], torch.tensor([0, 1, 2]))
-    assert observation["main/accuracy"].total.source.y.untyped_storage().nbytes() == 3 * 3 * 4
-
-
 def test_one_value_may_be_added_twice():
     summary = DictSummary()
     _, observation = observe(Classifier(torch.nn.Identity()), torch.eye(3), torch.tensor([0, 1, 1]))
     summary.add(observation)
     summary.add(observation)
     assert summary.compute_mean()["main/accuracy"] == 2 / 3
-
-
-def test_what_is_counted_later_is_a_tensor_wherever_one_is_asked_for(tmp_path):
-    _, observation = observe(Classifier(torch.nn.Identity()), torch.eye(3), torch.tensor([0, 1, 1]))
-    total = observation["main/accuracy"].total
-    assert int(total) == 2 and f"{total:d}" == "2" and [7, 8, 9][total] == 9
-    assert torch.stack([total, total]).tolist() == [2, 2] and torch.tensor(1).add_(total) == 3
-    assert torch.equal(total + 1, torch.tensor(3)) and torch.equal(1 - total, torch.tensor(-1)) and -total < 0
-    assert total == 2 and total != 3 and len({total, total}) == 1 and total.item() == 2
-    torch.save(total, tmp_path / "total")
-    assert torch.equal(torch.load(tmp_path / "total", weights_only=True), torch.tensor(2))
 
 
 @pytest.mark.parametrize("t", [torch.tensor([[0], [1], [1]]), torch.tensor(1)])

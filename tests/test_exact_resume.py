@@ -221,19 +221,21 @@ SETUPS = [stops_early, has_a_scaler, has_threads, has_two_optimizers, has_a_data
 def has_happened(setup, states):
     """Whether a run, by its states, has been through what makes it hard to resume."""
     state = states[-1]
-    extensions, triggers, stop = state["extensions"], state["triggers"], state["stop_trigger"]
+    extensions = {name: entry["extension"] for name, entry in state["extensions"].items()}
+    histories = [{name: entry["trigger"] for name, entry in state["extensions"].items()} for state in states]
+    triggers, stop = histories[-1], histories[-1]["training"]
     if setup is stops_early:
-        bests = {state["triggers"]["best"]["best"] for state in states}
+        bests = {triggers["best"]["best_value"] for triggers in histories}
         return len(bests) > 2 and state["stop_fired"] and stop["count"] == 2 and not stop["has_max_fired"]
     if setup is has_a_scaler:
         scales = [state["updater"]["scaler"]["scale"] for state in states]
-        return max(scales) > scales[0] and sorted(scales) != scales and triggers["best"]["best"] > 0
+        return max(scales) > scales[0] and sorted(scales) != scales and triggers["best"]["best_value"] > 0
     if setup is has_threads:
         entries = extensions["unwritten"]["log"]
         return sum("drawn" in entry for entry in entries) == 1 and any("micro" in entry for entry in entries)
     if setup is has_two_optimizers:
-        return len({state["triggers"]["_Snapshot"]["best"] for state in states}) > 2
-    return extensions["PlotReport"]["data"]["lr"] and len({str(state["triggers"]) for state in states}) == len(states)
+        return len({triggers["_Snapshot"]["best_value"] for triggers in histories}) > 2
+    return extensions["PlotReport"]["data"]["lr"] and len(set(map(str, histories))) == len(states)
 
 
 # -- running them in processes of their own
@@ -285,10 +287,11 @@ def essence(out):
     for iteration, path in snapshots(out).items():
         state = saving.load(path)
         del state["run_id"], state["elapsed_time"]
-        logs = [extension for extension in state["extensions"].values() if "sha256" in extension]
-        for log in [*logs, *(e["log_report"] for e in state["extensions"].values() if e.get("log_report"))]:
-            del log["sha256"], log["bytes"]  # the clock's digits
-            for entry in log["log"]:
+        parts = [entry["extension"] for entry in state["extensions"].values()]
+        for part in [*parts, *(p["own"] for p in parts if p.get("own"))]:
+            for key in ("sha256", "bytes"):  # the clock's digits
+                part.get("file", {}).pop(key, None)
+            for entry in part.get("log", []):
                 del entry["elapsed_time"]
         states[iteration] = bits(state)
     logs = {path.name: re.sub(r'("elapsed_time": )[\d.e-]+', r"\1", path.read_text()) for path in out.glob("log*")}

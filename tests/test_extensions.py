@@ -386,7 +386,7 @@ def test_what_is_no_extension_is_refused_and_leaves_nothing_behind(run):
         run.extend(extensions.LogReport)
     with pytest.raises(TypeError, match=r"write @make_extension\(\) with parentheses"):
         run.extend(trainer.make_extension(lambda trainer: None))
-    with pytest.raises(TypeError, match="Ported has Chainer's serialize, which nobody calls: write state"):
+    with pytest.raises(TypeError, match="Ported has Chainer's serialize, which nobody calls: name in `saved`"):
         run.extend(Ported())
     run.extend(extensions.LogReport("main/loss"))
     run.extend(Both())

@@ -54,7 +54,7 @@ def in_out(out):
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-@pytest.mark.filterwarnings("ignore:extension 'fill' of the snapshot is gone:UserWarning")
+@pytest.mark.filterwarnings("ignore:extensions/fill of the snapshot is gone:UserWarning")
 def test_a_full_disk_stops_the_run_with_the_path_and_keeps_the_last_snapshot(tmp_path, writer):
     out = tmp_path / "out"
     assert call(fill_up, out, writer, {}, output=tmp_path / "printed") == 1
@@ -178,7 +178,7 @@ def test_no_file_outside_of_the_folder_is_deleted_by_the_names_in_a_snapshot(tmp
     run = prepare(out, "SimpleWriter")
     run.run()
     state = saving.load(out / "snapshot_iter_8")
-    state["extensions"]["_Snapshot"]["kept"] = [name]
+    state["extensions"]["_Snapshot"]["extension"]["files"]["kept"] = [name]
     saving.save(state, out / "evil", run_id=state["run_id"], iteration=8)
     resumed = prepare(out, "SimpleWriter")
     with pytest.raises(ValueError, match="evil does not fit this run: the file name .* leads out of the folder of the"):
@@ -192,7 +192,7 @@ def test_no_file_outside_of_the_folder_is_written_as_the_log_of_a_snapshot(tmp_p
     run = prepare(out, "SimpleWriter")
     run.run()
     state = saving.load(out / "snapshot_iter_6")
-    state["extensions"]["LogReport"]["name"] = "../precious"
+    state["extensions"]["LogReport"]["extension"]["file"]["name"] = "../precious"
     saving.save(state, out / "evil", run_id=state["run_id"], iteration=6)
     resumed = prepare(out, "SimpleWriter")
     with pytest.raises(ValueError, match="the file name '../precious' leads out of the folder"):

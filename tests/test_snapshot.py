@@ -99,7 +99,7 @@ def test_a_failed_snapshot_leaves_the_previous_one_and_no_scraps(tmp_path):
         lambda t: setattr(run.stop_trigger, "state_dict", lambda: {"x": {1}} if t.updater.iteration > 2 else {}),
         name="spoil",
     )
-    with pytest.raises(TypeError, match="stop_trigger/x is set"):
+    with pytest.raises(TypeError, match="extensions/training/trigger/x is set"):
         run.run()
     assert files(tmp_path) == ["s"] and [f.iteration for f in saving.find(tmp_path)] == [2]
 
@@ -202,7 +202,7 @@ def interrupted(out, make_first, make_second):
         pass
 
     class Kill:
-        runs_last = 2
+        phase = 3
 
         def __init__(self, kills):
             self.kills = kills

@@ -72,7 +72,7 @@ def test_a_trigger_is_asked_right_before_its_extension_and_sees_what_earlier_one
     assert seen == [3, 4]
 
 
-def test_what_runs_last_runs_after_the_stop_trigger_was_asked(tmp_path):
+def test_snapshots_come_after_the_stop_trigger_was_asked(tmp_path):
     events = []
 
     def stop(trainer):
@@ -81,7 +81,7 @@ def test_what_runs_last_runs_after_the_stop_trigger_was_asked(tmp_path):
 
     run = make_run(tmp_path, stop)
     last = Recorder("last", events)
-    last.runs_last = True
+    last.phase = 2
     run.extend(last, priority=1000)
     run.extend(lambda t: events.append("call"), name="ordinary", priority=-1000)
     run.run()
@@ -96,11 +96,11 @@ def test_what_runs_last_runs_after_the_stop_trigger_was_asked(tmp_path):
     ]
 
 
-def test_all_triggers_of_what_runs_last_are_asked_before_any_of_it_runs(run):
+def test_all_triggers_of_snapshots_are_asked_before_the_first_write(run):
     events = []
     for label in "ab":
         last = Recorder(label, events)
-        last.runs_last = True
+        last.phase = 2
         run.extend(last, name=label, trigger=lambda t, label=label: events.append(f"asked {label}") or True)
     run.run()
     calls = [event for event in events if event[:4] in ("aske", "call")]
@@ -387,22 +387,22 @@ def test_extensions_that_came_or_went_are_named(tmp_path):
     with pytest.warns(UserWarning) as caught:
         resumed.load_state_dict(first.state_dict())
     assert [str(w.message) for w in caught] == [
-        "extension 'PlotReport' is not in the snapshot: it starts fresh.",
-        "extension 'LogReport' of the snapshot is gone from the script: dropped.",
+        "extensions/PlotReport is not in the snapshot: it starts fresh.",
+        "extensions/LogReport of the snapshot is gone from the script: dropped.",
     ]
 
 
 def test_a_part_that_does_not_fit_its_state_is_named(run):
     run.extend(extensions.LogReport())
     state = run.state_dict()
-    del state["extensions"]["LogReport"]["summary"]
-    with pytest.raises(ValueError, match="the state of extension 'LogReport' lacks 'summary'"):
+    del state["extensions"]["LogReport"]["extension"]["summary"]
+    with pytest.raises(ValueError, match="the state of LogReport lacks 'summary'"):
         run.load_state_dict(state)
 
 
 def test_another_number_of_threads_or_another_torch_is_warned_of(run):
     state = run.state_dict()
-    state["environment"] |= {"threads": 77, "torch": "2.0.0"}
+    state["settings"]["environment"] |= {"threads": 77, "torch": "2.0.0"}
     with pytest.warns(UserWarning, match=r"made with torch 2\.0\.0, now .*; threads 77, now .*set_num_threads\(77\)"):
         run.load_state_dict(state)
 
@@ -411,7 +411,8 @@ def test_other_arguments_than_the_run_was_made_with_are_warned_of(tmp_path):
     first, second = make_run(tmp_path), make_run(tmp_path)
     first.args = {"lr": 0.1, "size": (2, 3), "old": 1}
     second.args = {"lr": 0.2, "size": (2, 3)}
-    with pytest.warns(UserWarning, match="made with lr 0.1, now 0.2; old 1, now not given: it goes on, but is not"):
+    told = "args/lr 0.1, now 0.2; args/old 1, now not given"
+    with pytest.warns(UserWarning, match=f"made with {told}: the resumed run will not match an uninterrupted one"):
         second.load_state_dict(first.state_dict())
 
 

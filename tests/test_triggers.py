@@ -341,7 +341,7 @@ def test_a_new_schedule_at_a_resume_does_not_catch_up(tmp_path):
     resumed.extend(
         lambda t: fired.append(t.updater.iteration), name="new", trigger=ManualScheduleTrigger([2, 4], "iteration")
     )
-    with pytest.warns(UserWarning, match="'new' is not in the snapshot: it starts fresh"):
+    with pytest.warns(UserWarning, match="extensions/new is not in the snapshot: it starts fresh"):
         resumed.load_state_dict(first.state_dict())
     resumed.run()
     assert fired == [4]
@@ -362,7 +362,8 @@ def test_any_trigger_may_end_early_stopping_at_the_latest(tmp_path, limit):
     trainer.run()
     assert trainer.updater.iteration <= 3
     resumed = Trainer(Updates(), EarlyStoppingTrigger((1, "iteration"), max_trigger=limit()), out=tmp_path)
-    resumed.load_state_dict({**trainer.state_dict(), "extensions": {}, "triggers": {}})
+    state = trainer.state_dict()
+    resumed.load_state_dict({**state, "extensions": {"training": state["extensions"]["training"]}})
     resumed.run()
     assert resumed.updater.iteration == trainer.updater.iteration
     assert resumed.stop_trigger.get_training_length() is None

@@ -20,7 +20,7 @@ from trainer import (
     report,
 )
 from trainer.iterators import MultiprocessIterator, SerialIterator
-from trainer.reporter import averaged
+from trainer.summary import averaged
 
 
 def by_hand(model, optimizer, iterator, n):

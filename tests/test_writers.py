@@ -167,7 +167,7 @@ def test_a_failure_at_the_last_snapshot_is_raised_too(tmp_path, kind):
 
 @background
 def test_a_state_that_could_not_be_loaded_is_refused_at_once(tmp_path, kind):
-    with pytest.raises(TypeError, match="best is object: return numbers"):
+    with pytest.raises(TypeError, match="best is object: save numbers"):
         kind()("file", tmp_path, {"best": object()})
 
 
@@ -399,7 +399,7 @@ def test_a_state_keeps_the_kinds_of_its_dicts(tmp_path, kind):
     run.extend(extensions.snapshot(writer=kind()), trigger=(1, "iteration"))
     run.run()
     state = saving.load(tmp_path / "snapshot_iter_3")
-    assert state["extensions"]["LRScheduler"]["milestones"] == {2: 2, 3: 1}
+    assert state["extensions"]["LRScheduler"]["extension"]["scheduler"]["milestones"] == {2: 2, 3: 1}
     assert state["updater"]["model"]["main"]._metadata[""]["version"] == 1  # torch's own, of each module
 
 
@@ -446,7 +446,7 @@ def test_a_failed_write_is_not_counted_among_the_files_that_are_kept(tmp_path):
     run.extend(extension, trigger=(1, "iteration"))
     with pytest.raises(OSError):
         run.run(show_loop_exception_msg=False)
-    assert extension.state_dict() == {"kept": ["m_1", "m_2"]}
+    assert extension.state_dict() == {"files": {"kept": ["m_1", "m_2"]}}
     run.run()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m_4", "m_5"]
 

@@ -4,18 +4,9 @@ import trainer.datasets  # noqa: F401  # so that trainer.datasets is there after
 from trainer.classifier import Classifier, accuracy
 from trainer.datasets.convert import concat_examples
 from trainer.extension import PRIORITY_EDITOR, PRIORITY_READER, PRIORITY_WRITER, Extension, make_extension
-from trainer.reporter import (
-    DictSummary,
-    Observation,
-    Ratio,
-    Reporter,
-    Summary,
-    Weighted,
-    get_current_reporter,
-    report,
-    report_scope,
-)
+from trainer.reporter import Reporter, get_current_reporter, report, report_scope
 from trainer.saving.settings import __version__
+from trainer.summary import DictSummary, Observation, Ratio, Summary, Weighted
 from trainer.trainer import Trainer
 from trainer.updaters import StandardUpdater
 

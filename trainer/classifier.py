@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.datasets.convert import count_samples
-from trainer.reporter import Later, Ratio, Weighted, kept, report
+from trainer.reporter import kept, report
+from trainer.summary import Ratio, Weighted
 
 IGNORED = -100  # the label that torch's cross_entropy leaves out
 
@@ -33,53 +34,6 @@ def accuracy(y: Tensor, t: Tensor) -> Ratio:
     if t.is_floating_point():
         t = t.argmax(dim=1)
     return Ratio(torch.count_nonzero(y.argmax(dim=1) == t), torch.count_nonzero(t != IGNORED))
-
-
-class Counts:
-    """What :func:`accuracy` counts in a batch on the CPU, counted for many batches at once when it is read.
-
-    Args:
-        y: Scores of shape (N, C).
-        t: Class numbers of shape (N,).
-
-    Attributes:
-        results: See :class:`~trainer.reporter.Later`; the columns are correct and counted predictions.
-
-    Example:
-        >>> import torch
-        >>> from trainer.classifier import Counts
-        >>> batches = [Counts(torch.rand(4, 3), torch.tensor([0, 1, 2, -100])) for _ in range(2)]
-        >>> Counts.compute(batches)
-        >>> batches[0].results[0][1]
-        tensor([3, 3])
-    """
-
-    __slots__ = ("results", "t", "y")
-
-    MOST = 4096  # numbers in y: so many are cheaper kept than counted at once
-
-    def __init__(self, y: Tensor, t: Tensor) -> None:
-        self.y = y.detach().clone()  # a view, perhaps, of a parameter or of large memory
-        self.t = t.clone()  # a buffer, perhaps, that is filled anew with each batch
-        self.results: tuple[tuple[Tensor, Tensor], int, list[Counts]] | None = None
-
-    @staticmethod
-    def compute(batches: list[Counts]) -> None:
-        """Sets the results of batches; those that go together are counted in the same few operations."""
-        groups: dict[Any, list[Counts]] = {}
-        for batch in dict.fromkeys(batches):  # one may have been observed twice
-            groups.setdefault((batch.y.shape, batch.y.dtype, batch.t.shape), []).append(batch)
-        for (shape, _, labels), group in groups.items():
-            if labels == shape[:1]:
-                y, t = torch.stack([batch.y for batch in group]), torch.stack([batch.t for batch in group])
-                best = y.max(2).indices  # argmax(2) takes half as long again
-                columns = (best == t).sum(1), (t != IGNORED).sum(1)
-            else:
-                ratios = [accuracy(batch.y, batch.t) for batch in group]
-                columns = torch.stack([ratio.total for ratio in ratios]), torch.stack([ratio.count for ratio in ratios])
-            for row, batch in enumerate(group):
-                batch.results = columns, row, group
-                del batch.y, batch.t
 
 
 class Classifier(nn.Module):
@@ -146,21 +100,10 @@ class Classifier(nn.Module):
         if not self.compute_accuracy:
             report({"loss": Weighted(loss, _counted(t))}, self)
             return loss
-        if self.accfun is accuracy and _may_wait(y, t):
-            counts = Counts(y, t)
-            correct: Any = Ratio(Later(counts, 0), Later(counts, 1))
-        else:
-            correct = kept(self.accfun(y, t))
+        correct = kept(self.accfun(y, t))
         weight = correct.count if isinstance(correct, Ratio) else _counted(t)
         report({"loss": Weighted(loss.detach().clone(), weight), "accuracy": correct}, self, copy=False)
         return loss
-
-
-def _may_wait(y: Any, t: Any) -> bool:
-    """Tells whether :class:`Counts` is for a batch; on a device the network itself hides what the counting takes."""
-    if not (type(y) is Tensor is type(t) and y.is_cpu and t.dtype is torch.int64):
-        return False
-    return y.ndim == 2 and y.numel() <= Counts.MOST
 
 
 def _counted(t: Any) -> Tensor | int:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from trainer.checks import warn
+from trainer.saving.state import Stateful, declared, load_declared, state_of
+from trainer.triggers import get_trigger
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
@@ -15,44 +20,44 @@ PRIORITY_WRITER = 300  # writes to the observation
 PRIORITY_EDITOR = 200  # changes what is there
 PRIORITY_READER = 100  # only reads it
 
+PHASE_PLUGIN, PHASE_STOP, PHASE_OBJECT, PHASE_RUN, PHASE_EXIT = range(5)  # the order of an iteration
 
-class Extension:
+
+class Extension(Stateful):
     """A plug-in of the training loop. Chainer: ``training.Extension``.
 
-    Write ``__call__``; the rest only where it is needed. A plain function does too: see :func:`make_extension`.
+    Write ``__call__``; the rest only where it is needed. A plain function works too: see :func:`make_extension`.
 
     Attributes:
-        trigger: When it is called, if ``extend`` is told nothing else: ``(period, unit)``, a callable, or None for
+        trigger: When it is called, unless ``extend`` is given another: ``(period, unit)``, a callable, or None for
             never.
-        priority: Those of higher priority are called first.
+        priority: Within a phase, those of higher priority are called first.
         name: The name under which it is registered, once it is.
-        runs_last: Called when every other extension of the iteration has been: snapshots, which save those. Of
-            several, those with True come before those with 2.
+        phase: 0 for plug-ins. What saves the run comes after the stop trigger, whatever its priority, or it would save
+            the state of later plug-ins before they have run: 2 for files of one object, 3 for snapshots of the run.
+        saved: Names of the attributes that a resumed run gets back; see :class:`~trainer.saving.Stateful`.
 
     Example:
         >>> from trainer import Extension
         >>> class Counter(Extension):
         ...     trigger = (1, "epoch")
+        ...     saved = ("count",)
         ...     def __init__(self):
         ...         self.count = 0
         ...     def __call__(self, trainer):
         ...         self.count += 1
-        ...     def state_dict(self):
-        ...         return {"count": self.count}
-        ...     def load_state_dict(self, state):
-        ...         self.count = state["count"]
-        >>> Counter().default_name
-        'Counter'
+        >>> Counter().default_name, Counter().state_dict()
+        ('Counter', {'count': 0})
     """
 
     trigger: Any = (1, "iteration")
     priority: int = PRIORITY_READER
     name: str | None = None
-    runs_last: int = False
+    phase: int = PHASE_PLUGIN
 
     @property
     def default_name(self) -> str:
-        """The name under which it is registered if ``extend`` is told no other: that of the class."""
+        """The name under which it is registered unless ``extend`` is given another: that of the class."""
         return type(self).__name__
 
     def __call__(self, trainer: Trainer) -> Any:
@@ -69,14 +74,7 @@ class Extension:
         """Called when training failed, before anything is finalized."""
 
     def finalize(self) -> None:
-        """Called once at the end, however it came, in the reverse order of ``initialize``."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns what training changes: numbers, strings, tensors, and lists and dicts of these."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned."""
+        """Called once at the end, after success or failure, in the reverse order of ``initialize``."""
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -146,3 +144,86 @@ def refuse_old(kwargs: dict[str, Any]) -> None:
         )
     if kwargs:
         raise TypeError(f"unexpected keyword argument {next(iter(kwargs))!r}.")
+
+
+def always(trainer: Trainer) -> bool:
+    """Fires in every iteration; the loop knows it and does not ask."""
+    return True
+
+
+@dataclass
+class Entry(Stateful):
+    """An extension as it was registered, saved with its trigger."""
+
+    saved = ("extension", "trigger")
+
+    name: str
+    extension: Any
+    trigger: Callable[[Trainer], bool]
+    priority: int
+    call_before_training: bool = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns both states, and the trigger's class."""
+        return {"kind": type(self.trigger).__name__, **super().state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`state_dict` returned; a trigger of another class starts fresh, with a warning."""
+        kind, now = state["kind"], type(self.trigger).__name__
+        trigger = state["trigger"] if kind == now else state_of(self.trigger)
+        load_declared(self, {"extension": state["extension"], "trigger": trigger}, f"extensions/{self.name}")
+        if kind != now and state["trigger"] and trigger:
+            owner = "the stop trigger" if self.name == "training" else f"the trigger of extension {self.name!r}"
+            warn(f"{owner} was {kind} and is {now} now: it starts fresh.")
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Its place in an iteration: by phase, then by priority."""
+        return getattr(self.extension, "phase", PHASE_PLUGIN), -self.priority
+
+    def hook(self, name: str) -> Callable[..., Any] | None:
+        """Returns a method of the extension, if it has one."""
+        return getattr(self.extension, name, None) or None
+
+    def triggers(self) -> list[Any]:
+        """Returns its trigger, and the one that it keeps for what it does now and then, as far as they have a state."""
+        both = (self.trigger, getattr(self.extension, "_trigger", None))
+        return [trigger for trigger in both if hasattr(trigger, "state_dict")]
+
+
+def make_entry(extension: Any, name: str | None, trigger: Any, priority: int | None, first: bool) -> Entry:
+    """Returns the entry of an extension, with what ``extend`` was not given taken from the extension itself.
+
+    Raises:
+        TypeError: If it is no extension, or has no name.
+        ValueError: If it is called ``training``.
+        AttributeError: If its ``saved`` names an attribute that it does not have.
+    """
+    _refuse_mistakes(extension)
+    names = (name, *(getattr(extension, attribute, None) for attribute in ("name", "default_name", "__name__")))
+    name = next(filter(None, names), None)
+    if name is None:
+        raise TypeError(f"{extension!r} has no name; give one: extend(extension, name='...').")
+    if name == "training":
+        raise ValueError("an extension cannot be called 'training'; give another: extend(extension, name='...').")
+    if trigger is None:
+        trigger = getattr(extension, "trigger", (1, "iteration"))
+    is_each = isinstance(trigger, (tuple, list)) and tuple(trigger) == (1, "iteration")
+    if priority is None:
+        priority = getattr(extension, "priority", PRIORITY_READER)
+    return Entry(name, extension, always if is_each else get_trigger(trigger), priority, first)
+
+
+def _refuse_mistakes(extension: Any) -> None:
+    name = getattr(extension, "__name__", type(extension).__name__)
+    if isinstance(extension, type):
+        raise TypeError(f"{name} is a class; extend with an object of it: extend({name}(...)).")
+    if getattr(extension, "__qualname__", "").startswith("make_extension."):
+        raise TypeError("the decorator was not called; write @make_extension() with parentheses.")
+    has_own_state = getattr(type(extension), "state_dict", Stateful.state_dict) is not Stateful.state_dict
+    if hasattr(extension, "serialize") and not (has_own_state or declared(extension)):
+        raise TypeError(
+            f"{name} has Chainer's serialize, which nobody calls: name in `saved` the attributes to save, or write"
+            " state_dict and load_state_dict."
+        )
+    declared(extension)

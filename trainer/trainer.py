@@ -1,4 +1,4 @@
-"""The training loop, and nothing but the loop."""
+"""The training loop, then the life of a run."""
 
 from __future__ import annotations
 
@@ -6,44 +6,86 @@ import secrets
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trainer import random, saving
-from trainer.extension import PRIORITY_READER, Extension, refuse_old
-from trainer.reporter import Observation, Reporter, reporters_of_thread
-from trainer.saving import settings as environment
+from trainer.extension import PHASE_PLUGIN, PHASE_STOP, Entry, always, make_entry, refuse_old
+from trainer.reporter import Reporter, reporters_of_thread
 from trainer.saving.lock import FolderLock
-from trainer.saving.state import forced, load_into, state_of
+from trainer.saving.queue import SnapshotQueue
+from trainer.saving.run import SavedRun
+from trainer.saving.state import check_declared
+from trainer.summary import Observation
 from trainer.triggers import ProgressTrigger, epoch_progress, get_trigger
-from trainer.triggers.interval import always
+
+Call = Callable[["Trainer"], Any]
 
 
-@dataclass
-class _Entry:
-    """An extension as it was registered."""
+class _Loop:
+    """The training loop. What comes before and after it stands below, in :class:`Trainer`."""
 
-    name: str
-    extension: Any
-    trigger: Callable[[Trainer], bool]
-    priority: int
-    call_before_training: bool
+    def run(self: Any, show_loop_exception_msg: bool = True) -> None:
+        """Trains until the stop trigger fires.
 
-    @property
-    def runs_last(self) -> int:
-        return int(getattr(self.extension, "runs_last", False))
+        Args:
+            show_loop_exception_msg: Whether an error in the loop is printed to stderr before extensions are
+                finalized, as well as raised afterwards.
 
-    def hook(self, name: str) -> Callable[..., Any] | None:
-        return getattr(self.extension, name, None) or None
+        Raises:
+            RuntimeError: If it has already run to its end.
+            trainer.saving.lock.FolderInUseError: If another process runs in ``out``.
+        """
+        if self._phase == "over":
+            raise RuntimeError("cannot run training loop multiple times; make a new Trainer.")
+        if self._phase == "closed":  # it was interrupted, and goes on
+            self._phase = "new"
+        self._show_error = show_loop_exception_msg
+        depth = len(reporters_of_thread())
+        try:
+            while not self.finished:
+                with self.iteration():
+                    self.updater.update()
+        finally:
+            del reporters_of_thread()[depth:]  # of an iteration that was interrupted where it begins or ends
+            self.finalize()  # nothing is left to close, unless the loop was interrupted between two iterations
+
+    def __enter__(self: Any) -> None:
+        """Begins an iteration: what is reported from here on is observed in it."""
+        if self.finished or self._phase != "running":
+            raise RuntimeError("training is over; end the loop with: while not trainer.finished.")
+        self._before = self.updater.iteration
+        self._outer = self.reporter.observation
+        self.observation = self.reporter.observation = Observation()
+        reporters_of_thread().append(self.reporter)
+
+    def __exit__(self: Any, kind: object, error: BaseException | None, tb: object) -> None:
+        """Does what follows the update: calls the plug-ins, the stop trigger and the snapshots, each if it is due."""
+        try:
+            if error is None:
+                if self.updater.iteration == self._before:  # a block of one's own, without updater.update()
+                    self._complete_update()
+                self.reporter.observation.weight = getattr(self.updater, "batch_size", 1)
+                for trigger, extension in self._calls:
+                    if trigger is always or trigger(self):
+                        extension(self)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            reporters_of_thread().pop().observation = self._outer
+            if error is not None:
+                self._fail(error)
+            error = None  # it would hold itself, by this frame in its traceback
+        if self._is_over:
+            self._finish()
 
 
-class Trainer:
+class Trainer(_Loop, SavedRun):
     """Repeats updates until a trigger says stop, and calls the extensions after each. Chainer: ``training.Trainer``.
 
     The order of one iteration: a fresh ``observation`` and one update; the extensions, highest priority first, each
@@ -52,9 +94,9 @@ class Trainer:
     Args:
         updater: Does one update, as :class:`~trainer.StandardUpdater`: anything with ``update()``, ``iteration``,
             ``epoch`` and ``epoch_detail``. Used where it has them: ``get_all_models`` (whose reports get names),
-            ``connect_trainer`` (told of the trainer), ``finalize``, ``state_dict`` and ``load_state_dict``.
+            ``connect_trainer`` (called with the trainer), ``finalize``, ``state_dict`` and ``load_state_dict``.
         stop_trigger: ``(10, "epoch")`` stops when ten epochs are reached; a function of the trainer stops when it
-            says so; None never.
+            returns True; None never.
         out: Folder of whatever the extensions write; made at the start. One process at a time runs in it.
         extensions: Extensions to register.
 
@@ -94,24 +136,26 @@ class Trainer:
         self.updater = updater
         self.stop_trigger = get_trigger(stop_trigger)
         self.out = out
-        self.observation: dict[str, Any] = {}
+        self.observation = Observation()
         self.reporter = Reporter()
         self._register_models()
         self.args: dict[str, Any] = {}
         self.run_id = secrets.token_hex(6) + "0000"
-        self.resumed_from: Path | None = None
+        self.resumed_from = None
         self.start: dict[str, Any] = {}
 
-        self._entries: dict[str, _Entry] = {}
-        self._loop: list[tuple[Callable[[Trainer], bool], Callable[[Trainer], Any]]] = []
-        self._last: list[tuple[_Entry, Callable[[Trainer], Any]]] = []
-        self._due: list[str] = []  # the snapshots of this iteration, but for the one being taken, that are not whole
+        self._entries: dict[str, Entry] = {}
+        self._calls: list[tuple[Callable[[Trainer], bool], Call]] = []  # of an iteration, with their triggers
+        self._snapshots = SnapshotQueue()
         self._closers: list[Callable[[], None]] = []  # of what is running, in the order of its start
         self._phase = "new"  # then "running", then "over", or "closed" if it ended otherwise
         self._show_error = True
-        self._stop_fired = False
-        self._start_time = 0.0
-        self._elapsed = 0.0  # before this start; after the end, all of it
+        self._is_over = False
+        self._stop_fired = False  # once fired, a trigger that cannot tell again means the end on a resume too
+        self._start_time: float = 0.0
+        self._elapsed: float = 0.0  # before this start; after the end, all of it
+        self._before = 0  # iterations, when the one under way began
+        self._outer: dict[str, Any] = {}  # what the reporter reported to then
         self._error: str | None = None  # in which the iteration under way has failed
         self._random: dict[str, Any] | None = None  # loaded, to be put back when everything is initialized
 
@@ -120,9 +164,30 @@ class Trainer:
         for extension in extensions or ():
             self.extend(extension)
 
-    def _register_models(self) -> None:
-        for name, model in getattr(self.updater, "get_all_models", dict)().items():
-            self.reporter.add_model(name, model)
+    @property
+    def finished(self) -> bool:
+        """Whether training is over; the first question starts the run. A run resumed at or past its end is over."""
+        if self._phase == "new":
+            self._start()
+        return self._phase == "over"
+
+    def iteration(self) -> AbstractContextManager[None]:
+        """One iteration: the block is the update, then come the extensions. ``run`` is made of these.
+
+        Example:
+            Your own loop, with the same extensions, log and resume as ``run``::
+
+                while not trainer.finished:
+                    with trainer.iteration():
+                        x, t = updater.next_batch()
+                        optimizer.zero_grad()
+                        model(x, t).backward()
+                        optimizer.step()
+
+        Raises:
+            RuntimeError: If training is over.
+        """
+        return self
 
     # -- extensions
 
@@ -146,48 +211,33 @@ class Trainer:
             priority: By default the extension's own, or ``PRIORITY_READER``. Among equals the first registered
                 is called first.
             call_before_training: Call it also once before the first iteration of a fresh run.
-            **kwargs: None is known; Chainer's old ``invoke_before_training`` is told what to write instead.
+            **kwargs: None is known; Chainer's old ``invoke_before_training`` is refused with what to write instead.
 
         Raises:
             TypeError: If no name is given and the extension has none; or it is a class, a ``make_extension`` without
                 parentheses, or keeps its state in Chainer's ``serialize``.
             ValueError: If the name is ``training``, or the trigger object is in use by another extension: a trigger
                 remembers when it was last asked, and would fire for the first one only.
+            AttributeError: If the extension's ``saved`` names an attribute that it does not have.
         """
         refuse_old(kwargs)
-        _refuse_mistakes(extension)
-        name = name or next(
-            (n for n in (getattr(extension, a, None) for a in ("name", "default_name", "__name__")) if n),
-            None,
-        )
-        if name is None:
-            raise TypeError(f"{extension!r} has no name; give one: extend(extension, name='...').")
-        if name == "training":
-            raise ValueError("an extension cannot be called 'training'; give another: extend(extension, name='...').")
-        base, ordinal = name, 0
-        while name in self._entries:
+        entry = make_entry(extension, name, trigger, priority, call_before_training)
+        base, ordinal = entry.name, 0
+        while entry.name in self._entries:
             ordinal += 1
-            name = f"{base}_{ordinal}"
-
-        if trigger is None:
-            trigger = getattr(extension, "trigger", (1, "iteration"))
-        is_pair = isinstance(trigger, (tuple, list))
-        trigger = always if is_pair and tuple(trigger) == (1, "iteration") else get_trigger(trigger)
+            entry.name = f"{base}_{ordinal}"
         users = [("stop", self.stop_trigger)]
-        for entry in self._entries.values():
-            users += [(entry.name, entry.trigger), (entry.name, _inner_trigger(entry.extension))]
-        for own in (trigger, _inner_trigger(extension)):
-            for user, other in users:
-                if other is own and hasattr(own, "state_dict"):
+        users += [(other.name, used) for other in self._entries.values() for used in other.triggers()]
+        for own in entry.triggers():
+            for user, used in users:
+                if used is own:
                     raise ValueError(
-                        f"the trigger {own!r} of {name!r} is already that of {user!r}: it would fire for the first"
-                        " one only; make a trigger for each."
+                        f"the trigger {own!r} of {entry.name!r} is already that of {user!r}: it would fire for the"
+                        " first one only; make a trigger for each."
                     )
-        if priority is None:
-            priority = getattr(extension, "priority", PRIORITY_READER)
         if not hasattr(extension, "__self__"):  # a bound method takes no attributes
-            extension.name = name  # type: ignore[attr-defined]
-        self._entries[name] = _Entry(name, extension, trigger, priority, call_before_training)
+            extension.name = entry.name  # type: ignore[attr-defined]
+        self._entries[entry.name] = entry
 
     def get_extension(self, name: str) -> Any:
         """Returns the extension registered under a name.
@@ -199,95 +249,35 @@ class Trainer:
             raise ValueError(f"extension {name} not found; there are {sorted(self._entries)}.")
         return self._entries[name].extension
 
-    # -- the loop
-
-    def run(self, show_loop_exception_msg: bool = True) -> None:
-        """Trains until the stop trigger fires.
+    def wrap_calls(self, wrap: Callable[[str, Call], Call] | None) -> None:
+        """Has each extension called through ``wrap(name, extension)`` from the next iteration on: to time it, say.
 
         Args:
-            show_loop_exception_msg: Whether an error in the loop is printed to stderr before extensions are
-                finalized, as well as raised afterwards.
-
-        Raises:
-            RuntimeError: If it has already run to its end.
-            trainer.saving.lock.FolderInUseError: If another process runs in ``out``.
+            wrap: Returns what to call in place of the extension; None takes the wrapping off.
         """
-        if self._phase == "over":
-            raise RuntimeError("cannot run training loop multiple times; make a new Trainer.")
-        self._show_error = show_loop_exception_msg
-        reporters = reporters_of_thread()
-        depth = len(reporters)
-        try:
-            if self._phase != "running":
-                self._start()
-            while not self.finished:
-                with self.iteration():
-                    self.updater.update()
-        finally:
-            del reporters[depth:]  # of an iteration that was interrupted where it begins or ends
-            self.finalize()  # nothing is left to close, unless the loop was interrupted between two iterations
+        calls = [(e, e.extension if wrap is None else wrap(e.name, e.extension)) for e in self._ordered()]
+        self._calls = [(entry.trigger, call) for entry, call in calls if entry.order[0] == PHASE_PLUGIN]
+        stop = self.stop_trigger
+        self._calls.append((stop.reached if isinstance(stop, ProgressTrigger) else stop, Trainer._stop))
+        self._snapshots.entries = [(entry, call) for entry, call in calls if entry.order[0] > PHASE_STOP]
+        if self._snapshots.entries:
+            self._calls.append((self._snapshots.is_due, self._snapshots))
+
+    def _stop(self) -> None:
+        self._is_over = True
+        self._stop_fired = not isinstance(self.stop_trigger, ProgressTrigger)  # which can tell again on a resume
+
+    def _ordered(self) -> list[Entry]:
+        return sorted(self._entries.values(), key=lambda entry: entry.order)
 
     @property
-    def finished(self) -> bool:
-        """Whether training is over. The first question starts the run, if :meth:`iteration` has not.
+    def extensions(self) -> dict[str, Entry]:
+        """The extensions with their triggers, by name; ``training`` is the stop trigger's."""
+        return {"training": Entry("training", Trainer._stop, self.stop_trigger, 0), **self._entries}
 
-        A run resumed at or past its end is.
-        """
-        if self._phase == "new":
-            self._start()
-        return self._phase == "over"
-
-    def iteration(self) -> AbstractContextManager[None]:
-        """One iteration: the block is the update, then come the extensions. ``run`` is made of these.
-
-        Example:
-            Your own loop, with the same extensions, log and resume as ``run``::
-
-                while not trainer.finished:
-                    with trainer.iteration():
-                        x, t = updater.next_batch()
-                        optimizer.zero_grad()
-                        model(x, t).backward()
-                        optimizer.step()
-
-        Raises:
-            RuntimeError: If training is over.
-        """
-        if self._phase != "running":
-            if self._phase != "over":
-                self._start()
-            if self._phase == "over":
-                raise RuntimeError("training is over; end the loop with: while not trainer.finished.")
-        return _Iteration(self)
-
-    def _follow_update(self, before: int, observation: Observation) -> bool:
-        """Does what comes after the update: extensions, stop trigger, snapshots; returns whether training is over."""
-        updater = self.updater
-        if updater.iteration == before:  # a block of one's own, without updater.update()
-            self._complete_update()
-        observation.weight = getattr(updater, "batch_size", 1)
-        for trigger, extension in self._loop:
-            if trigger is always or trigger(self):  # not to call it saves a third of a microsecond
-                extension(self)
-        stop = self._should_stop()
-        if self._last and (due := [(entry, call) for entry, call in self._last if entry.trigger(self)]):
-            self._take_snapshots(due)
-        return stop
-
-    def _take_snapshots(self, due: list[tuple[_Entry, Callable[[Trainer], Any]]]) -> None:
-        """Calls what runs last, each with a note of the others that a kill would leave undone.
-
-        What is still being written since an earlier iteration could not be made up for: it is waited for.
-        """
-        saving = [entry for entry, _ in due if getattr(entry.extension, "saves_run", False)]
-        for other, _ in self._last if saving else ():
-            if saving != [other] and getattr(other.extension, "is_writing", False):
-                other.extension.settle()
-        for index, (_, call) in enumerate(due):
-            under_way = [entry.name for entry, _ in due[:index] if getattr(entry.extension, "is_writing", False)]
-            self._due = under_way + [entry.name for entry, _ in due[index + 1 :]]
-            call(self)
-        self._due = []
+    def _register_models(self) -> None:
+        for name, model in getattr(self.updater, "get_all_models", dict)().items():
+            self.reporter.add_model(name, model)
 
     def _complete_update(self) -> None:
         if complete := getattr(self.updater, "complete_update", None):
@@ -295,22 +285,12 @@ class Trainer:
         else:
             self.updater.iteration += 1
 
-    def _should_stop(self, resumed: bool = False) -> bool:
-        trigger = self.stop_trigger
-        if isinstance(trigger, ProgressTrigger):  # it needs no memory for this: it is not asked in each iteration
-            return trigger.reached(self)
-        if not (resumed and hasattr(trigger, "state_dict")):  # else it was asked of this iteration before the save
-            self._stop_fired = bool(trigger(self)) or self._stop_fired
-        reached = getattr(trigger, "reached", None)  # what says by itself whether the end lies behind may be moved
-        return self._stop_fired if reached is None else bool(reached(self))
-
-    # -- the life of the extensions
+    # -- start and end
 
     def _start(self) -> None:
         """Opens what the run needs: state first, then every extension, highest priority first."""
         Path(self.out).mkdir(parents=True, exist_ok=True)
         lock = FolderLock(self.out)
-        entries = self._ordered()
         self.wrap_calls(None)
         self._start_time = time.perf_counter()
         self._phase = "running"
@@ -324,57 +304,47 @@ class Trainer:
             # MKL may choose fewer threads until a number is set; an iterator that fetches in this process sets one.
             torch.set_num_threads(torch.get_num_threads())
             self._register_models()  # once more: it may have been compiled since, or have other parts
-            for entry in entries:
-                if restore := entry.hook("restore"):
-                    restore(self)
-            updater = self.updater
-            self.start = {"iteration": (updater.iteration, 1), "epoch": epoch_progress(updater), "time": self._elapsed}
-            for entry in sorted(entries, key=lambda entry: -entry.priority):
-                if initialize := entry.hook("initialize"):
-                    initialize(self)
-                if finalize := entry.hook("finalize"):
-                    self._closers.append(finalize)
-            if self.is_before_training and self._random is None:
-                self.observation = Observation()
-                with self.reporter.scope(self.observation):
-                    for entry in entries:
-                        if entry.call_before_training:
-                            entry.extension(self)
-                self.observation = Observation()  # the stop trigger is not asked of what was before the first update
-            if self._random is not None:  # only now: what was initialized may have drawn
-                random.restore(self._random)
-                self._random = None
-            self._take_missed_snapshots()
-            stop = self._should_stop(resumed=not self.is_before_training)
+            self._open_extensions()
+            self._snapshots.make_up(self)
+            self._ask_at_start()
         except BaseException as error:
             self._close_after(error)
             raise
-        if stop:
+        if self._is_over:
             self._finish()
 
-    def _take_missed_snapshots(self) -> None:
-        """Takes those of the loaded iteration that a kill may have come before."""
-        due, self._due = self._due if self.is_resumed_in_place else [], []
-        try:
-            self._take_snapshots([(entry, call) for entry, call in self._last if entry.name in due])
-        except OSError:
-            raise
-        except Exception as error:  # a file name, say, that is made of an observation, which is no more
-            missed = f"{', '.join(due)}: what was due in iteration {self.updater.iteration} could not be made up for"
-            warnings.warn(f"{missed} ({error!r}).", stacklevel=4)
+    def _open_extensions(self) -> None:
+        updater, entries = self.updater, self._ordered()
+        for entry in entries:
+            if restore := entry.hook("restore"):
+                restore(self)
+        for entry in entries:
+            check_declared(entry.extension, f"extensions/{entry.name}")
+        self.start = {"iteration": (updater.iteration, 1), "epoch": epoch_progress(updater), "time": self._elapsed}
+        for entry in sorted(entries, key=lambda entry: -entry.priority):
+            if initialize := entry.hook("initialize"):
+                initialize(self)
+            if finalize := entry.hook("finalize"):
+                self._closers.append(finalize)
+        if self.is_before_training and self._random is None:
+            self.observation = Observation()
+            with self.reporter.scope(self.observation):
+                for entry in entries:
+                    if entry.call_before_training:
+                        entry.extension(self)
+            self.observation = Observation()  # the stop trigger is not asked of what was before the first update
+        if self._random is not None:  # only now: what was initialized may have drawn
+            random.restore(self._random)
+            self._random = None
 
-    def wrap_calls(self, wrap: Callable[[str, Callable[[Trainer], Any]], Callable[[Trainer], Any]] | None) -> None:
-        """Has each extension called through ``wrap(name, extension)`` from the next iteration on: to time it, say.
-
-        Args:
-            wrap: Returns what to call in place of the extension; None takes the wrapping off.
-        """
-        calls = [(e, e.extension if wrap is None else wrap(e.name, e.extension)) for e in self._ordered()]
-        self._loop = [(entry.trigger, call) for entry, call in calls if not entry.runs_last]
-        self._last = [(entry, call) for entry, call in calls if entry.runs_last]
-
-    def _ordered(self) -> list[_Entry]:
-        return sorted(self._entries.values(), key=lambda entry: (entry.runs_last, -entry.priority))
+    def _ask_at_start(self) -> None:
+        """Asks the stop trigger whether the end lies behind; one with ``reached()`` can be extended on resume."""
+        if reached := getattr(self.stop_trigger, "reached", None):
+            self._is_over = bool(reached(self))
+        elif self.is_before_training or not hasattr(self.stop_trigger, "state_dict"):  # else it was, before the save
+            self._is_over = self._stop_fired = bool(self.stop_trigger(self)) or self._stop_fired
+        else:
+            self._is_over = self._stop_fired
 
     def _finish(self) -> None:
         """Ends the run: closes everything and stops the clock."""
@@ -389,7 +359,7 @@ class Trainer:
             raise error
 
     def _fail(self, error: BaseException) -> None:
-        """Tells every extension of the error, then closes all."""
+        """Calls every extension's ``on_error``, then closes all."""
         if isinstance(error, Exception):
             self._error = repr(error)
             if self._show_error:
@@ -447,155 +417,6 @@ class Trainer:
         if self._phase == "new":
             raise RuntimeError("training has not been started yet")
         return self._elapsed
-
-    # -- state
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the state of the whole run: model, optimizer, data order, extensions, triggers, random state."""
-        return {
-            "run_id": self.run_id,
-            "iteration": self.updater.iteration,
-            "error": self._error,
-            "updater": state_of(self.updater),
-            "extensions": {name: state_of(entry.extension) for name, entry in self._entries.items()},
-            "triggers": {name: _trigger_state(entry.trigger) for name, entry in self._entries.items()},
-            "stop_trigger": _trigger_state(self.stop_trigger),
-            "stop_fired": self._stop_fired,
-            "due": self._due,
-            "elapsed_time": self._elapsed if self._phase == "new" else self.elapsed_time,
-            "random": random.capture(),
-            "environment": environment.describe(getattr(self.updater, "device", None)),
-            "args": dict(self.args),
-            "format": environment.FORMAT,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned; call it when every extension is registered.
-
-        An extension that the state does not know starts fresh, and one that is gone is dropped, with a warning; so is
-        warned of what changes results: another version of torch, another kind of machine, other ``args``.
-
-        Raises:
-            ValueError: If a part's state lacks a key, or was made with other data: the part is named.
-            RuntimeError: If the model is another: torch lists the keys.
-        """
-        state = environment.upgraded(state)
-        load_into(self.updater, state["updater"], "the updater")
-        _load_trigger(self.stop_trigger, state["stop_trigger"], "the stop trigger")
-        saved = state["extensions"]
-        for name, entry in self._entries.items():
-            if name in saved:
-                load_into(entry.extension, saved[name], f"extension {name!r}")
-                _load_trigger(entry.trigger, state["triggers"][name], f"the trigger of extension {name!r}")
-            else:
-                warnings.warn(f"extension {name!r} is not in the snapshot: it starts fresh.", stacklevel=2)
-        for name in saved:
-            if name not in self._entries:
-                warnings.warn(f"extension {name!r} of the snapshot is gone from the script: dropped.", stacklevel=2)
-        now = environment.describe(getattr(self.updater, "device", None))
-        environment.warn_of_differences(state, now, self.args)
-        self.run_id = state["run_id"]
-        self._stop_fired = state["stop_fired"]
-        self._due = state["due"]
-        self._elapsed = state["elapsed_time"]
-        self._random = state["random"]
-        random.restore(self._random)
-
-    def resume(self, path: str | Path, *, only_whole: bool = False, force: bool = False) -> None:
-        """Loads a snapshot file into the run; call it when every extension is registered.
-
-        Args:
-            path: The file.
-            only_whole: Refuse one that was taken on an error, in the middle of an iteration; else it is warned of.
-            force: Go on although a data set has another length: the epoch under way begins anew with it.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            trainer.saving.SnapshotError: If the file is damaged, none of ours, or of a newer format.
-            ValueError: If a part's state does not fit it, or a data set has another length.
-            RuntimeError: If the model is another: torch lists the keys.
-        """
-        state = saving.load(path)
-        if "updater" not in state:
-            raise saving.SnapshotError(f"{path} is not the snapshot of a run; name one that snapshot() wrote.")
-        try:
-            state = environment.upgraded(state)
-        except ValueError as error:
-            raise saving.SnapshotError(f"{path}: {error}") from error
-        if state["error"] is not None:
-            text = f"{path} was taken when iteration {state['iteration']} or the next had failed with {state['error']}"
-            if only_whole:
-                raise saving.SnapshotError(f"{text}; name it to go on from there all the same.")
-            warnings.warn(f"{text}: part of that iteration may be done twice or not at all.", stacklevel=2)
-        self.resumed_from = Path(path)
-        try:
-            with forced(force):
-                self.load_state_dict(state)
-        except (ValueError, RuntimeError) as error:
-            kind = ValueError if isinstance(error, ValueError) else RuntimeError
-            raise kind(f"{path} does not fit this run: {error}") from error
-        if self.is_resumed_in_place and not only_whole:  # else what is newer is damaged, or half of an iteration
-            self.run_id = saving.branched(self.run_id, state["iteration"], Path(path).parent)
-
-
-class _Iteration:
-    """The block of :meth:`Trainer.iteration`, under a scope of the trainer's reporter.
-
-    A generator would cost four microseconds more each time, and each function that is called half of one: amid
-    operations on tensors nothing of Python's is left in the processor's cache.
-    """
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-
-    def __enter__(self) -> None:
-        trainer, reporter = self.trainer, self.trainer.reporter
-        self.before = trainer.updater.iteration
-        self.outer = reporter.observation
-        trainer.observation = reporter.observation = self.observation = Observation()
-        self.reporters = reporters_of_thread()
-        self.reporters.append(reporter)
-
-    def __exit__(self, kind: object, error: BaseException | None, tb: object) -> None:
-        trainer = self.trainer
-        try:
-            stop = error is None and trainer._follow_update(self.before, self.observation)
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            self.reporters.pop().observation = self.outer
-            if error is not None:
-                trainer._fail(error)
-            error = None  # it would hold itself, by this frame in its traceback
-        if stop:
-            trainer._finish()
-
-
-def _refuse_mistakes(extension: Any) -> None:
-    name = getattr(extension, "__name__", type(extension).__name__)
-    if isinstance(extension, type):
-        raise TypeError(f"{name} is a class; extend with an object of it: extend({name}(...)).")
-    if getattr(extension, "__qualname__", "").startswith("make_extension."):
-        raise TypeError("the decorator was not called; write @make_extension() with parentheses.")
-    if hasattr(extension, "serialize") and getattr(type(extension), "state_dict", None) in (None, Extension.state_dict):
-        raise TypeError(f"{name} has Chainer's serialize, which nobody calls: write state_dict and load_state_dict.")
-
-
-def _inner_trigger(extension: Any) -> Any:
-    """Returns the trigger that an extension which is called each iteration keeps for what it does now and then."""
-    return getattr(extension, "_trigger", None)
-
-
-def _trigger_state(trigger: Any) -> dict[str, Any]:
-    return {"kind": type(trigger).__name__, **state_of(trigger)}
-
-
-def _load_trigger(trigger: Any, state: dict[str, Any], name: str) -> None:
-    if state["kind"] == type(trigger).__name__:
-        load_into(trigger, state, name)
-    elif len(state) > 1 and hasattr(trigger, "load_state_dict"):
-        warnings.warn(f"{name} was {state['kind']} and is {type(trigger).__name__} now: it starts fresh.", stacklevel=4)
 
 
 def _attach(first: BaseException, other: BaseException, where: str) -> None:

@@ -101,10 +101,11 @@ def essence(out):
     for entry in log:
         del entry["elapsed_time"]
     del state["run_id"], state["elapsed_time"]
-    del state["extensions"]["LogReport"]["sha256"], state["extensions"]["LogReport"]["bytes"]  # the clock's digits
-    for part in state["extensions"].values():
-        if "kept" in part:
-            del part["kept"][:-1]  # a writer in the background may not be done with the older ones yet
+    parts = {name: entry["extension"] for name, entry in state["extensions"].items()}
+    del parts["LogReport"]["file"]["sha256"], parts["LogReport"]["file"]["bytes"]  # the clock's digits
+    for part in parts.values():
+        if "files" in part:
+            del part["files"]["kept"][:-1]  # a writer in the background may not be done with the older ones yet
     return state, log
 
 

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, IterableDataset
 from trainer import random
 from trainer.datasets.convert import as_tuple
 from trainer.iterators.workers import Workers
-from trainer.saving.state import is_forced
+from trainer.saving.state import Stateful, is_forced
 
 
-class DataLoaderIterator:
+class DataLoaderIterator(Stateful):
     """Wraps a ``DataLoader`` so that its batches depend on (seed, epoch), and its position can be saved.
 
     The updater and the Evaluator wrap a loader themselves. An epoch is ``len(loader)`` batches, short ones included.
@@ -41,6 +41,8 @@ class DataLoaderIterator:
         >>> next(iterator), next(iterator), iterator.epoch
         (tensor([0, 1, 2]), tensor([3, 4]), 1)
     """
+
+    settings = ("seed",)
 
     def __init__(self, loader: DataLoader[Any], repeat: bool = True, seed: int | None = None) -> None:
         self.loader = loader
@@ -208,7 +210,6 @@ class DataLoaderIterator:
                 " begin the epoch anew with the data of now: trainer.resume(path, force=True)."
             )
         if state["seed"] != self.seed:
-            random.warn_of_seed(state["seed"], self.seed)
             self.seed = state["seed"]
         self.epoch, self._position, self._own = state["epoch"], state["position"], state["own"]
         self._stream = None if state["stream"] is None else random.unpack(state["stream"])

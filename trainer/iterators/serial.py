@@ -14,7 +14,7 @@ import torch
 from trainer import random, saving
 from trainer.checks import at_least
 from trainer.iterators.samples import MOST_TRIED, Key, Samples, Spares
-from trainer.saving.state import is_forced, warn_of_changes
+from trainer.saving.state import Stateful, is_forced
 
 OrderSampler = Callable[[Any, int], Any]  # (current order, current position) -> new order
 
@@ -29,7 +29,7 @@ class _Place(NamedTuple):
     order: Any  # indices in this epoch's order; None for that of the data set
 
 
-class SerialIterator:
+class SerialIterator(Stateful):
     """Yields lists of samples, in order or shuffled. Chainer: ``iterators.SerialIterator``.
 
     With ``repeat`` every batch is full: one that reaches the epoch's end goes on with the next epoch's first samples.
@@ -69,6 +69,8 @@ class SerialIterator:
         [4, 5, 6, 7] 0 0.8
         [8, 9, 0, 1] 1 1.2
     """
+
+    settings = ("batch_size", "_shuffle", "seed")
 
     def __init__(
         self,
@@ -319,9 +321,7 @@ class SerialIterator:
         if (self._order_sampler is not None) != ("order" in state):
             raise ValueError("the snapshot was made with an order_sampler and there is none now, or the reverse.")
         if state["seed"] != self.seed:
-            random.warn_of_seed(state["seed"], self.seed)
             self._samples.seed = state["seed"]
-        warn_of_changes(state, {"batch_size": self.batch_size, "shuffle": self._shuffle})
         self.bad_samples, self._listed = list(state.get("bad_samples", [])), 0
         self._listed_places, self._listed_indices = set(), set()
         self._note(self.bad_samples)

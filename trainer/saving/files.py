@@ -29,10 +29,10 @@ def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
     """
     content = io.BytesIO()
     fill(content)
-    put(Path(path), lambda file: file.write(content.getbuffer()))
+    replace_file(Path(path), lambda file: file.write(content.getbuffer()))
 
 
-def put(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+def replace_file(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     """Writes a file as :func:`write` does; ``fill`` writes to the file itself, and must not hide an error of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)

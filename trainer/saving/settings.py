@@ -1,16 +1,18 @@
-"""What a run's bits depend on beside its script: recorded in a snapshot, and compared when it is loaded."""
+"""What a run's bits depend on beside its state: recorded in a snapshot, and compared when it is loaded."""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
+from trainer.checks import warn
+from trainer.saving.state import declared, is_part, is_parts
+
 __version__ = "0.1.0"
 
-FORMAT = 2  # of a run's state; the next one reads this one too
-KEYS = ("run_id", "iteration", "error", "updater", "extensions", "triggers", "stop_trigger", "stop_fired", "random")
+MISSING = "not given"
 
 
 def describe(device: torch.device | None = None) -> dict[str, Any]:
@@ -31,54 +33,71 @@ def describe(device: torch.device | None = None) -> dict[str, Any]:
     }
 
 
-def differences(saved: dict[str, Any], now: dict[str, Any]) -> str:
-    """Returns in words which values of two dicts differ; nothing if none does.
+def settings_of(part: Any) -> dict[str, Any]:
+    """Returns the values that a part names in ``settings``, and those of the parts that it saves, as a tree.
+
+    Example:
+        >>> from trainer.iterators import SerialIterator
+        >>> from trainer.saving.settings import settings_of
+        >>> settings_of(SerialIterator(range(10), 4, seed=7))
+        {'batch_size': 4, 'shuffle': True, 'seed': 7}
+    """
+    tree = {key: getattr(part, name) for key, name in declared(part, "settings").items()}
+    for key, name in declared(part).items():
+        value = getattr(part, name)
+        if is_part(value):
+            tree[key] = settings_of(value)
+        elif is_parts(value):
+            tree[key] = {name: settings_of(part) for name, part in value.items()}
+    return {key: value for key, value in tree.items() if value != {}}
+
+
+def differences(saved: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields path, value in the snapshot and value of today where two trees differ.
+
+    A part that one of the trees lacks is passed over: that it is new or gone is told where its state is loaded.
 
     Example:
         >>> from trainer.saving.settings import differences
-        >>> differences({"lr": 0.1, "seed": 3}, {"lr": 0.2, "seed": 3})
-        'lr 0.1, now 0.2'
+        >>> list(differences({"args": {"lr": 0.1, "seed": 3}}, {"args": {"lr": 0.2, "seed": 3}, "updater": {}}))
+        [('args/lr', 0.1, 0.2)]
     """
-    missing = "not given"
-    pairs = [(key, saved.get(key, missing), now.get(key, missing)) for key in {**saved, **now}]
-    return "; ".join(f"{key} {before}, now {after}" for key, before, after in pairs if before != after)
+    if isinstance(saved, dict) and isinstance(now, dict):
+        for key in {**saved, **now} if saved else ():
+            before, after = saved.get(key, MISSING), now.get(key, MISSING)
+            if isinstance(before, dict) == isinstance(after, dict):
+                yield from differences(before, after, f"{path}/{key}" if path else str(key))
+    elif saved != now:
+        yield path, saved, now
 
 
-def warn_of_differences(state: dict[str, Any], environment: dict[str, Any], args: dict[str, Any]) -> None:
-    """Warns of what is other than it was when the state of a run was saved, and may change results.
+def warn_of_differences(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Warns where settings are other than they were when the run was saved, and says what follows.
 
     Example:
-        >>> from trainer.saving.settings import describe, warn_of_differences
-        >>> warn_of_differences({"environment": describe(), "args": {"lr": 0.1}}, describe(), {"lr": 0.1})
+        >>> from trainer.saving.settings import warn_of_differences
+        >>> warn_of_differences({"args": {"lr": 0.1}}, {"args": {"lr": 0.1}})
     """
-    saved = state["environment"]
-    if told := differences(saved, {key: environment[key] for key in environment if key in saved}):
-        if saved["threads"] != environment["threads"]:
-            told += f" (torch.set_num_threads({saved['threads']}) brings them back)"
-        told = f"the snapshot was made with {told}: results may differ in the last bits from here on."
-        warnings.warn(told, stacklevel=4)
-    if state["args"] and (told := differences(state["args"], args)):
-        told = f"the run was made with {told}: it goes on, but is not the run that it would have been."
-        warnings.warn(told, stacklevel=4)
-
-
-def upgraded(state: dict[str, Any]) -> dict[str, Any]:
-    """Returns the state of a run in today's format.
-
-    Raises:
-        ValueError: If the format is newer than ours, or the state lacks what every format has.
-
-    Example:
-        >>> from trainer.saving.settings import upgraded
-        >>> upgraded({"format": 99})
-        Traceback (most recent call last):
-        ValueError: it has format 99 and this Kusari reads 1 to 2: update Kusari.
-    """
-    number = state.get("format", 1)
-    if not isinstance(number, int) or number > FORMAT:
-        raise ValueError(f"it has format {number} and this Kusari reads 1 to {FORMAT}: update Kusari.")
-    if missing := [key for key in KEYS if key not in state]:
-        raise ValueError(f"it lacks {', '.join(missing)}: no released Kusari wrote it; start afresh.")
-    if number == 1:  # knew nothing of the machine but its threads
-        state = state | {"format": 2, "environment": {"threads": state["threads"]}, "args": {}, "due": []}
-    return state
+    threads = ""
+    machine: list[str] = []
+    kept: list[str] = []
+    changed: list[str] = []
+    for path, before, after in differences(saved, now):
+        told = f"{path} {before}, now {after}"
+        if path.startswith("environment/"):
+            machine.append(told.removeprefix("environment/"))
+            threads = f" (torch.set_num_threads({before}) brings them back)" if path.endswith("threads") else threads
+        else:
+            (kept if "hyperparameters" in path or path.endswith("/seed") else changed).append(told)
+    if machine:
+        warn(
+            f"the snapshot was made with {'; '.join(machine)}{threads}: results may differ in the last bits from here"
+            " on."
+        )
+    if kept:
+        warn(
+            f"the snapshot was made with {'; '.join(kept)}: the run goes on with the snapshot's values. To change a"
+            " hyperparameter, set it in optimizer.param_groups after trainer.resume(path)."
+        )
+    if changed:
+        warn(f"the snapshot was made with {'; '.join(changed)}: the resumed run will not match an uninterrupted one.")

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from trainer.saving.files import put
+from trainer.saving.files import replace_file
 from trainer.saving.state import check
 
 MAGIC = b"KUSARI01"
@@ -151,7 +151,7 @@ def save(state: dict[str, Any], path: str | Path, *, run_id: str = "0" * 16, ite
         digest.update(head)
         file.write(head + digest.digest())
 
-    put(Path(path), fill)
+    replace_file(Path(path), fill)
 
 
 def save_weights(state: dict[str, Any], path: str | Path) -> None:
@@ -172,7 +172,7 @@ def save_weights(state: dict[str, Any], path: str | Path) -> None:
         {'weight': tensor([1.])}
     """
     check(state)
-    put(Path(path), lambda file: _archive(state, file, lambda data: None))
+    replace_file(Path(path), lambda file: _archive(state, file, lambda data: None))
 
 
 def load(path: str | Path) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Stateful:
         Raises:
             ValueError: If the state lacks a name.
         """
-        _load_declared(self, state, type(self).__name__)
+        load_declared(self, state, type(self).__name__)
 
 
 def declared(part: Any, attribute: str = "saved") -> dict[str, str]:
@@ -92,7 +92,13 @@ def is_part(value: Any) -> bool:
 
 
 def is_parts(value: Any) -> bool:
-    """Tells whether a value is a dict of parts by name, such as an updater's models."""
+    """Tells whether a value is a dict of parts by name, such as an updater's models.
+
+    Example:
+        >>> from trainer.saving.state import is_parts
+        >>> is_parts({"main": print}), is_parts({"main": 1})
+        (True, False)
+    """
     return isinstance(value, dict) and bool(value) and all(map(is_part, value.values()))
 
 
@@ -118,7 +124,7 @@ def state_of(value: Any) -> Any:
 
 
 def load_into(part: Any, state: Any, path: str) -> None:
-    """Puts a state back into a part; ``path`` names it in messages.
+    """Puts a state back into a part, unless it is empty; ``path`` names the part in messages.
 
     Raises:
         ValueError: If the state lacks a key: part and key are named.
@@ -131,9 +137,11 @@ def load_into(part: Any, state: Any, path: str) -> None:
         >>> state_of(trigger)
         {'progress': [3, 2]}
     """
+    if not state:  # it was not there, or had none
+        return
     own = getattr(type(part), "load_state_dict", None)
     if own is None or own is Stateful.load_state_dict:
-        _load_declared(part, state, path)
+        load_declared(part, state, path)
         return
     try:
         part.load_state_dict(state)
@@ -141,7 +149,16 @@ def load_into(part: Any, state: Any, path: str) -> None:
         raise ValueError(f"the state of {path} lacks {error}: it was saved by something else.") from error
 
 
-def _load_declared(part: Any, state: dict[str, Any], path: str) -> None:
+def load_declared(part: Any, state: dict[str, Any], path: str) -> None:
+    """Puts a state back into the attributes that a part names in ``saved``; ``path`` names the part in messages.
+
+    Example:
+        >>> from trainer.saving.state import load_declared
+        >>> from trainer.triggers import OnceTrigger
+        >>> load_declared(OnceTrigger(), {}, "the trigger")
+        Traceback (most recent call last):
+        ValueError: the state of the trigger lacks 'finished': it was saved by something else.
+    """
     names = declared(part)
     if missing := [key for key in names if key not in state]:
         raise ValueError(f"the state of {path} lacks {', '.join(map(repr, missing))}: it was saved by something else.")
@@ -149,7 +166,7 @@ def _load_declared(part: Any, state: dict[str, Any], path: str) -> None:
         warn(f"the snapshot's {', '.join(map(repr, gone))} of {path} is gone from the script: dropped.")
     for key, name in names.items():
         current, saved = getattr(part, name), state[key]
-        if (value := _put_back(current, saved, f"{path}/{key}")) is not current:
+        if (value := _put_back(current, saved, f"{path}/{key}" if path else key)) is not current:
             setattr(part, name, value)
 
 
@@ -159,10 +176,13 @@ def _put_back(current: Any, saved: Any, path: str) -> Any:
         load_into(current, saved, path)
         return current
     if is_parts(current):
-        if set(current) != set(saved):
-            raise ValueError(f"the snapshot has {sorted(saved)} in {path}, the script {sorted(current)}.")
         for name, part in current.items():
-            load_into(part, saved[name], f"{path}/{name}")
+            if name in saved:
+                load_into(part, saved[name], f"{path}/{name}")
+            else:
+                warn(f"{path}/{name} is not in the snapshot: it starts fresh.")
+        for name in saved.keys() - current.keys():
+            warn(f"{path}/{name} of the snapshot is gone from the script: dropped.")
         return current
     if isinstance(saved, Tensor) and isinstance(current, Tensor):
         if (current.shape, current.dtype) != (saved.shape, saved.dtype):
@@ -170,6 +190,18 @@ def _put_back(current: Any, saved: Any, path: str) -> Any:
         with torch.no_grad():
             return current.copy_(saved)
     return state_of(saved)  # a list of its own
+
+
+def check_declared(part: Any, path: str) -> None:
+    """Refuses what a part names in ``saved`` and no snapshot can hold; parts with a state of their own are not asked.
+
+    Raises:
+        TypeError: With the path of what cannot be saved.
+    """
+    for key, name in declared(part).items():
+        value = getattr(part, name)
+        if not (is_part(value) or is_parts(value)):
+            check(state_of(value), f"{path}/{key}")
 
 
 def check(state: Any, path: str = "") -> None:
@@ -235,18 +267,3 @@ def is_forced() -> bool:
         False
     """
     return _is_forced
-
-
-def warn_of_changes(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Warns of settings that are other than they were when the state was saved; older states may lack some.
-
-    Example:
-        >>> from trainer.saving.state import warn_of_changes
-        >>> warn_of_changes({"batch_size": 8}, {"batch_size": 8, "shuffle": True})
-    """
-    for name in saved.keys() & now.keys():
-        if saved[name] != now[name]:
-            warn(
-                f"the snapshot was made with {name} {saved[name]} and the script asks for {now[name]}: the run goes on"
-                " with that, but is not the one it would have been."
-            )

@@ -2,10 +2,9 @@
 
 from trainer.triggers.best_value import BestValueTrigger, MaxValueTrigger, MinValueTrigger
 from trainer.triggers.early_stopping import EarlyStoppingTrigger
-from trainer.triggers.interval import IntervalTrigger, get_trigger
+from trainer.triggers.interval import IntervalTrigger, ProgressTrigger, epoch_progress, get_trigger
 from trainer.triggers.manual_schedule import ManualScheduleTrigger
 from trainer.triggers.once import OnceTrigger
-from trainer.triggers.progress import ProgressTrigger, epoch_progress
 from trainer.triggers.time import TimeTrigger
 
 __all__ = [

@@ -6,15 +6,16 @@ import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from trainer.reporter import DictSummary, UnknownKeyError
-from trainer.saving.state import load_into, state_of
+from trainer.reporter import UnknownKeyError
+from trainer.saving.state import Stateful
+from trainer.summary import DictSummary
 from trainer.triggers.interval import get_trigger
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
 
 
-class BestValueTrigger:
+class BestValueTrigger(Stateful):
     """Fires when the mean of a value over an interval is better than the best so far. Chainer: ``BestValueTrigger``.
 
     The first value is the best; NaN never is.
@@ -40,6 +41,8 @@ class BestValueTrigger:
         >>> (tmp / "good_1").exists()
         True
     """
+
+    saved = ("best_value", "_summary", "_trigger")
 
     def __init__(self, key: str, compare: Callable[[float, float], bool], trigger: Any = (1, "epoch")) -> None:
         if not isinstance(key, str):
@@ -69,20 +72,6 @@ class BestValueTrigger:
             return False
         self.best_value = value
         return True
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the best value, the mean under way and the state of the inner trigger."""
-        return {
-            "best": self.best_value,
-            "summary": self._summary.state_dict(),
-            "trigger": state_of(self._trigger),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned."""
-        self.best_value = state["best"]
-        self._summary.load_state_dict(state["summary"])
-        load_into(self._trigger, state["trigger"], f"the trigger of {type(self).__name__}")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.key!r})"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from trainer.reporter import DictSummary
-from trainer.saving.state import load_into, state_of
+from trainer.saving.state import Stateful
+from trainer.summary import DictSummary
 from trainer.triggers.interval import get_trigger
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
 
 
-class EarlyStoppingTrigger:
+class EarlyStoppingTrigger(Stateful):
     """Fires when ``patience`` checks in a row found no better mean than the best. Chainer: ``EarlyStoppingTrigger``.
 
     It is meant as stop trigger: ``Trainer(updater, EarlyStoppingTrigger(monitor="validation/main/loss"))``.
@@ -40,6 +40,8 @@ class EarlyStoppingTrigger:
         >>> trainer.updater.epoch < 50
         True
     """
+
+    saved = ("best", "count", "_has_max_fired", "_summary", "_check_trigger", "_max_trigger")
 
     def __init__(
         self,
@@ -114,24 +116,6 @@ class EarlyStoppingTrigger:
         """Returns period and unit of ``max_trigger``, how long training takes at most; None if it cannot tell."""
         tell = getattr(self._max_trigger, "get_training_length", None)
         return tell() if tell else None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the best mean, the count, the mean under way and the states of both triggers."""
-        return {
-            "best": self.best,
-            "count": self.count,
-            "has_max_fired": self._has_max_fired,
-            "summary": self._summary.state_dict(),
-            "check_trigger": state_of(self._check_trigger),
-            "max_trigger": state_of(self._max_trigger),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned."""
-        self.best, self.count, self._has_max_fired = state["best"], state["count"], state["has_max_fired"]
-        self._summary.load_state_dict(state["summary"])
-        load_into(self._check_trigger, state["check_trigger"], "the check_trigger of EarlyStoppingTrigger")
-        load_into(self._max_trigger, state["max_trigger"], "the max_trigger of EarlyStoppingTrigger")
 
     def __repr__(self) -> str:
         return f"EarlyStoppingTrigger(monitor={self.monitor!r}, patience={self.patience})"

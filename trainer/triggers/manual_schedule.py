@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable
 
-from trainer.triggers.progress import ProgressTrigger, exact
+from trainer.triggers.interval import ProgressTrigger, exact
 
 
 class ManualScheduleTrigger(ProgressTrigger):

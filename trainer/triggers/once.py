@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trainer.saving.state import Stateful
+
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
 
 
-class OnceTrigger:
+class OnceTrigger(Stateful):
     """Fires when it is asked for the first time. Chainer: ``OnceTrigger``.
 
     Args:
@@ -24,6 +26,8 @@ class OnceTrigger:
         [True, False, True]
     """
 
+    saved = ("finished",)
+
     def __init__(self, call_on_resume: bool = False) -> None:
         self._call_on_resume = call_on_resume
         self.finished = False
@@ -33,10 +37,7 @@ class OnceTrigger:
         was_finished, self.finished = self.finished, True
         return not was_finished
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns whether it has fired."""
-        return {"finished": self.finished}
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned; with ``call_on_resume`` it will fire once more."""
-        self.finished = state["finished"] and not self._call_on_resume
+        """Puts back whether it has fired; with ``call_on_resume`` it will fire once more."""
+        super().load_state_dict(state)
+        self.finished = self.finished and not self._call_on_resume

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from trainer.saving.state import Stateful
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
 
 
-class TimeTrigger:
+class TimeTrigger(Stateful):
     """Fires when another period of ``trainer.elapsed_time`` has passed. Chainer: ``TimeTrigger``.
 
     Time before a resume counts. Of several periods passed at once each fires, one a question.
@@ -27,6 +29,8 @@ class TimeTrigger:
         [False, True, False, True]
     """
 
+    saved = ("_next",)
+
     def __init__(self, period: float) -> None:
         if not isinstance(period, (int, float)) or not period > 0:
             raise ValueError(f"period must be a positive number of seconds, got {period!r}.")
@@ -41,14 +45,6 @@ class TimeTrigger:
             return False
         self._next += self.period
         return True
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns when it fires next."""
-        return {"next": self._next}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned."""
-        self._next = state["next"]
 
     def __repr__(self) -> str:
         return f"TimeTrigger({self.period!r})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,15 +14,35 @@ from torch.optim import Optimizer
 from trainer.checks import at_least
 from trainer.datasets.convert import concat_examples, count_samples, device_of
 from trainer.iterators import as_iterator
-from trainer.reporter import Observation, averaged, is_reporting, report, report_scope
-from trainer.saving.state import warn_of_changes
+from trainer.reporter import is_reporting, report, report_scope
+from trainer.saving.state import Stateful, load_declared
+from trainer.summary import Observation, averaged
 from trainer.triggers import epoch_progress
 from trainer.updaters.precision import autocast
 
 _ZERO_GRAD = Optimizer.zero_grad  # torch's own, which others may replace
 
 
-class StandardUpdater:
+class _Named(dict[str, Any]):
+    """Parts of one kind by name: a single one is called ``main``."""
+
+    def __init__(self, kind: str, part: Any, expected: type = object) -> None:
+        super().__init__(part if isinstance(part, dict) else {"main": part})
+        self.kind = kind
+        for name, value in self.items():
+            if not isinstance(value, expected):
+                wanted = f"{expected.__module__}.{expected.__qualname__}"
+                raise TypeError(f"{kind} {name!r} must be a {wanted}, got {type(value).__name__}.")
+
+    def __missing__(self, name: str) -> Any:
+        raise ValueError(f"there is no {self.kind} {name!r}; there are {sorted(self)}.")
+
+    def require_main(self) -> None:
+        if "main" not in self:
+            raise ValueError(f"the {self.kind}s {sorted(self)} lack 'main'; e.g. {{'main': {self.kind}}}.")
+
+
+class StandardUpdater(Stateful):
     """Takes a batch, computes the loss and its gradient, and lets the optimizer step. Chainer: ``StandardUpdater``.
 
     For another kind of update (two optimizers, say) override :meth:`update_core`; it is made of :meth:`next_batch`,
@@ -70,6 +89,9 @@ class StandardUpdater:
         (1, 0.5)
     """
 
+    saved = ("iteration", "_iterator", "_model", "_optimizer", "_kinds", "hyperparameters", "_before", "scaler")
+    settings = ("accumulate", "clip_norm", "clip_value", "precision", "hyperparameters")
+
     def __init__(
         self,
         iterator: Any,
@@ -87,26 +109,26 @@ class StandardUpdater:
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if limit is not None and not limit > 0:
                 raise ValueError(f"{name} must be positive, or None for no clipping, got {limit}.")
-        iterators = _named(iterator, "iterator")
-        self._optimizers: dict[str, Optimizer] = _named(optimizer, "optimizer", Optimizer)
-        self._models: dict[str, nn.Module] = _named(model, "model", nn.Module)
-        _refuse_wrapped(self._models)
-        _refuse_foreign(self._optimizers, self._models)
+        self._iterator = _Named("iterator", iterator)
+        self._optimizer = _Named("optimizer", optimizer, Optimizer)
+        self._model = _Named("model", model, nn.Module)
+        _refuse_wrapped(self._model)
+        _refuse_foreign(self._optimizer, self._model)
         if type(self).update_core is StandardUpdater.update_core:
-            _require_main(self._optimizers, "optimizer")
-            _require_main(self._models, "model")
-        _require_main(iterators, "iterator")
-        self.device = device_of(next(iter(self._models.values()))) if device is None else torch.device(device)
-        for module in self._models.values():
+            self._optimizer.require_main()
+            self._model.require_main()
+        self._iterator.require_main()
+        self.device = device_of(next(iter(self._model.values()))) if device is None else torch.device(device)
+        for module in self._model.values():
             module.to(self.device)
-        self._iterators = {name: as_iterator(source) for name, source in iterators.items()}
-        if self.device.type == "cuda":
-            for source in self._iterators.values():
-                if hasattr(source, "pin_memory"):
-                    source.pin_memory = True
-        self._asked = {name: _hyper_parameters(part) for name, part in self._optimizers.items()}
+        for name, source in self._iterator.items():
+            self._iterator[name] = as_iterator(source)
+            if self.device.type == "cuda" and hasattr(self._iterator[name], "pin_memory"):
+                self._iterator[name].pin_memory = True
+        self._kinds = {name: type(part).__name__ for name, part in self._optimizer.items()}
+        self.hyperparameters = {name: _hyperparameters(part) for name, part in self._optimizer.items()}
         self.converter = converter
-        self.loss_func: Callable[..., Any] = self._models.get("main", _no_loss) if loss_func is None else loss_func
+        self.loss_func: Callable[..., Any] = self._model.get("main", _no_loss) if loss_func is None else loss_func
         self.accumulate = at_least("accumulate", accumulate, 1)
         self.clip_norm = clip_norm
         self.clip_value = clip_value
@@ -136,7 +158,7 @@ class StandardUpdater:
         """The update itself; a subclass may do another."""
         if self.accumulate == 1:
             batch = self.next_batch()
-            _drop_gradients(self._optimizers["main"])  # before the forward pass, which then has their memory
+            _zero_grad(self._optimizer["main"])  # before the forward pass, which then has their memory
             self.backward(self.compute_loss(batch))
         else:
             self._accumulate()
@@ -154,7 +176,7 @@ class StandardUpdater:
                 break  # the iterator does not repeat: its last update has fewer batches
             sizes.append(self.batch_size)
         self.batch_size = sum(sizes)
-        _drop_gradients(self._optimizers["main"])
+        _zero_grad(self._optimizer["main"])
         for batch, size in zip(batches, sizes, strict=True):
             observation = Observation()
             observation.weight = size
@@ -170,17 +192,18 @@ class StandardUpdater:
 
     def fetch(self, name: str = "main") -> Any:
         """Returns an iterator's next batch as it comes."""
-        batch = next(self._iterators[name])
+        iterator = self._iterator[name]
+        batch = next(iterator)
         if name == "main":
-            self.batch_size = count_samples(batch)
+            self.batch_size = getattr(iterator, "n_samples", None) or count_samples(batch)
         return batch
 
     def compute_loss(self, batch: Any) -> Tensor:
         """Returns the loss of a converted batch: a tuple is passed as positional, a dict as keyword arguments."""
         if self.precision == "fp32":
-            return call(self.loss_func, batch)  # type: ignore[no-any-return]
+            return call_with(self.loss_func, batch)  # type: ignore[no-any-return]
         with autocast(self.precision, self.device):
-            return call(self.loss_func, batch)  # type: ignore[no-any-return]
+            return call_with(self.loss_func, batch)  # type: ignore[no-any-return]
 
     def backward(self, loss: Tensor) -> None:
         """Computes the gradient of a loss, scaled up if the precision is fp16."""
@@ -188,7 +211,7 @@ class StandardUpdater:
 
     def step(self, name: str = "main") -> None:
         """Clips the gradients of an optimizer's parameters, if that was asked for, and lets it step."""
-        optimizer = self._optimizers.get(name) or self.get_optimizer(name)  # which says what there is
+        optimizer = self._optimizer[name]
         if self.scaler is not None:
             if all(p.grad is None for group in optimizer.param_groups for p in group["params"]):
                 return  # no loss has reached it: there is nothing to unscale, and nothing to do
@@ -208,132 +231,94 @@ class StandardUpdater:
 
     def connect_trainer(self, trainer: Any) -> None:
         """Called by the trainer that is made of it: tells the iterators where to list bad samples."""
-        for name, iterator in self._iterators.items():
+        for name, iterator in self._iterator.items():
             if hasattr(iterator, "bad_samples_file"):
                 file = "bad_samples.json" if name == "main" else f"bad_samples_{name}.json"
                 iterator.bad_samples_file = Path(trainer.out) / file
 
     def finalize(self) -> None:
         """Finalizes every iterator."""
-        for iterator in self._iterators.values():
+        for iterator in self._iterator.values():
             iterator.finalize()
 
     # -- the parts
 
     def get_iterator(self, name: str) -> Any:
         """Returns the iterator of a name; a given ``DataLoader`` comes back wrapped."""
-        return _part(self._iterators, "iterator", name)
+        return self._iterator[name]
 
     def get_optimizer(self, name: str) -> Optimizer:
         """Returns the optimizer of a name."""
-        return _part(self._optimizers, "optimizer", name)  # type: ignore[no-any-return]
+        return self._optimizer[name]  # type: ignore[no-any-return]
 
     def get_all_optimizers(self) -> dict[str, Optimizer]:
         """Returns the optimizers by name."""
-        return dict(self._optimizers)
+        return dict(self._optimizer)
 
     def get_model(self, name: str) -> nn.Module:
         """Returns the model of a name."""
-        return _part(self._models, "model", name)  # type: ignore[no-any-return]
+        return self._model[name]  # type: ignore[no-any-return]
 
     def get_all_models(self) -> dict[str, nn.Module]:
         """Returns the models by name: their values are observed under it."""
-        return dict(self._models)
+        return dict(self._model)
 
     # -- the progress
 
     @property
     def epoch(self) -> int:
         """Finished epochs of the main iterator."""
-        return self._iterators["main"].epoch  # type: ignore[no-any-return]
+        return self._iterator["main"].epoch  # type: ignore[no-any-return]
 
     @property
     def epoch_detail(self) -> float:
         """Finished epochs and the fraction of this one."""
-        return self._iterators["main"].epoch_detail  # type: ignore[no-any-return]
+        return self._iterator["main"].epoch_detail  # type: ignore[no-any-return]
 
     @property
     def previous_epoch_detail(self) -> float | None:
         """``epoch_detail`` before the last update; None before the first."""
-        return self._before[1] if self._before else self._iterators["main"].previous_epoch_detail
+        return self._before[1] if self._before else self._iterator["main"].previous_epoch_detail
 
     @property
     def is_new_epoch(self) -> bool:
         """Whether an epoch ended in the last update."""
-        return self.epoch != self._before[0] if self._before else self._iterators["main"].is_new_epoch
+        return self.epoch != self._before[0] if self._before else self._iterator["main"].is_new_epoch
 
     def epoch_progress(self) -> tuple[int, int]:
         """Returns ``epoch_detail`` in integers: (samples, samples in an epoch)."""
-        return epoch_progress(self._iterators["main"])
+        return epoch_progress(self._iterator["main"])
 
     # -- state
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the state of iterators, models, optimizers and scaler, and the iteration."""
-        return {
-            "iteration": self.iteration,
-            "iterator": {name: part.state_dict() for name, part in self._iterators.items()},
-            "model": {name: part.state_dict() for name, part in self._models.items()},
-            "optimizer": {name: part.state_dict() for name, part in self._optimizers.items()},
-            "kinds": {name: type(part).__name__ for name, part in self._optimizers.items()},
-            "asked": self._asked,
-            "settings": self._settings(),
-            "before": self._before,
-            "scaler": None if self.scaler is None else self.scaler.state_dict(),
-        }
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned; warns of hyper-parameters that the script has since changed.
+        """Puts back what ``state_dict`` returned; the optimizers keep the snapshot's hyperparameters.
 
         Raises:
-            ValueError: If a part is missing from the state, or was given to it and is missing here.
+            ValueError: If a part is missing from the state, or was given to it and is missing here, or an optimizer is
+                of another class.
             RuntimeError: If the model is another: torch lists the keys.
         """
-        parts: dict[str, dict[str, Any]] = {
-            "model": self._models,
-            "optimizer": self._optimizers,
-            "iterator": self._iterators,
-        }
-        for kind, named in parts.items():
-            if set(named) != set(state[kind]):
-                raise ValueError(f"the snapshot has {kind}s {sorted(state[kind])}, the updater {sorted(named)}.")
-            for name, part in named.items():
-                if kind == "optimizer" and state["kinds"][name] != type(part).__name__:
-                    raise ValueError(
-                        f"the snapshot has {state['kinds'][name]} for optimizer {name!r}, the updater"
-                        f" {type(part).__name__}: its state cannot be continued; take the same, or start afresh."
-                    )
-                part.load_state_dict(state[kind][name])
-        if self.scaler is not None and state["scaler"] is not None:
-            self.scaler.load_state_dict(state["scaler"])
-        self.iteration, self._before = state["iteration"], state["before"]
-        self._keep_asked(state.get("asked", self._asked))  # missing in older snapshots
-        warn_of_changes(state.get("settings", {}), self._settings())
-
-    def _settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("accumulate", "clip_norm", "clip_value", "precision")}
-
-    def _keep_asked(self, saved: dict[str, list[dict[str, Any]]]) -> None:
-        """Warns where the script asks an optimizer for something else than it did when the run began."""
-        for name, groups in self._asked.items():
-            for number, (before, now) in enumerate(zip(saved[name], groups, strict=True)):
-                for key in before.keys() & now.keys():
-                    if before[key] != now[key]:
-                        warnings.warn(
-                            f"optimizer {name!r}, group {number}: the script asks for {key} {now[key]}, and the"
-                            f" snapshot's run for {before[key]}: the run goes on with what the snapshot holds; set it"
-                            " in optimizer.param_groups after trainer.resume(path) to change it.",
-                            stacklevel=4,
-                        )
-        self._asked = saved
+        for named in (self._model, self._optimizer, self._iterator):
+            if set(named) != set(state[named.kind]):
+                saved = sorted(state[named.kind])
+                raise ValueError(f"the snapshot has {named.kind}s {saved}, the updater {sorted(named)}.")
+        for name, kind in self._kinds.items():
+            if kind != state["kinds"][name]:
+                raise ValueError(
+                    f"the snapshot has {state['kinds'][name]} for optimizer {name!r}, the updater {kind}: its state"
+                    " cannot be continued; take the same, or start afresh."
+                )
+        scaler = self.scaler and (state["scaler"] or self.scaler.state_dict())  # the precision may have changed
+        load_declared(self, state | {"scaler": scaler}, "updater")
 
 
-def call(function: Callable[..., Any], batch: Any) -> Any:
+def call_with(function: Callable[..., Any], batch: Any) -> Any:
     """Calls a function with a converted batch: a tuple as positional, a dict as keyword arguments.
 
     Example:
-        >>> from trainer.updaters.standard import call
-        >>> call(max, (3, 5)), call(dict, {"x": 1})
+        >>> from trainer.updaters.standard import call_with
+        >>> call_with(max, (3, 5)), call_with(dict, {"x": 1})
         (5, {'x': 1})
     """
     if isinstance(batch, (tuple, list)):
@@ -343,11 +328,8 @@ def call(function: Callable[..., Any], batch: Any) -> Any:
     return function(batch)
 
 
-def _drop_gradients(optimizer: Optimizer) -> None:
-    """Does what ``optimizer.zero_grad()`` does, unless it is one's own, without opening a record for the profiler.
-
-    Amid operations on tensors that record takes 11 microseconds.
-    """
+def _zero_grad(optimizer: Optimizer) -> None:
+    """Calls ``optimizer.zero_grad()``; where it is torch's own, without its record for the profiler: 11 us."""
     if type(optimizer).zero_grad is not _ZERO_GRAD or "zero_grad" in vars(optimizer):
         optimizer.zero_grad()
         return
@@ -367,13 +349,13 @@ def _refuse_wrapped(models: dict[str, nn.Module]) -> None:
                 )
 
 
-def _hyper_parameters(optimizer: Optimizer) -> list[dict[str, Any]]:
+def _hyperparameters(optimizer: Optimizer) -> dict[str, dict[str, Any]]:
     """Returns what was asked of each group of parameters, as far as a snapshot may hold it."""
-    asked = []
-    for group in optimizer.param_groups:
+    groups = {}
+    for number, group in enumerate(optimizer.param_groups):
         values = {key: _plain(value) for key, value in group.items() if key != "params"}
-        asked.append({key: value for key, value in values.items() if value is not ...})
-    return asked
+        groups[str(number)] = {key: value for key, value in values.items() if value is not ...}
+    return groups
 
 
 def _plain(value: Any) -> Any:
@@ -396,24 +378,3 @@ def _refuse_foreign(optimizers: dict[str, Optimizer], models: dict[str, nn.Modul
                 f"optimizer {name!r} has no parameter of the models {sorted(models)}, so nothing would be trained; was"
                 " the model made anew after the optimizer?"
             )
-
-
-def _part(named: dict[str, Any], kind: str, name: str) -> Any:
-    if name not in named:
-        raise ValueError(f"there is no {kind} {name!r}; there are {sorted(named)}.")
-    return named[name]
-
-
-def _require_main(named: dict[str, Any], kind: str) -> None:
-    if "main" not in named:
-        raise ValueError(f"the {kind}s {sorted(named)} lack 'main'; e.g. {{'main': {kind}}}.")
-
-
-def _named(part: Any, kind: str, expected: type | None = None) -> dict[str, Any]:
-    named = dict(part) if isinstance(part, dict) else {"main": part}
-    for name, value in named.items():
-        if expected is not None and not isinstance(value, expected):
-            raise TypeError(
-                f"{kind} {name!r} must be a {expected.__module__}.{expected.__qualname__}, got {type(value).__name__}."
-            )
-    return named

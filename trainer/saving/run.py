@@ -1,0 +1,99 @@
+"""What a snapshot holds of a run, and how a run is resumed from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trainer import random
+from trainer.checks import warn
+from trainer.saving.settings import describe, settings_of, warn_of_differences
+from trainer.saving.snapshots import SnapshotError, branched, load
+from trainer.saving.state import Stateful, declared, forced, load_declared
+
+FORMAT = 3  # of a run's state
+
+
+class SavedRun(Stateful):
+    """The part of a :class:`~trainer.Trainer` that saves and resumes it."""
+
+    resumed_from: Path | None
+    _elapsed: float
+    saved = ("run_id", "updater", "extensions", "_stop_fired", "_snapshots")
+
+    def settings_tree(self: Any) -> dict[str, Any]:
+        """Returns what the run's bits depend on beside its state: the machine, ``args``, the settings of its parts."""
+        device = getattr(self.updater, "device", None)
+        return {"environment": describe(device), "args": dict(self.args), **settings_of(self)}
+
+    def state_dict(self: Any) -> dict[str, Any]:
+        """Returns the state of the whole run: model, optimizer, data order, extensions, triggers, random state."""
+        return {
+            "format": FORMAT,
+            "iteration": self.updater.iteration,
+            "error": self._error,
+            "settings": self.settings_tree(),
+            "elapsed_time": self._elapsed if self._phase == "new" else self.elapsed_time,
+            "random": random.capture(),
+            **Stateful.state_dict(self),
+        }
+
+    def load_state_dict(self: Any, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`state_dict` returned; call it when every extension is registered.
+
+        An extension that the state does not know starts fresh, and one that is gone is dropped, with a warning. It
+        warns too of what changes results: another version of torch, another kind of machine, other settings.
+
+        Raises:
+            ValueError: If the state has another format, or a part's state lacks a key or was made with other data.
+            RuntimeError: If the model is another: torch lists the keys.
+        """
+        _check_format(state)
+        warn_of_differences(state["settings"], self.settings_tree())
+        self._elapsed, self._random = state["elapsed_time"], state["random"]
+        load_declared(self, {key: state[key] for key in declared(self)}, "")
+        random.restore(self._random)
+
+    def resume(self: Any, path: str | Path, *, strict: bool = False, force: bool = False) -> None:
+        """Loads a snapshot file into the run; call it when every extension is registered.
+
+        Args:
+            path: The file.
+            strict: Refuse one that was taken on an error, in the middle of an iteration; else it is warned of.
+            force: Go on although a data set has another length: the epoch under way begins anew with it.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            trainer.saving.SnapshotError: If the file is damaged, not a snapshot of a run, or of another format.
+            ValueError: If a part's state does not fit it, or a data set has another length.
+            RuntimeError: If the model is another: torch lists the keys.
+        """
+        state = load(path)
+        if "updater" not in state:
+            raise SnapshotError(f"{path} is not the snapshot of a run; name one that snapshot() wrote.")
+        try:
+            _check_format(state)
+        except ValueError as error:
+            raise SnapshotError(f"{path}: {error}") from error
+        if state["error"] is not None:
+            told = f"{path} was taken when iteration {state['iteration']} or the next had failed with {state['error']}"
+            if strict:
+                raise SnapshotError(f"{told}; name it to go on from there all the same.")
+            warn(f"{told}: part of that iteration may be done twice or not at all.")
+        self.resumed_from = Path(path)
+        try:
+            with forced(force):
+                self.load_state_dict(state)
+        except (ValueError, RuntimeError) as error:
+            kind = ValueError if isinstance(error, ValueError) else RuntimeError
+            raise kind(f"{path} does not fit this run: {error}") from error
+        if self.is_resumed_in_place and not strict:  # else what is newer is damaged, or half of an iteration
+            self.run_id = branched(self.run_id, state["iteration"], Path(path).parent)
+
+
+def _check_format(state: dict[str, Any]) -> None:
+    number = state.get("format", 1)
+    if number != FORMAT:
+        is_newer = not isinstance(number, int) or number > FORMAT
+        remedy = "update Kusari" if is_newer else "take the Kusari that wrote it, or start afresh"
+        raise ValueError(f"it has format {number} and this Kusari reads {FORMAT}: {remedy}.")

@@ -1,0 +1,348 @@
+"""How observed values are averaged: a metric merges with others of its kind, and computes to a number.
+
+A value stays where it was made, on its device, until somebody reads it: nothing here waits for the device before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from torch import Tensor
+
+CHUNK = 1024  # pending values are stacked, on their device, whenever there are so many of them
+
+
+class Metric(NDArrayOperatorsMixin):
+    """A value that merges with others of its kind, and reads as the number that it computes to.
+
+    So ``observation["main/loss"] > 10``, ``2 * loss`` or ``f"{loss:.3f}"`` mean the number; each waits for the device.
+
+    Example:
+        >>> from trainer import Ratio
+        >>> hits = Ratio(3, 4).merge(Ratio(0, 1))
+        >>> hits.compute(), hits > 0.5, f"{hits:.3f}"
+        (0.6, True, '0.600')
+    """
+
+    __slots__ = ()
+
+    def merge(self, *others: Any) -> Any:
+        """Returns the metric of all the samples together."""
+        raise NotImplementedError
+
+    def compute(self) -> Any:
+        """Returns the number: a float or a 0-d tensor."""
+        raise NotImplementedError
+
+    def item(self) -> float:
+        """Returns the number, as a tensor's ``item`` does."""
+        return float(self)
+
+    def __float__(self) -> float:
+        return float(self.compute())
+
+    def __int__(self) -> int:
+        return int(float(self))
+
+    def __round__(self, digits: int | None = None) -> float:
+        return round(float(self), digits)
+
+    def __format__(self, spec: str) -> str:
+        return format(float(self), spec)
+
+    def __str__(self) -> str:
+        return str(float(self))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.asarray(float(self), dtype)
+
+    def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        numbers = [float(x) if isinstance(x, (Metric, Tensor)) else x for x in inputs]
+        result = getattr(function, method)(*numbers, **kwargs)
+        return result.item() if isinstance(result, np.generic) else result
+
+    def __eq__(self, other: Any) -> Any:
+        return tuple.__eq__(self, other) if isinstance(other, tuple) else float(self) == other  # type: ignore[operator]
+
+    def __ne__(self, other: Any) -> Any:
+        return not self == other
+
+
+class Ratio(Metric, NamedTuple("Ratio", [("total", Any), ("count", Any)])):
+    """A total and what it was counted over; the mean of several is sum(total) / sum(count).
+
+    Report one where a mean of means would be wrong: accuracy over a short last batch, say.
+
+    Args:
+        total: A number or 0-d tensor.
+        count: A number or 0-d tensor.
+
+    Example:
+        >>> from trainer import DictSummary, Ratio
+        >>> summary = DictSummary()
+        >>> summary.add({"accuracy": Ratio(3, 4)})
+        >>> summary.add({"accuracy": Ratio(0, 1)})
+        >>> summary.compute_mean()
+        {'accuracy': 0.6}
+    """
+
+    __slots__ = ()
+
+    def merge(self, *others: Ratio) -> Ratio:
+        """Returns the ratio over all samples."""
+        return Ratio(self.total + sum(r.total for r in others), self.count + sum(r.count for r in others))
+
+    def compute(self) -> float:
+        """Returns total / count; NaN over nothing."""
+        return float(self.total) / float(self.count) if self.count else float("nan")
+
+
+class Weighted(Metric, NamedTuple("Weighted", [("value", Any), ("weight", Any)])):
+    """A value with its weight in the mean: what a plain ``(value, weight)`` in a report means.
+
+    Args:
+        value: A number or 0-d tensor.
+        weight: A number or 0-d tensor.
+
+    Example:
+        >>> from trainer import DictSummary, Weighted
+        >>> summary = DictSummary()
+        >>> summary.add({"loss": Weighted(1.0, 3)})
+        >>> summary.add({"loss": (5.0, 1)})
+        >>> summary.compute_mean()
+        {'loss': 2.0}
+    """
+
+    __slots__ = ()
+
+    def merge(self, *others: Weighted) -> Weighted:
+        """Returns the weighted mean with the sum of the weights, in float64 on the values' device."""
+        pairs = [self, *others]
+        device = next((value.device for value, _ in pairs if isinstance(value, Tensor)), None)
+        x, weights = (
+            torch.stack([torch.as_tensor(part).to(device, torch.float64) for part in parts])
+            for parts in zip(*pairs, strict=True)
+        )
+        total = torch.where(weights == 0, 0.0, x * weights).sum()  # what weighs 0 may be NaN
+        return Weighted(total / weights.sum(), weights.sum())
+
+    def compute(self) -> Any:
+        """Returns the value."""
+        return self.value
+
+
+class Observation(dict[str, Any]):
+    """The values observed in one iteration, by name.
+
+    ``weight`` is what a plain value weighs in a mean: the number of samples in the batch.
+
+    Example:
+        >>> from trainer import DictSummary, Observation
+        >>> summary = DictSummary()
+        >>> for loss, samples in [(1.0, 3), (5.0, 1)]:
+        ...     observation = Observation(loss=loss)
+        ...     observation.weight = samples
+        ...     summary.add(observation)
+        >>> summary.compute_mean()
+        {'loss': 2.0}
+    """
+
+    weight: float = 1
+
+
+def averaged(observations: Iterable[Observation]) -> dict[str, Any]:
+    """Returns each value merged over several observations, without waiting for the device.
+
+    What is no number is taken from the last observation.
+
+    Example:
+        >>> from trainer import Observation, Ratio
+        >>> from trainer.summary import averaged
+        >>> mean = averaged([Observation(x=1.0, hits=Ratio(1, 2)), Observation(x=2.0, hits=Ratio(0, 2))])
+        >>> float(mean["x"]), tuple(mean["hits"])
+        (1.5, (1, 4))
+    """
+    columns: dict[str, list[Any]] = {}
+    for observation in observations:
+        for key, value in observation.items():
+            is_plain = is_scalar(value)
+            columns.setdefault(key, []).append(Weighted(value, observation.weight) if is_plain else value)
+    means: dict[str, Any] = {}
+    for key, values in columns.items():
+        if not all(isinstance(value, Metric) for value in values):
+            means[key] = values[-1]
+            continue
+        if len(set(map(type, values))) > 1:  # a Ratio in one batch and a plain number in another
+            values = [Weighted(torch.as_tensor(v.total) / v.count, v.count) if type(v) is Ratio else v for v in values]
+        means[key] = values[0].merge(*values[1:])
+    return means
+
+
+class Summary:
+    """Mean and deviation of a sequence of values, added on the host in float64, strictly left to right.
+
+    Tensors stay on their device until the sums are asked for; then they are fetched in one go. So when they are
+    fetched changes no bit. Chainer: ``chainer.reporter.Summary``.
+
+    Example:
+        >>> from trainer import Summary
+        >>> summary = Summary()
+        >>> for x in (1, 2, 3):
+        ...     summary.add(x)
+        >>> mean, deviation = summary.make_statistics()
+        >>> mean, round(deviation, 5)
+        (2.0, 0.8165)
+    """
+
+    def __init__(self) -> None:
+        self._x = self._x2 = self._n = 0.0
+        self._is_empty = True
+        self._columns: list[tuple[Any, Any, tuple[bool, ...]]] = []
+        self._pending: list[tuple[Any, Any, bool]] = []  # (value, weight, False) or (total, count, True)
+
+    def add(self, value: Any, weight: Any = 1) -> None:
+        """Adds a number or 0-d tensor with a weight, or a :class:`Ratio`, which is its own weight.
+
+        What weighs 0 (a batch whose labels are all ignored) counts for nothing, even NaN.
+        """
+        self._pending.append((*value, True) if type(value) is Ratio else (value, weight, False))
+        if len(self._pending) >= CHUNK:
+            self._stack()
+
+    def _stack(self) -> None:
+        if self._pending:
+            values, weights, is_ratio = zip(*self._pending, strict=True)
+            self._columns.append((_column(values), _column(weights), is_ratio))
+            self._pending = []
+            self._is_empty = False
+
+    def _fetch(self) -> None:
+        self._stack()
+        columns, self._columns = self._columns, []
+        for values, weights, is_ratio in columns:
+            for value, weight, ratio in zip(_numbers(values), _numbers(weights), is_ratio, strict=True):
+                if weight:
+                    total = value if ratio else value * weight
+                    self._x += total
+                    self._x2 += total * total / weight
+                    self._n += weight
+
+    def compute_mean(self) -> float:
+        """Returns the weighted mean; NaN if every weight was 0.
+
+        Raises:
+            ZeroDivisionError: If nothing was added.
+        """
+        self._fetch()
+        if self._is_empty:
+            raise ZeroDivisionError("the mean of no values: nothing was added to this Summary.")
+        return self._x / self._n if self._n else float("nan")
+
+    def make_statistics(self) -> tuple[float, float]:
+        """Returns the weighted mean and population standard deviation."""
+        mean = self.compute_mean()
+        return mean, max(self._x2 / self._n - mean * mean, 0.0) ** 0.5 if self._n else mean
+
+    def state_dict(self) -> dict[str, float]:
+        """Returns the three sums: of values, of squares, of weights."""
+        self._fetch()
+        return {"x": self._x, "x2": self._x2, "n": self._n}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Puts back what :meth:`state_dict` returned."""
+        self.__init__()  # type: ignore[misc]
+        self._x, self._x2, self._n = state["x"], state["x2"], state["n"]
+        self._is_empty = False
+
+
+def _column(values: tuple[Any, ...]) -> Any:
+    """Stacks tensors of one device and dtype; returns anything else as it is."""
+    if not all(isinstance(value, Tensor) for value in values):
+        return values
+    is_even = len({(value.dtype, value.device) for value in values}) == 1 and {value.ndim for value in values} == {0}
+    return torch.stack(values) if is_even else values
+
+
+def _numbers(column: Any) -> list[float]:
+    return column.tolist() if isinstance(column, Tensor) else [float(value) for value in column]
+
+
+class DictSummary:
+    """A :class:`Summary` for each key of a sequence of observations. Chainer: ``chainer.DictSummary``.
+
+    Numbers, 0-d arrays and tensors, ``(value, weight)`` and :class:`Ratio` are averaged; anything else is left out.
+
+    Example:
+        >>> from trainer import DictSummary
+        >>> summary = DictSummary()
+        >>> summary.add({"loss": 2.0, "note": "text is left out"})
+        >>> summary.add({"loss": 4.0})
+        >>> summary.compute_mean()
+        {'loss': 3.0}
+    """
+
+    def __init__(self) -> None:
+        self._summaries: dict[str, Summary] = {}
+
+    def add(self, observation: Mapping[str, Any], keys: Iterable[str] | None = None) -> None:
+        """Adds one observation, or the named values of it that there are.
+
+        A plain value weighs ``observation.weight`` if there is one, else 1.
+
+        Raises:
+            ValueError: If the weight in a ``(value, weight)`` is not a number.
+        """
+        plain_weight = getattr(observation, "weight", 1)
+        for key in observation if keys is None else keys:
+            if key not in observation:
+                continue
+            value, weight = observation[key], plain_weight
+            if isinstance(value, tuple) and type(value) is not Ratio:
+                if len(value) != 2 or not is_scalar(value[0]):
+                    continue
+                value, weight = value
+                if not is_scalar(weight):
+                    raise ValueError(f"the weight of {key!r} must be a number or 0-d tensor, got {weight!r}.")
+            elif type(value) is not Ratio and not is_scalar(value):
+                continue
+            if key not in self._summaries:
+                self._summaries[key] = Summary()
+            self._summaries[key].add(value, weight)
+
+    def compute_mean(self) -> dict[str, float]:
+        """Returns the mean of each key, in the order in which the keys came."""
+        return {key: summary.compute_mean() for key, summary in self._summaries.items()}
+
+    def make_statistics(self) -> dict[str, float]:
+        """Returns the mean of each key and its standard deviation as ``key.std``."""
+        statistics = {}
+        for key, summary in self._summaries.items():
+            statistics[key], statistics[key + ".std"] = summary.make_statistics()
+        return statistics
+
+    def state_dict(self) -> dict[str, dict[str, float]]:
+        """Returns the sums of each key."""
+        return {key: summary.state_dict() for key, summary in self._summaries.items()}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        """Puts back what :meth:`state_dict` returned."""
+        self._summaries = {}
+        for key, sums in state.items():
+            self._summaries[key] = Summary()
+            self._summaries[key].load_state_dict(sums)
+
+
+def is_scalar(value: Any) -> bool:
+    """Tells whether a value is a number, or an array or tensor with 0 dimensions.
+
+    Example:
+        >>> from trainer.summary import is_scalar
+        >>> is_scalar(1.5), is_scalar("1.5")
+        (True, False)
+    """
+    ndim = getattr(value, "ndim", None)
+    return isinstance(value, (float, int)) if ndim is None else ndim == 0
