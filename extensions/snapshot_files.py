@@ -10,6 +10,8 @@ from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 from typing import Any
 
+from trainer.trainer import _attach
+
 ERROR = "_error"  # ends the name of what was saved when training failed, where the name was taken
 
 
@@ -49,22 +51,21 @@ class SnapshotFiles:
         """Has a file written; ``write`` may return a ``Future`` and go on in the background."""
         before = self.kept
         self.kept = [kept for kept in before if kept != name] + [name]  # what is being written may hold the list
+        failed = False
         try:
             job = write()
         except BaseException as error:
-            self.kept = before
-            self._tell(error)
-            return
+            self.kept, failed = before, True
+            job = Future()
+            job.set_exception(error)
         self._jobs.append((name, folder, job))
-        self.settle()
+        self.settle(wait=failed)  # what is still being written may have failed before it
 
     def settle(self, wait: bool = False) -> None:
-        """Clears up after every file that is written; raises what a writer in the background has met with."""
-        while self._jobs:
-            name, folder, job = self._jobs[0]
-            if isinstance(job, Future) and not (wait or job.done()):
-                return
-            self._jobs.pop(0)
+        """Clears up after every file that is written; raises the first error, with the later ones as its notes."""
+        first: BaseException | None = None
+        while self._jobs and (wait or _is_done(self._jobs[0][2])):
+            name, folder, job = self._jobs.pop(0)
             try:
                 if isinstance(job, Future):
                     _wait_for(job, folder / name)
@@ -72,12 +73,21 @@ class SnapshotFiles:
             except BaseException as error:
                 if name in self.kept and not (folder / name).exists():
                     self.kept.remove(name)
-                self._tell(error)
-
-    def _tell(self, error: BaseException) -> None:
-        if self._on_write_error == "raise" or not isinstance(error, OSError):
-            raise error
-        warnings.warn(f"no snapshot: {error}; those before it stay, and training goes on.", stacklevel=6)
+                if self._on_write_error == "warn" and isinstance(error, OSError):
+                    told = f"no snapshot: {error}; those before it stay, and training goes on."
+                    warnings.warn(told, stacklevel=5)
+                elif first is None:
+                    first = error
+                elif isinstance(error, Exception):
+                    _attach(first, error, f"the write of {name!r}")
+                else:  # an interrupt comes before any failure
+                    _attach(error, first, "the write of a snapshot before")
+                    first = error
+        try:
+            if first is not None:
+                raise first
+        finally:
+            first = None  # it would hold itself, by this frame in its traceback
 
     def tidy(self, folder: Path) -> None:
         """Clears up after the newest file that is there, which a run that was killed may not have come to."""
@@ -88,7 +98,7 @@ class SnapshotFiles:
     @property
     def is_writing(self) -> bool:
         """Whether a file is under way in the background."""
-        return any(isinstance(job, Future) and not job.done() for _, _, job in self._jobs)
+        return not all(_is_done(job) for _, _, job in self._jobs)
 
     def _clear_up(self, name: str, folder: Path) -> None:
         if self._link is not None:
@@ -104,12 +114,12 @@ class SnapshotFiles:
                     self.kept.remove(stale)
 
     def finalize(self) -> None:
-        """Waits for what is still being written. Of several errors each has the one before as its context."""
-        try:
-            self.settle(wait=True)
-        finally:
-            if self._jobs:
-                self.finalize()
+        """Waits for what is still being written; raises as :meth:`settle` does."""
+        self.settle(wait=True)
+
+
+def _is_done(job: Any) -> bool:
+    return not isinstance(job, Future) or job.done()
 
 
 def _wait_for(job: Future[Any], path: Path) -> None:
