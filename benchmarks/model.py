@@ -1,8 +1,10 @@
 """Images a second of a network in training: Kusari's loop beside one tuned by hand, and what each setting gains.
 
 A batch of uint8 pixels lies ready in (pinned) memory; both loops move it to the device, make floats of it there, and
-train with Adam. Kusari's also averages loss and accuracy, observes the learning rate, and makes and prints an entry of
-the log each 10 iterations. The rate of the tutorial whose job this is was 39 images a second. On a GPU:
+train with Adam. Kusari's is the run of recipes/resnet_products.py: its network, optimizer, converter and extensions.
+It also averages loss and accuracy, observes the learning rate, and writes and prints an entry of the log each 10
+iterations; an epoch, and what the recipe does at its end, is never over. The rate of the tutorial whose job this is
+was 39 images a second. On a GPU:
 
     python benchmarks/model.py --batch-size 256
     python benchmarks/model.py --batch-size 256 --compile
@@ -12,6 +14,8 @@ On a CPU:
     python benchmarks/model.py --batch-size 8 --rounds 5
 """
 
+import contextlib
+import dataclasses
 import io
 import tempfile
 import time
@@ -27,6 +31,7 @@ from harness import Results, interleaved, make_parser, ratio
 from torch.nn import functional as F
 
 import extensions
+from recipes import common, resnet_products
 from trainer import Classifier, StandardUpdater, Trainer
 from trainer.updaters.precision import autocast
 
@@ -58,8 +63,14 @@ class Ready:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
 
+    def reset(self) -> None:
+        pass
+
     def finalize(self) -> None:
         pass
+
+
+RECIPE = dataclasses.replace(resnet_products.RECIPE, log=(10, "iteration"))
 
 
 class Job:
@@ -68,29 +79,41 @@ class Job:
     def __init__(self, args: Any, precision: str, channels_last: bool, fused: bool) -> None:
         self.device = torch.device(args.device)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.precision = precision
-        self.args, self.fused = args, fused
-        pixels = torch.randint(0, 256, (args.batch_size, 3, args.image_size, args.image_size), dtype=torch.uint8)
+        self.precision, self.fused = precision, fused
+        size = str(args.image_size)
+        options = [
+            "--data",
+            ".",
+            "--model",
+            args.model,
+            "--image-size",
+            size,
+            "--scale",
+            size,
+            "--precision",
+            precision,
+        ]
+        options += ["--batch-size", str(args.batch_size), "--device", args.device, "--workers", "0"]
+        options += ["--channels-last"] * channels_last + ["--fused"] * fused + ["--compile"] * args.compile
+        self.args = common.parse(RECIPE, options)
+        pixels = torch.randint(0, 256, (args.batch_size, args.image_size, args.image_size, 3), dtype=torch.uint8)
+        pixels = pixels.permute(0, 3, 1, 2)  # as the recipe's lie: the colours of a pixel side by side
         labels = torch.randint(0, 12, (args.batch_size,))
         self.batch = (pixels, labels)
         if self.device.type == "cuda":
             self.batch = (pixels.pin_memory(), labels.pin_memory())
-        self.mean = torch.tensor([123.0, 116.0, 103.0], device=self.device).view(3, 1, 1)
-
-    def network(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-        torch.manual_seed(0)
-        network = timm.create_model(self.args.model, num_classes=12).to(self.device, memory_format=self.format)
-        if self.args.compile:
-            network.compile()
-        fused = self.fused or None  # False would rule out the grouped kernels too
-        return network, torch.optim.Adam(network.parameters(), fused=fused)
+        self.mean = torch.tensor(resnet_products.CHAINERCV_MEAN, device=self.device).view(3, 1, 1)
 
     def convert(self, batch: Any, device: torch.device) -> Any:
         pixels, labels = (part.to(device, non_blocking=True) for part in batch)
         return pixels.to(torch.float32, memory_format=self.format) - self.mean, labels
 
     def by_hand(self) -> Callable[[int], None]:
-        network, optimizer = self.network()
+        torch.manual_seed(0)
+        network = timm.create_model(self.args.model, num_classes=12).to(self.device, memory_format=self.format)
+        if self.args.compile:
+            network.compile()
+        optimizer = torch.optim.Adam(network.parameters(), fused=self.fused or None)
 
         def loop(iterations: int) -> None:
             for _ in range(iterations):
@@ -103,22 +126,30 @@ class Job:
 
         return loop
 
-    def kusari(self, out: Path) -> Callable[[int], None]:
-        network, optimizer = self.network()
+    def run(self, out: Path) -> Trainer:
+        """Returns the recipe's run, but for the iterators."""
+        torch.manual_seed(0)
+        network, normalize = common.make_model(RECIPE, self.args, 12, fresh=False)
+        optimizer = RECIPE.make_optimizer(self.args, network)
+        model = Classifier(network)
+        if self.args.compile:
+            network.compile()
         updater = StandardUpdater(
-            Ready(self.batch), optimizer, self.convert, self.device, model=Classifier(network), precision=self.precision
+            Ready(self.batch), optimizer, normalize, self.device, model=model, precision=self.precision
         )
         run = Trainer(updater, out=out)
-        run.extend(extensions.observe_lr(), trigger=(1, "iteration"))
-        run.extend(extensions.LogReport(trigger=(10, "iteration"), filename=None))
-        keys = ["iteration", "main/loss", "main/accuracy", "lr"]
-        run.extend(extensions.PrintReport(keys, out=io.StringIO()), trigger=(10, "iteration"))
-        run.extend(extensions.ProgressBar(out=io.StringIO()))
+        evaluator = extensions.Evaluator(Ready(self.batch), model, normalize, precision=self.precision)
+        common.add_extensions(RECIPE, self.args, run, evaluator)
+        return run
+
+    def kusari(self, out: Path) -> Callable[[int], None]:
+        run = self.run(out)
 
         def loop(iterations: int) -> None:
-            for _ in range(iterations):
-                with run.iteration():
-                    run.updater.update()
+            with contextlib.redirect_stdout(io.StringIO()):
+                for _ in range(iterations):
+                    with run.iteration():
+                        run.updater.update()
 
         return loop
 

@@ -75,4 +75,4 @@ class LRScheduler(Extension):
                 f"monitor {self.monitor!r} is not observed in this iteration, only {sorted(trainer.observation)};"
                 " correct it, or give LRScheduler the trigger of what reports it."
             )
-        return float(trainer.observation[self.monitor])
+        return float(trainer.observation[str(self.monitor)])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 from typing import Any
 
 from trainer import saving
+from trainer.checks import attach, warn
 from trainer.saving import Stateful
 
 ERROR = "_error"  # ends the name of what was saved when training failed, where the name was taken
@@ -54,22 +54,21 @@ class SnapshotFiles(Stateful):
         """Has a file written; ``write`` may return a ``Future`` and go on in the background."""
         before = self.kept
         self.kept = [kept for kept in before if kept != name] + [name]  # what is being written may hold the list
+        failed = False
         try:
             job = write()
         except BaseException as error:
-            self.kept = before
-            self._tell(error)
-            return
+            self.kept, failed = before, True
+            job = Future()
+            job.set_exception(error)
         self._jobs.append((name, folder, job))
-        self.clear_up()
+        self.clear_up(wait=failed)  # what is still being written may have failed before it
 
     def clear_up(self, wait: bool = False) -> None:
-        """Clears up after every file that is written; raises what a writer in the background has met with."""
-        while self._jobs:
-            name, folder, job = self._jobs[0]
-            if isinstance(job, Future) and not (wait or job.done()):
-                return
-            self._jobs.pop(0)
+        """Clears up after every file that is written; raises the first error, with the later ones as its notes."""
+        first: BaseException | None = None
+        while self._jobs and (wait or _is_done(self._jobs[0][2])):
+            name, folder, job = self._jobs.pop(0)
             try:
                 if isinstance(job, Future):
                     _wait_for(job, folder / name)
@@ -77,12 +76,20 @@ class SnapshotFiles(Stateful):
             except BaseException as error:
                 if name in self.kept and not (folder / name).exists():
                     self.kept.remove(name)
-                self._tell(error)
-
-    def _tell(self, error: BaseException) -> None:
-        if self._on_write_error == "raise" or not isinstance(error, OSError):
-            raise error
-        warnings.warn(f"no snapshot: {error}; those before it stay, and training goes on.", stacklevel=6)
+                if self._on_write_error == "warn" and isinstance(error, OSError):
+                    warn(f"no snapshot: {error}; those before it stay, and training goes on.")
+                elif first is None:
+                    first = error
+                elif isinstance(error, Exception):
+                    attach(first, error, f"the write of {name!r}")
+                else:  # an interrupt comes before any failure
+                    attach(error, first, "the write of a snapshot before")
+                    first = error
+        try:
+            if first is not None:
+                raise first
+        finally:
+            first = None  # it would hold itself, by this frame in its traceback
 
     def tidy(self, folder: Path) -> None:
         """Clears up after the newest file that is there, which a run that was killed may not have come to."""
@@ -93,7 +100,7 @@ class SnapshotFiles(Stateful):
     @property
     def is_writing(self) -> bool:
         """Whether a file is under way in the background."""
-        return any(isinstance(job, Future) and not job.done() for _, _, job in self._jobs)
+        return not all(_is_done(job) for _, _, job in self._jobs)
 
     def _clear_up(self, name: str, folder: Path) -> None:
         if self._link is not None:
@@ -115,12 +122,12 @@ class SnapshotFiles(Stateful):
         super().load_state_dict(state)
 
     def finalize(self) -> None:
-        """Waits for what is still being written. Of several errors each has the one before as its context."""
-        try:
-            self.clear_up(wait=True)
-        finally:
-            if self._jobs:
-                self.finalize()
+        """Waits for what is still being written; raises as :meth:`clear_up` does."""
+        self.clear_up(wait=True)
+
+
+def _is_done(job: Any) -> bool:
+    return not isinstance(job, Future) or job.done()
 
 
 def _wait_for(job: Future[Any], path: Path) -> None:

@@ -459,9 +459,17 @@ def make_run(recipe: Recipe, args: Args, splits: Splits, classes: list[str]) -> 
     stop = (args.epochs, "epoch") if "epochs" in args else (args.iterations, "iteration")
     run = Trainer(updater, stop, out=args.out)
     run.args = {key: getattr(args, key) for key in (*_fixed(recipe, args), *TOLD)}
-    corrected = isinstance(optimizer, torch.optim.Adam)
+    add_extensions(recipe, args, run, extensions.Evaluator(valid_iter, model, normalize, precision=args.precision))
+    if args.resume is not None:
+        resume(run, args.resume, bool(args.force))
+    return run
+
+
+def add_extensions(recipe: Recipe, args: Args, run: Trainer, evaluator: extensions.Evaluator) -> None:
+    """Adds to a run what every recipe has: validation, log, curves, snapshots and weights."""
+    corrected = isinstance(run.updater.get_optimizer("main"), torch.optim.Adam)
     run.extend(extensions.observe_lr(bias_corrected=corrected), trigger=(1, "iteration"))
-    run.extend(extensions.Evaluator(valid_iter, model, normalize, precision=args.precision), trigger=recipe.round)
+    run.extend(evaluator, trigger=recipe.round)
     run.extend(extensions.LogReport(trigger=recipe.log))
     columns = ["iteration", "epoch", "elapsed_time", "lr", "main/loss", "main/accuracy"]
     columns += ["validation/main/loss", "validation/main/accuracy"]
@@ -476,12 +484,10 @@ def make_run(recipe: Recipe, args: Args, splits: Splits, classes: list[str]) -> 
     else:
         every = (args.snapshot_interval, "iteration") if args.snapshot_interval else recipe.round
         run.extend(extensions.snapshot(n_retains=2), trigger=every)
+    network = run.updater.get_model("main").predictor
     run.extend(extensions.snapshot_object(network, recipe.weights), trigger=recipe.round)
     advice = f"python recipes/{recipe.name}.py --resume --out {args.out} goes on."
     run.extend(extensions.StopOnSignal(advice=advice))
-    if args.resume is not None:
-        resume(run, args.resume, bool(args.force))
-    return run
 
 
 def resume(run: Trainer, path: str, force: bool) -> None:

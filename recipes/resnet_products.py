@@ -170,8 +170,9 @@ def make_optimizer(args: common.Args, model: nn.Module) -> torch.optim.Optimizer
     """Freezes what is to be frozen and returns Adam; the head learns at ``lr``, the rest at ``lr * trunk_lr_scale``."""
     freeze(model, args.freeze)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    fused = True if args.fused else None  # False would rule out torch's grouped kernels too
     if args.trunk_lr_scale == 1:
-        return torch.optim.Adam(trained.values(), lr=args.lr, fused=args.fused)
+        return torch.optim.Adam(trained.values(), lr=args.lr, fused=fused)
     heads = tuple(name + "." for name in networks.head_names(model))
     head = [p for name, p in trained.items() if name.startswith(heads)]
     trunk = [p for name, p in trained.items() if not name.startswith(heads)]
@@ -179,7 +180,7 @@ def make_optimizer(args: common.Args, model: nn.Module) -> torch.optim.Optimizer
         {"params": head, "lr": args.lr},
         {"params": trunk, "lr": args.lr * args.trunk_lr_scale},
     ]  # the log shows the first's
-    return torch.optim.Adam([group for group in groups if group["params"]], lr=args.lr, fused=args.fused)
+    return torch.optim.Adam([group for group in groups if group["params"]], lr=args.lr, fused=fused)
 
 
 # -- the end

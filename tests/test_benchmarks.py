@@ -1,11 +1,16 @@
 """The benchmarks' own parts; that they run is enough for the rest, and no time is asserted."""
 
+import argparse
+import importlib
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+
+from recipes import common, resnet_products
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
@@ -54,3 +59,25 @@ def test_what_is_no_result_file_is_told_with_what_to_do(tmp_path, content):
     assert told.returncode == 2 and f"{bad} is no result file of a benchmark" in told.stderr and "--json" in told.stderr
     other = result(tmp_path / "other", [("bare", 1.0)], benchmark="data")
     assert "is of overhead.py and" in compare(good, other).stderr
+
+
+def test_the_model_s_benchmark_trains_with_what_the_recipe_trains_with(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(FOLDER)
+    model = importlib.import_module("model")
+    recipe = resnet_products.RECIPE
+    args = argparse.Namespace(model="resnet10t", batch_size=2, image_size=32, device="cpu", compile=False)
+    options = ["--data", str(data), "--model", "resnet10t", "--image-size", "32", "--scale", "32", "--workers", "0"]
+    for setting in model.SETTINGS.values():
+        more = ["--precision", setting["precision"], *["--channels-last"] * setting["channels_last"]]
+        asked = common.parse(recipe, [*options, *more, *["--fused"] * setting["fused"], "--out", str(tmp_path / "a")])
+        theirs = common.make_run(recipe, asked, *common.load(recipe, asked, True)).updater
+        ours = model.Job(args, **setting).run(tmp_path / "b").updater
+        assert repr(ours.get_optimizer("main")) == repr(theirs.get_optimizer("main"))
+        assert str(ours.get_model("main")) == str(theirs.get_model("main"))
+        assert ours.converter.memory_format == theirs.converter.memory_format
+    monkeypatch.setattr(sys, "argv", [*"model.py --rounds 1 --iterations 10 --image-size 32".split()])
+    sys.argv += "--model resnet10t --batch-size 2 --device cpu --settings fp32".split()
+    with warnings.catch_warnings():
+        model.main()
+    out = capsys.readouterr().out
+    assert "fp32, Kusari / by hand" in out and "main/loss" not in out

@@ -289,8 +289,10 @@ def test_the_small_alexnet_s_losses_are_those_of_a_loop_by_hand_to_the_bit(drawn
     trainer.random.set_seed(args.seed)
     network = networks.alexnet_small(10)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    mean = 255 * torch.tensor([0.4914, 0.4822, 0.4465]).view(3, 1, 1)
-    std = 255 * torch.tensor([0.2023, 0.1994, 0.2010]).view(3, 1, 1)
+    mean, std = (
+        torch.tensor([255 * value for value in values]).view(3, 1, 1)  # Python's floats: rounded to float32 once
+        for values in ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
+    )
     by_hand = []
     for images, labels in islice(common.make_iterator(args, splits["train"]), 4):
         pixels = images.to(torch.float32, memory_format=torch.contiguous_format)  # they lie as they were decoded

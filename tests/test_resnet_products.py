@@ -14,9 +14,10 @@ import torch
 from helpers import equal
 from PIL import Image
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import extensions
-from recipes import common, plot_log, resnet_products, show_samples
+from recipes import common, networks, plot_log, resnet_products, show_samples
 from recipes.drawn import products as drawn_products
 from recipes.online_products import SUPER_LABEL_NAMES
 from recipes.transforms import Normalize
@@ -366,6 +367,37 @@ def test_the_trunk_may_learn_at_a_rate_of_its_own(data, tmp_path):
     assert groups[1]["lr"] == pytest.approx(0.001)
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     train(data, tmp_path, "--trunk-lr-scale", "0", "--epochs", "1")
+
+
+class Kernels(TorchDispatchMode):
+    """Counts the operators that are dispatched; a step's number that is read is none."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.count += operator.namespace == "aten" and operator._opname != "_local_scalar_dense"
+        return operator(*args, **(kwargs or {}))
+
+
+def test_adam_s_step_takes_a_few_grouped_kernels_and_not_some_for_each_weight(monkeypatch):
+    # torch groups them on a GPU without being asked; here the CPU passes for one.
+    optimizers = sys.modules["torch.optim.optimizer"]  # no attribute of torch.optim
+    monkeypatch.setattr(optimizers, "_get_foreach_kernels_supported_devices", lambda: ["cpu"])
+    model = networks.create("resnet50", 12)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+
+    def kernels_of(optimizer):
+        with Kernels() as kernels:
+            optimizer.step()
+            kernels.count = 0  # the first makes the state
+            optimizer.step()
+        return kernels.count
+
+    assert kernels_of(torch.optim.Adam(model.parameters(), fused=False)) > 1000
+    assert kernels_of(resnet_products.make_optimizer(parse(), model)) < 20
+    assert kernels_of(resnet_products.make_optimizer(parse("--fused"), model)) < 5
+    assert kernels_of(resnet_products.make_optimizer(parse("--trunk-lr-scale", "0.1"), model)) < 2 * 20
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

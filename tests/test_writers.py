@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from processes import call
 
 import extensions
 from extensions import snapshot_writers as writers
-from trainer import saving
+from extensions.snapshot_files import SnapshotFiles
+from trainer import make_extension, saving
 
 KINDS = [
     writers.SimpleWriter,
@@ -163,6 +165,75 @@ def test_a_failure_at_the_last_snapshot_is_raised_too(tmp_path, kind):
     with pytest.raises(OSError, match="No space left on device"):
         run.run()
     assert run.updater.iteration == 4
+
+
+def fail_when_all_wait(folder, state, file):
+    until((folder / "go").exists)
+    raise OSError(28, f"No space left for iteration {state['iteration']}")
+
+
+@pytest.mark.parametrize("kind", [writers.ThreadQueueWriter, writers.ProcessQueueWriter])
+def test_of_several_failures_in_a_queue_the_first_is_raised_and_the_later_ones_are_its_notes(tmp_path, kind):
+    @make_extension(priority=-1000, finalizer=(tmp_path / "go").touch)  # the first to be finalized
+    def go(trainer):
+        pass
+
+    run = make_run(tmp_path / "out")
+    writer = kind(functools.partial(fail_when_all_wait, tmp_path))
+    run.extend(extensions.snapshot(writer=writer), trigger=(1, "iteration"))
+    run.extend(go)
+    with pytest.raises(OSError, match="No space left for iteration 1") as caught:
+        run.run()
+    heads = [note.splitlines()[0] for note in caught.value.__notes__]
+    assert heads == [f"Another error in the write of 'snapshot_iter_{n}':" for n in (2, 3, 4)]
+    assert notes_of(caught) == [f"OSError: [Errno 28] No space left for iteration {n}" for n in (2, 3, 4)]
+
+
+def notes_of(caught):
+    return [note.splitlines()[-1] for note in getattr(caught.value, "__notes__", [])]
+
+
+def test_a_failure_is_raised_after_those_of_the_files_before_it(tmp_path):
+    def files_under_way(n, **kwargs):
+        files, jobs = SnapshotFiles(-1, None, **kwargs), [Future() for _ in range(n)]
+        for i, job in enumerate(jobs):
+            files.add(str(i), tmp_path, lambda job=job: job)
+        return files, jobs
+
+    files, jobs = files_under_way(4)
+    for i in (2, 1, 0):  # whichever is noticed first
+        jobs[i].set_exception(OSError(i))
+    with pytest.raises(OSError, match="0") as caught:
+        files.clear_up()
+    assert notes_of(caught) == ["OSError: 1", "OSError: 2"] and files.is_writing and files.kept == ["3"]
+    jobs[3].set_exception(OSError(3))
+    with pytest.raises(OSError, match="3"):
+        files.finalize()
+    files.finalize()  # nothing is raised twice
+
+    def refuse():
+        raise TypeError("no such state")
+
+    files, jobs = files_under_way(1)
+    threading.Timer(0.1, jobs[0].set_exception, (OSError(0),)).start()
+    with pytest.raises(OSError, match="0") as caught:
+        files.add("1", tmp_path, refuse)
+    assert notes_of(caught) == ["TypeError: no such state"]
+
+    files, jobs = files_under_way(3)
+    jobs[0].set_exception(OSError(0))
+    jobs[1].set_exception(KeyboardInterrupt())
+    jobs[2].set_exception(OSError(2))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        files.finalize()
+    assert notes_of(caught) == ["OSError: 0", "OSError: 2"]
+
+    files, jobs = files_under_way(2, on_write_error="warn")
+    jobs[0].set_exception(OSError(0))
+    jobs[1].set_exception(ValueError(1))
+    with pytest.warns(UserWarning, match="no snapshot: 0; those"), pytest.raises(ValueError, match="1") as caught:
+        files.finalize()
+    assert notes_of(caught) == []
 
 
 @background

@@ -1,9 +1,10 @@
-"""Arguments that must be whole numbers, and warnings that name the user's line."""
+"""Arguments that must be whole numbers, warnings that name the user's line, and errors that follow another."""
 
 from __future__ import annotations
 
 import operator
 import sys
+import traceback
 import warnings
 
 
@@ -45,3 +46,19 @@ def warn(message: str) -> None:
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("trainer", "extensions"):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level - 1)
+
+
+def attach(first: BaseException, other: BaseException, where: str) -> None:
+    """Prints a second error and leaves it as a note on the first.
+
+    Example:
+        >>> from trainer.checks import attach
+        >>> first = OSError("no space left")
+        >>> attach(first, ValueError("and more"), "finalize")
+        >>> first.__notes__[0].splitlines()[0]
+        'Another error in finalize:'
+    """
+    text = "".join(traceback.format_exception(type(other), other, other.__traceback__)).rstrip()
+    note = f"Another error in {where}:\n{text}"
+    print(note, file=sys.stderr)
+    first.__notes__ = [*getattr(first, "__notes__", []), note]  # type: ignore[attr-defined]  # add_note: 3.11

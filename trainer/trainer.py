@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from trainer import random, saving
+from trainer.checks import attach
 from trainer.extension import PHASE_PLUGIN, PHASE_STOP, Entry, always, make_entry, refuse_old
 from trainer.reporter import Reporter, reporters_of_thread
 from trainer.saving.lock import FolderLock
@@ -371,12 +372,12 @@ class Trainer(_Loop, SavedRun):
                     try:
                         on_error(self, error, error.__traceback__)
                     except Exception as other:
-                        _attach(error, other, f"on_error of {entry.name!r}")
+                        attach(error, other, f"on_error of {entry.name!r}")
         self._close_after(error)
 
     def _close_after(self, error: BaseException) -> None:
         if other := self._close():
-            _attach(error, other, "finalize")
+            attach(error, other, "finalize")
 
     def _close(self) -> Exception | None:
         """Finalizes everything in the reverse order of its start; returns the first error, with the others on it."""
@@ -390,7 +391,7 @@ class Trainer(_Loop, SavedRun):
                 if first is None:
                     first = error
                 else:
-                    _attach(first, error, "finalize")
+                    attach(first, error, "finalize")
         return first
 
     # -- what the extensions ask
@@ -417,11 +418,3 @@ class Trainer(_Loop, SavedRun):
         if self._phase == "new":
             raise RuntimeError("training has not been started yet")
         return self._elapsed
-
-
-def _attach(first: BaseException, other: BaseException, where: str) -> None:
-    """Prints a second error and leaves it as a note on the first."""
-    text = "".join(traceback.format_exception(type(other), other, other.__traceback__)).rstrip()
-    note = f"Another error in {where}:\n{text}"
-    print(note, file=sys.stderr)
-    first.__notes__ = [*getattr(first, "__notes__", []), note]  # type: ignore[attr-defined]  # add_note: 3.11
