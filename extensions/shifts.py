@@ -1,7 +1,8 @@
 """Seven schedules of an optimizer's learning rate, or of any other number in its parameter groups.
 
-A shift counts its own calls and sets the value after each, for the next update: on ``(1, "iteration")`` its time is
-iterations, extended with ``trigger=(1, "epoch")`` it is epochs. A resumed run has the very value it had.
+Each is a function of time, ``value(t, init)``. A shift counts its own calls and sets the value after each, for the
+next update: on ``(1, "iteration")`` its time is iterations, extended with ``trigger=(1, "epoch")`` it is epochs. A
+resumed run has the very value it had.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,113 +19,130 @@ from torch.optim import Optimizer
 
 from trainer import Extension, Trainer
 
+NEEDED: Any = None  # the default of an argument that must be given: it stands behind attr, which has one
+OPTIONAL = ("attr", "init", "target", "optimizer", "warmup_start")
+
 
 class _Shift(Extension):
-    """Counts calls and sets values; a subclass gives the formula, ``value(t, init)``.
+    """Counts calls and sets values; a subclass lists its arguments as fields and gives the formula.
 
-    Args:
+    Attributes:
         attr: The number to change in each parameter group.
-        init: Its value at the start; by default the one that each group has.
-        target: Where the change ends.
-        optimizer: An optimizer or a list of them; by default the updater's main one.
-        settings: The formula's own numbers, by name: become attributes. None is refused.
+        init: Its value at the start; None for the one that each group has.
+        target: Where the change ends; None for nowhere.
+        optimizer: An optimizer or a list of them; None for the updater's main one.
+        not_negative: The argument that may not be negative.
+        positive: The argument that must be more than 0.
     """
 
-    def __init__(
-        self,
-        attr: str,
-        init: float | None,
-        target: float | None,
-        optimizer: Optimizer | Sequence[Optimizer] | None,
-        **settings: Any,
-    ) -> None:
+    attr: str
+    init: float | None = None
+    target: float | None = None
+    optimizer: Any
+    not_negative = positive = ""
+
+    saved = ("_t", "_inits", "_values")
+
+    def __post_init__(self) -> None:
         kind = type(self).__name__
-        if not isinstance(attr, str):
-            raise TypeError(f"attr must be the name of a number in the parameter groups, got {attr!r}; e.g. 'lr'.")
-        for name, value in settings.items():
+        needed = [f.name for f in fields(self) if f.name not in OPTIONAL]  # type: ignore[arg-type]
+        if not isinstance(self.attr, str):
+            raise TypeError(f"attr must be the name of a number in the parameter groups, got {self.attr!r}; e.g. 'lr'.")
+        for name in needed:
+            value = getattr(self, name)
             if value is None:
-                raise TypeError(f"{kind} needs {name}; e.g. {kind}('lr', {', '.join(f'{s}=...' for s in settings)}).")
-            setattr(self, name, value)
-        self.attr = attr
-        self.target = target
-        self._init = init
-        self._given = None if optimizer is None else [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
-        self._optimizers: list[Optimizer] = []
+                raise TypeError(f"{kind} needs {name}; e.g. {kind}('lr', {', '.join(f'{n}=...' for n in needed)}).")
+            if name == self.not_negative and value < 0:
+                raise ValueError(f"{kind} does not support negative {name}, got {value}.")
+            if name == self.positive and value <= 0:
+                raise ValueError(f"{name} must be positive, got {value}.")
         self._t = 0
         self._inits: list[float] = []  # one a parameter group
-        self._loaded: list[float] = []
-        for optimizer_ in self._given or ():
-            self._check(optimizer_)
+        self._loaded: list[float] = []  # the values of a snapshot, until they are set
+        given = self.optimizer
+        self.optimizer = [given] if isinstance(given, Optimizer) else [*(given or ())]
+        self._optimizers: list[Optimizer] = []  # once there is a trainer
+        self._check(self.optimizer)
 
     def value(self, t: int, init: float) -> float | None:
-        """Returns the value after call ``t``; None leaves it as it is."""
+        """Returns the value after call ``t``, short of the target; None leaves it as it is."""
         raise NotImplementedError
 
     def initialize(self, trainer: Trainer) -> None:
         """Sets the first value, or after a resume the one that there was."""
-        self._optimizers = self._given or [trainer.updater.get_optimizer("main")]
-        for optimizer in self._optimizers:
-            self._check(optimizer)
-        if self._loaded:
-            if len(self._loaded) != len(self._groups()):
-                raise ValueError(
-                    f"{self.name} was saved with {len(self._loaded)} parameter groups and now has"
-                    f" {len(self._groups())}: give it the optimizers that it had."
-                )
+        self._optimizers = self.optimizer or [trainer.updater.get_optimizer("main")]
+        self._check(self._optimizers)
+        saved, now = len(self._loaded), len(self._groups())
+        if saved and saved != now:
+            raise ValueError(
+                f"{self.name} was saved with {saved} parameter groups and now has {now}: give it the optimizers that it"
+                " had."
+            )
+        if saved:
             self._set(self._loaded)
             self._loaded = []
         elif not self._inits:  # else it was interrupted, and goes on
-            self._inits = self._get() if self._init is None else [self._init] * len(self._groups())
-            self._set([self.value(0, init) for init in self._inits])
+            self._inits = self._starts()
+            self._set_next()
 
     def __call__(self, trainer: Trainer) -> None:
         """Sets the next value."""
         if not self._optimizers:
             self.initialize(trainer)
         self._t += 1
-        self._set([self.value(self._t, init) for init in self._inits])
+        self._set_next()
 
-    def _clamped(self, value: float, init: float) -> float:
-        """Returns the value, or the target once it lies behind."""
-        target = self.target
-        if target is None or value == init:
-            return value
-        is_beyond = abs(value) > abs(target) if abs(value) > abs(init) else abs(value) < abs(target)
-        return target if is_beyond else value
+    def _check(self, optimizers: list[Optimizer]) -> None:
+        for kind, group in [(type(optimizer), group) for optimizer in optimizers for group in optimizer.param_groups]:
+            if not isinstance(group.get(self.attr), (int, float, torch.Tensor)):
+                numbers = sorted(key for key, value in group.items() if isinstance(value, float))
+                raise ValueError(
+                    f"attr {self.attr!r} is not a number in the parameter groups of {kind.__name__}; there are"
+                    f" {numbers}."
+                )
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
-    def _get(self) -> list[float]:
-        return [float(group[self.attr]) for group in self._groups()]
+    def _starts(self) -> list[float]:
+        return self._values if self.init is None else [self.init] * len(self._groups())
+
+    def _set_next(self) -> None:
+        self._set([_until(self.target, self.value(self._t, init), init) for init in self._inits])
 
     def _set(self, values: Sequence[float | None]) -> None:
         for group, value in zip(self._groups(), values, strict=True):
-            if value is None:
-                continue
-            if isinstance(group[self.attr], torch.Tensor):  # a compiled optimizer holds on to it
+            if value is not None and isinstance(group[self.attr], torch.Tensor):  # a compiled optimizer holds on to it
                 group[self.attr].fill_(value)
-            else:
+            elif value is not None:
                 group[self.attr] = float(value)
 
-    def _check(self, optimizer: Optimizer) -> None:
-        for group in optimizer.param_groups:
-            if not isinstance(group.get(self.attr), (int, float, torch.Tensor)):
-                numbers = sorted(key for key, value in group.items() if isinstance(value, float))
-                raise ValueError(
-                    f"attr {self.attr!r} is not a number in the parameter groups of {type(optimizer).__name__}; there"
-                    f" are {numbers}."
-                )
+    @property
+    def _values(self) -> list[float]:
+        return self._loaded or [float(group[self.attr]) for group in self._groups()]
+
+    @_values.setter
+    def _values(self, values: list[float]) -> None:
+        self._loaded = list(values)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the calls counted, the values at the start, and those of now."""
-        return {"t": self._t, "inits": self._inits, "values": self._loaded or self._get()}
+        return {"t": self._t, "inits": self._inits, "values": self._values}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned."""
-        self._t, self._inits, self._loaded = state["t"], list(state["inits"]), list(state["values"])
+        self._t, self._inits, self._values = state["t"], list(state["inits"]), state["values"]
 
 
+def _until(target: float | None, value: float | None, init: float) -> float | None:
+    """Returns the value, or the target once it lies behind."""
+    if target is None or value is None or value == init:
+        return value
+    is_beyond = abs(value) > abs(target) if abs(value) > abs(init) else abs(value) < abs(target)
+    return target if is_beyond else value
+
+
+@dataclass(eq=False)
 class ExponentialShift(_Shift):
     """Multiplies by ``rate`` at each call: ``init * rate**t``. Chainer: ``ExponentialShift``.
 
@@ -144,25 +164,19 @@ class ExponentialShift(_Shift):
         0.025
     """
 
-    rate: float
-
-    def __init__(
-        self,
-        attr: str = "lr",
-        rate: float | None = None,
-        init: float | None = None,
-        target: float | None = None,
-        optimizer: Any = None,
-    ) -> None:
-        if rate is not None and rate < 0:
-            raise ValueError(f"ExponentialShift does not support negative rate, got {rate}.")
-        super().__init__(attr, init, target, optimizer, rate=rate)
+    attr: str = "lr"
+    rate: float = NEEDED
+    init: float | None = None
+    target: float | None = None
+    optimizer: Any = None
+    not_negative = "rate"
 
     def value(self, t: int, init: float) -> float:
         """Returns ``init * rate**t``."""
-        return self._clamped(init * self.rate**t, init)
+        return init * self.rate**t
 
 
+@dataclass(eq=False)
 class InverseShift(_Shift):
     """Decays as ``init * (1 + gamma * t) ** -power``. Chainer: ``InverseShift``.
 
@@ -185,27 +199,20 @@ class InverseShift(_Shift):
         0.033333
     """
 
-    gamma: float
-    power: float
-
-    def __init__(
-        self,
-        attr: str = "lr",
-        gamma: float | None = None,
-        power: float | None = None,
-        init: float | None = None,
-        target: float | None = None,
-        optimizer: Any = None,
-    ) -> None:
-        if gamma is not None and gamma < 0:
-            raise ValueError(f"InverseShift does not support negative gamma, got {gamma}.")
-        super().__init__(attr, init, target, optimizer, gamma=gamma, power=power)
+    attr: str = "lr"
+    gamma: float = NEEDED
+    power: float = NEEDED
+    init: float | None = None
+    target: float | None = None
+    optimizer: Any = None
+    not_negative = "gamma"
 
     def value(self, t: int, init: float) -> float:
         """Returns ``init * (1 + gamma * t) ** -power``."""
-        return self._clamped(init * (1 + self.gamma * t) ** -self.power, init)
+        return init * (1 + self.gamma * t) ** -self.power  # type: ignore[no-any-return]
 
 
+@dataclass(eq=False)
 class LinearShift(_Shift):
     """Goes from one value to another in a straight line. Chainer: ``LinearShift``.
 
@@ -226,24 +233,18 @@ class LinearShift(_Shift):
         0.2
     """
 
-    value_range: tuple[float, float]
-    time_range: tuple[int, int]
+    attr: str = "lr"
+    value_range: tuple[float, float] = NEEDED
+    time_range: tuple[int, int] = NEEDED
+    optimizer: Any = None
 
-    def __init__(
-        self,
-        attr: str = "lr",
-        value_range: tuple[float, float] | None = None,
-        time_range: tuple[int, int] | None = None,
-        optimizer: Any = None,
-    ) -> None:
-        for name, pair in (("value_range", value_range), ("time_range", time_range)):
-            if pair is not None and len(pair) != 2:
-                raise ValueError(
-                    f"{name} must be a pair, got {pair!r}; e.g. value_range=(0.1, 0), time_range=(0, 100)."
-                )
-        if time_range is not None and time_range[0] > time_range[1]:
-            raise ValueError(f"time_range must go forwards, got {time_range!r}.")
-        super().__init__(attr, None, None, optimizer, value_range=value_range, time_range=time_range)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, got in (("value_range", self.value_range), ("time_range", self.time_range)):
+            if len(got) != 2:
+                raise ValueError(f"{name} must be a pair, got {got!r}; e.g. value_range=(0.1, 0), time_range=(0, 100).")
+        if self.time_range[0] > self.time_range[1]:
+            raise ValueError(f"time_range must go forwards, got {self.time_range!r}.")
 
     def value(self, t: int, init: float) -> float:
         """Returns the point of the line."""
@@ -253,6 +254,7 @@ class LinearShift(_Shift):
         return v2 if t >= t2 else v1 + (t - t1) / (t2 - t1) * (v2 - v1)
 
 
+@dataclass(eq=False)
 class MultistepShift(_Shift):
     """Multiplies by ``gamma`` at each of the given calls. Chainer: ``MultistepShift``.
 
@@ -274,29 +276,24 @@ class MultistepShift(_Shift):
         0.001
     """
 
-    gamma: float
-    step_value: Sequence[int]
+    attr: str = "lr"
+    gamma: float = NEEDED
+    step_value: Sequence[int] = NEEDED
+    init: float | None = None
+    optimizer: Any = None
 
-    def __init__(
-        self,
-        attr: str = "lr",
-        gamma: float | None = None,
-        step_value: Sequence[int] | None = None,
-        init: float | None = None,
-        optimizer: Any = None,
-    ) -> None:
-        self._steps: list[float] = []
-        for step in step_value or ():
-            if self._steps and step < step_value[len(self._steps) - 1]:  # type: ignore[index]
-                raise ValueError(f"step_value must rise, got {step_value!r}.")
-            self._steps.append(max(step, self._steps[-1] + 1 if self._steps else 1))
-        super().__init__(attr, init, None, optimizer, gamma=gamma, step_value=step_value)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if [*self.step_value] != sorted(self.step_value):
+            raise ValueError(f"step_value must rise, got {self.step_value!r}.")
+        self._steps = [*accumulate(self.step_value, lambda last, step: max(last + 1, step), initial=0)][1:]
 
     def value(self, t: int, init: float) -> float:
         """Returns ``init * gamma**k``, k being the steps up to call t."""
         return init * self.gamma ** bisect_right(self._steps, t)
 
 
+@dataclass(eq=False)
 class PolynomialShift(_Shift):
     """Decays as ``init * (1 - t / max_count) ** rate``, then stays. Chainer: ``PolynomialShift``.
 
@@ -319,29 +316,21 @@ class PolynomialShift(_Shift):
         0.025
     """
 
-    rate: float
-    max_count: float
-
-    def __init__(
-        self,
-        attr: str = "lr",
-        rate: float | None = None,
-        max_count: float | None = None,
-        init: float | None = None,
-        target: float | None = None,
-        optimizer: Any = None,
-    ) -> None:
-        if max_count is not None and max_count <= 0:
-            raise ValueError(f"max_count must be positive, got {max_count}.")
-        super().__init__(attr, init, target, optimizer, rate=rate, max_count=max_count)
+    attr: str = "lr"
+    rate: float = NEEDED
+    max_count: float = NEEDED
+    init: float | None = None
+    target: float | None = None
+    optimizer: Any = None
+    positive = "max_count"
 
     def value(self, t: int, init: float) -> float:
         """Returns ``init * (1 - t / max_count) ** rate``."""
         decay = max(1 - t / self.max_count, 0.0)
-        factor = decay**self.rate if decay or self.rate >= 0 else math.inf
-        return self._clamped(init * factor, init)
+        return init * (decay**self.rate if decay or self.rate >= 0 else math.inf)
 
 
+@dataclass(eq=False)
 class StepShift(_Shift):
     """Multiplies by ``gamma`` every ``step`` calls. Chainer: ``StepShift``.
 
@@ -364,27 +353,20 @@ class StepShift(_Shift):
         0.025
     """
 
-    gamma: float
-    step: float
-
-    def __init__(
-        self,
-        attr: str = "lr",
-        gamma: float | None = None,
-        step: float | None = None,
-        init: float | None = None,
-        target: float | None = None,
-        optimizer: Any = None,
-    ) -> None:
-        if step is not None and step <= 0:
-            raise ValueError(f"step must be positive, got {step}.")
-        super().__init__(attr, init, target, optimizer, gamma=gamma, step=step)
+    attr: str = "lr"
+    gamma: float = NEEDED
+    step: float = NEEDED
+    init: float | None = None
+    target: float | None = None
+    optimizer: Any = None
+    positive = "step"
 
     def value(self, t: int, init: float) -> float:
         """Returns ``init * gamma ** floor(t / step)``."""
-        return self._clamped(init * self.gamma ** math.floor(t / self.step), init)
+        return init * self.gamma ** math.floor(t / self.step)
 
 
+@dataclass(eq=False)
 class WarmupShift(_Shift):
     """Goes from ``warmup_start`` to ``init`` in a straight line, then leaves the value alone. Chainer: ``WarmupShift``.
 
@@ -409,23 +391,20 @@ class WarmupShift(_Shift):
         0.055
     """
 
-    warmup_iter: int
+    attr: str = "lr"
+    warmup_start: float | None = None
+    warmup_iter: int = NEEDED
+    init: float | None = None
+    optimizer: Any = None
+    positive = "warmup_iter"
 
-    def __init__(
-        self,
-        attr: str = "lr",
-        warmup_start: float | None = None,
-        warmup_iter: int | None = None,
-        init: float | None = None,
-        optimizer: Any = None,
-    ) -> None:
-        if warmup_start is None and init is None:
+    def __post_init__(self) -> None:
+        if self.warmup_start is None and self.init is None:
             raise TypeError("WarmupShift needs warmup_start or init; e.g. WarmupShift('lr', 0.01, 500).")
-        if warmup_iter is not None and warmup_iter <= 0:
-            raise ValueError(f"warmup_iter must be positive, got {warmup_iter}.")
-        super().__init__(attr, None, None, optimizer, warmup_iter=warmup_iter)
-        self.warmup_start = warmup_start
-        self.init = init
+        super().__post_init__()
+
+    def _starts(self) -> list[float]:
+        return self._values  # init is the value at the end
 
     def value(self, t: int, init: float) -> float | None:
         """Returns the point of the line; None when the warm-up is over."""
