@@ -403,7 +403,10 @@ def test_a_part_that_does_not_fit_its_state_is_named(run):
 def test_another_number_of_threads_or_another_torch_is_warned_of(run):
     state = run.state_dict()
     state["settings"]["environment"] |= {"threads": 77, "torch": "2.0.0"}
-    with pytest.warns(UserWarning, match=r"made with torch 2\.0\.0, now .*; threads 77, now .*set_num_threads\(77\)"):
+    told = r"made with environment/torch 2\.0\.0, now .*; environment/threads 77, now .*: results may differ"
+    with pytest.warns(
+        UserWarning, match=rf"{told} in the last bits from here on. torch.set_num_threads\(77\) brings the threads back"
+    ):
         run.load_state_dict(state)
 
 

@@ -114,16 +114,11 @@ def make_extension(
     refuse_old(kwargs)
 
     def decorate(function: F) -> F:
-        attributes = {
-            "trigger": (1, "iteration") if trigger is None else trigger,
-            "default_name": default_name or function.__name__,
-            "priority": PRIORITY_READER if priority is None else priority,
-            "finalize": finalizer,
-            "initialize": initializer,
-            "on_error": on_error,
-        }
-        for name, value in attributes.items():
-            setattr(function, name, value)
+        extension: Any = function
+        extension.trigger = (1, "iteration") if trigger is None else trigger
+        extension.default_name = default_name or function.__name__
+        extension.priority = PRIORITY_READER if priority is None else priority
+        extension.finalize, extension.initialize, extension.on_error = finalizer, initializer, on_error
         return function
 
     return decorate
@@ -181,14 +176,18 @@ class Entry(Stateful):
         """Its place in an iteration: by phase, then by priority."""
         return getattr(self.extension, "phase", PHASE_PLUGIN), -self.priority
 
-    def hook(self, name: str) -> Callable[..., Any] | None:
-        """Returns a method of the extension, if it has one."""
-        return getattr(self.extension, name, None) or None
+    def hook(self, name: str) -> Callable[..., Any]:
+        """Returns a method of the extension; what it has not does nothing."""
+        return getattr(self.extension, name, None) or _nothing
 
     def triggers(self) -> list[Any]:
         """Returns its trigger, and the one that it keeps for what it does now and then, as far as they have a state."""
         both = (self.trigger, getattr(self.extension, "_trigger", None))
         return [trigger for trigger in both if hasattr(trigger, "state_dict")]
+
+
+def _nothing(*args: Any) -> None:
+    pass
 
 
 def make_entry(extension: Any, name: str | None, trigger: Any, priority: int | None, first: bool) -> Entry:

@@ -6,7 +6,8 @@ A value stays where it was made, on its device, until somebody reads it: reporti
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,13 @@ class Reporter:
     def __init__(self) -> None:
         self.observation: dict[str, Any] = {}
         self._names: dict[int, str] = {}
-        self._observers: dict[int, object] = {}  # held, so that no id is used a second time
+        self._observers: list[object] = []  # held, so that no id is used a second time
         self._compiled: set[int] = set()  # what may not report
 
     def add_observer(self, name: str, observer: object) -> None:
         """Registers an object: what it reports is called ``name/key``."""
         self._names[id(observer)] = name
-        self._observers[id(observer)] = observer
+        self._observers.append(observer)
 
     def add_observers(self, prefix: str, observers: Iterable[tuple[str, object]]) -> None:
         """Registers several objects, each as ``prefix + name``, nothing put between."""
@@ -53,9 +54,15 @@ class Reporter:
             if getattr(module, "_compiled_call_impl", None) is not None:  # set by Module.compile()
                 self._compiled.update(id(part) for part in module.modules())
 
-    def scope(self, observation: dict[str, Any]) -> _Scope:
+    @contextmanager
+    def scope(self, observation: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Makes this the current reporter and ``observation`` its target, until the block ends."""
-        return _Scope(self, observation)
+        outer, self.observation = self.observation, observation
+        try:
+            with self:
+                yield observation
+        finally:
+            self.observation = outer
 
     def __enter__(self) -> Reporter:
         """Makes this the current reporter until the block ends."""
@@ -88,24 +95,6 @@ class Reporter:
             observation[prefix + key] = kept(value) if copy else value
 
 
-class _Scope:
-    """The block of :meth:`Reporter.scope`; a generator would cost four microseconds more each time."""
-
-    def __init__(self, reporter: Reporter, observation: dict[str, Any]) -> None:
-        self._reporter = reporter
-        self._observation = observation
-
-    def __enter__(self) -> dict[str, Any]:
-        reporter = self._reporter
-        self._outer, reporter.observation = reporter.observation, self._observation
-        reporters_of_thread().append(reporter)
-        return self._observation
-
-    def __exit__(self, *error: object) -> None:
-        reporters_of_thread().pop()
-        self._reporter.observation = self._outer
-
-
 class UnknownKeyError(KeyError):
     """A ``KeyError`` that prints its message as it is, not in quotes.
 
@@ -119,16 +108,17 @@ class UnknownKeyError(KeyError):
         return str(self.args[0])
 
 
-_local = threading.local()
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.stack: list[Reporter] = []
+
+
+_local = _Local()
 
 
 def reporters_of_thread() -> list[Reporter]:
     """Returns the reporters that this thread has entered, the current one last."""
-    try:
-        stack: list[Reporter] = _local.stack
-    except AttributeError:
-        stack = _local.stack = []
-    return stack
+    return _local.stack
 
 
 def get_current_reporter() -> Reporter:
@@ -187,7 +177,7 @@ def report(values: Mapping[str, Any], observer: object | None = None, *, copy: b
         stack[-1].report(values, observer, copy=copy)
 
 
-def report_scope(observation: dict[str, Any]) -> _Scope:
+def report_scope(observation: dict[str, Any]) -> AbstractContextManager[dict[str, Any]]:
     """Collects what is reported inside the block into ``observation``, under the current reporter's names.
 
     Example:

@@ -280,8 +280,8 @@ class Trainer(_Loop, SavedRun):
             self.reporter.add_model(name, model)
 
     def _complete_update(self) -> None:
-        if complete := getattr(self.updater, "complete_update", None):
-            complete()
+        if hasattr(self.updater, "complete_update"):
+            self.updater.complete_update()
         else:
             self.updater.iteration += 1
 
@@ -295,9 +295,7 @@ class Trainer(_Loop, SavedRun):
         self._start_time = time.perf_counter()
         self._phase = "running"
         self._error = None
-        self._closers = [lock.release]
-        if hasattr(self.updater, "finalize"):
-            self._closers.append(self.updater.finalize)
+        self._closers = [lock.release, getattr(self.updater, "finalize", lambda: None)]
         try:
             if lock.is_first:
                 saving.remove_scraps(self.out)
@@ -308,7 +306,7 @@ class Trainer(_Loop, SavedRun):
             self._snapshots.make_up(self)
             self._ask_at_start()
         except BaseException as error:
-            self._close_after(error)
+            self._close(error)
             raise
         if self._is_over:
             self._finish()
@@ -316,18 +314,14 @@ class Trainer(_Loop, SavedRun):
     def _open_extensions(self) -> None:
         updater, entries = self.updater, self._ordered()
         for entry in entries:
-            if restore := entry.hook("restore"):
-                restore(self)
+            entry.hook("restore")(self)
         for entry in entries:
             check_declared(entry.extension, f"extensions/{entry.name}")
         self.start = {"iteration": (updater.iteration, 1), "epoch": epoch_progress(updater), "time": self._elapsed}
         for entry in sorted(entries, key=lambda entry: -entry.priority):
-            if initialize := entry.hook("initialize"):
-                initialize(self)
-            if finalize := entry.hook("finalize"):
-                self._closers.append(finalize)
+            entry.hook("initialize")(self)
+            self._closers.append(entry.hook("finalize"))
         if self.is_before_training and self._random is None:
-            self.observation = Observation()
             with self.reporter.scope(self.observation):
                 for entry in entries:
                     if entry.call_before_training:
@@ -348,10 +342,10 @@ class Trainer(_Loop, SavedRun):
 
     def _finish(self) -> None:
         """Ends the run: closes everything and stops the clock."""
-        error = self._close()
-        self._phase = "over"
-        if error:
-            raise error
+        try:
+            self.finalize()
+        finally:
+            self._phase = "over"
 
     def finalize(self) -> None:
         """Closes the extensions and the updater of a hand-written loop that ends before the stop trigger fires."""
@@ -367,22 +361,16 @@ class Trainer(_Loop, SavedRun):
                 traceback.print_tb(error.__traceback__)
                 print("The extensions are finalized before it is raised again.", file=sys.stderr, flush=True)
             for entry in self._ordered():
-                if on_error := entry.hook("on_error"):
-                    try:
-                        on_error(self, error, error.__traceback__)
-                    except Exception as other:
-                        attach(error, other, f"on_error of {entry.name!r}")
-        self._close_after(error)
+                try:
+                    entry.hook("on_error")(self, error, error.__traceback__)
+                except Exception as other:
+                    attach(error, other, f"on_error of {entry.name!r}")
+        self._close(error)
 
-    def _close_after(self, error: BaseException) -> None:
-        if other := self._close():
-            attach(error, other, "finalize")
-
-    def _close(self) -> Exception | None:
+    def _close(self, first: BaseException | None = None) -> BaseException | None:
         """Finalizes everything in the reverse order of its start; returns the first error, with the others on it."""
         if self._phase == "running":
             self._elapsed, self._phase = self.elapsed_time, "closed"
-        first: Exception | None = None
         while self._closers:
             try:
                 self._closers.pop()()

@@ -78,26 +78,20 @@ def warn_of_differences(saved: dict[str, Any], now: dict[str, Any]) -> None:
         >>> from trainer.saving.settings import warn_of_differences
         >>> warn_of_differences({"args": {"lr": 0.1}}, {"args": {"lr": 0.1}})
     """
-    threads = ""
-    machine: list[str] = []
-    kept: list[str] = []
-    changed: list[str] = []
-    for path, before, after in differences(saved, now):
-        told = f"{path} {before}, now {after}"
-        if path.startswith("environment/"):
-            machine.append(told.removeprefix("environment/"))
-            threads = f" (torch.set_num_threads({before}) brings them back)" if path.endswith("threads") else threads
-        else:
-            (kept if "hyperparameters" in path or path.endswith("/seed") else changed).append(told)
-    if machine:
-        warn(
-            f"the snapshot was made with {'; '.join(machine)}{threads}: results may differ in the last bits from here"
-            " on."
+    found = list(differences(saved, now))
+    if not found:
+        return
+    told = "; ".join(f"{path} {before}, now {after}" for path, before, after in found)
+    if all(path.startswith("environment/") for path, _, _ in found):
+        told += ": results may differ in the last bits from here on."
+    else:
+        told += ": the resumed run will not match an uninterrupted one."
+    for path, before, _ in found:
+        if path == "environment/threads":
+            told += f" torch.set_num_threads({before}) brings the threads back."
+    if any("hyperparameters" in path or path.endswith("/seed") for path, _, _ in found):
+        told += (
+            " Seeds and hyperparameters stay the snapshot's; to change a hyperparameter, set it in"
+            " optimizer.param_groups after trainer.resume(path)."
         )
-    if kept:
-        warn(
-            f"the snapshot was made with {'; '.join(kept)}: the run goes on with the snapshot's values. To change a"
-            " hyperparameter, set it in optimizer.param_groups after trainer.resume(path)."
-        )
-    if changed:
-        warn(f"the snapshot was made with {'; '.join(changed)}: the resumed run will not match an uninterrupted one.")
+    warn(f"the snapshot was made with {told}")
