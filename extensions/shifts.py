@@ -125,14 +125,6 @@ class _Shift(Extension):
     def _values(self, values: list[float]) -> None:
         self._loaded = list(values)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the calls counted, the values at the start, and those of now."""
-        return {"t": self._t, "inits": self._inits, "values": self._values}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned."""
-        self._t, self._inits, self._values = state["t"], list(state["inits"]), state["values"]
-
 
 def _until(target: float | None, value: float | None, init: float) -> float | None:
     """Returns the value, or the target once it lies behind."""
