@@ -67,13 +67,12 @@ class _Loop:
     def __exit__(self: Any, kind: object, error: BaseException | None, tb: object) -> None:
         """Does what follows the update: calls the plug-ins, the stop trigger and the snapshots, each if it is due."""
         try:
-            if error is None:
-                if self.updater.iteration == self._before:  # a block of one's own, without updater.update()
-                    self._complete_update()
-                self.reporter.observation.weight = getattr(self.updater, "batch_size", 1)
-                for trigger, extension in self._calls:
-                    if trigger is always or trigger(self):
-                        extension(self)
+            if error is None and self.updater.iteration == self._before:  # a block without updater.update()
+                self._complete_update()
+            self.reporter.observation.weight = getattr(self.updater, "batch_size", 1)
+            for trigger, extension in self._calls if error is None else ():
+                if trigger is always or trigger(self):
+                    extension(self)
         except BaseException as raised:
             error = raised
             raise
