@@ -92,9 +92,11 @@ def compare_mapped(old, new):
             del fresh[other]
             differences.append((path, f"{leaf} -> {new[other]} in {other}"))
         else:
-            (differences if is_result(leaf) else notes).append((path, f"{leaf} -> gone"))
+            is_lost = is_result(leaf) and leaf not in new.values()  # else it stood there twice
+            (differences if is_lost else notes).append((path, f"{leaf} -> gone"))
     for path, leaf in fresh.items():
-        (differences if is_result(leaf) else notes).append((path, f"new: {leaf}"))
+        is_other = is_result(leaf) and leaf not in old.values()
+        (differences if is_other else notes).append((path, f"new: {leaf}"))
     return differences, notes
 
 
