@@ -117,8 +117,9 @@ def test_there_are_no_circles():
         for node in tree.body:  # those for types are in an if
             if isinstance(node, ast.ImportFrom):
                 for alias in node.names:  # from trainer import random: the file, not the package
-                    file = ROOT.joinpath(*node.module.split("."), f"{alias.name}.py")
-                    graph[name].append(f"{node.module}.{alias.name}" if file.exists() else node.module)
+                    path = ROOT.joinpath(*node.module.split("."), alias.name)
+                    is_file = path.with_suffix(".py").exists() or path.is_dir()
+                    graph[name].append(f"{node.module}.{alias.name}" if is_file else node.module)
 
     def walk(name, above):
         assert name not in above, f"a circle of imports: {[*above, name]}"

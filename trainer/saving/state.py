@@ -64,9 +64,9 @@ def declared(part: Any, attribute: str = "saved") -> dict[str, str]:
 
     Example:
         >>> from trainer.saving.state import declared
-        >>> from trainer.triggers import IntervalTrigger
-        >>> declared(IntervalTrigger(1, "epoch"))
-        {'progress': '_progress'}
+        >>> from trainer.triggers import TimeTrigger
+        >>> declared(TimeTrigger(60))
+        {'next': '_next'}
     """
     found: dict[str, str] = {}
     for kind in reversed(type(part).__mro__):
@@ -197,6 +197,11 @@ def check_declared(part: Any, path: str) -> None:
 
     Raises:
         TypeError: With the path of what cannot be saved.
+
+    Example:
+        >>> from extensions import MicroAverage
+        >>> from trainer.saving.state import check_declared
+        >>> check_declared(MicroAverage("correct", "count", "accuracy"), "extensions/MicroAverage")
     """
     for key, name in declared(part).items():
         value = getattr(part, name)
