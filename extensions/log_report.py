@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from extensions.log_file import END, LogFile, head, put_aside
 from trainer import DictSummary, Extension, Trainer, saving
+from trainer.checks import warn
 from trainer.triggers import get_trigger
 
 
@@ -107,7 +107,7 @@ class LogReport(Extension):
         told += " the entries before the resume"
         if put_aside(path):  # nothing is lost: perhaps somebody has only formatted it anew
             told += "; what there was is kept as .old"
-        warnings.warn(f"{told}.", stacklevel=2)
+        warn(f"{told}.")
 
     def finalize(self) -> None:
         """Closes the file."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainer import DictSummary, Extension, Trainer, saving
+from trainer.checks import warn
 from trainer.triggers import get_trigger
 
 
@@ -100,8 +100,7 @@ class PlotReport(Extension):
     def finalize(self) -> None:
         """Warns if there was nothing to draw whenever a point was due."""
         if self._observed and not any(self._data.values()):
-            warnings.warn(
+            warn(
                 f"{self._filename} was not drawn: no value of {list(self._y_keys)} came with {self._x_key!r}, only"
-                f" {self._observed}.",
-                stacklevel=2,
+                f" {self._observed}."
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from trainer import Extension, Trainer, saving
+from trainer.checks import warn
 
 PARTS = {  # of an update: what StandardUpdater is made of, in its words
     "fetch": "data",
@@ -160,5 +160,5 @@ class ProfileReport(Extension):
         if self._profiler is not None and self._trainer is not None:
             self._stop(self._trainer)
         if 0 < self._count <= self._skip:
-            warnings.warn(f"the run ended before iteration {self._skip + 1}: give a smaller skip.", stacklevel=2)
+            warn(f"the run ended before iteration {self._skip + 1}: give a smaller skip.")
         self._trainer = None

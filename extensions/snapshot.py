@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from extensions.snapshot_files import ERROR, SnapshotFiles, matching
 from extensions.snapshot_writers import SimpleWriter
 from trainer import Extension, Trainer, saving
+from trainer.checks import warn
 from trainer.extension import PHASE_OBJECT, PHASE_RUN
 from trainer.saving import SnapshotError
 
@@ -103,15 +103,13 @@ class _Snapshot(Extension):
             return
         if not trainer.is_before_training:
             if self._target is not None and not self._has_started:
-                warnings.warn(
-                    f"{self.name}: no autoload, for the run was resumed by name; load its file too.", stacklevel=2
-                )
+                warn(f"{self.name}: no autoload, for the run was resumed by name; load its file too.")
             return
         for path in self._candidates(folder):
             try:
                 self._load(trainer, path)
             except SnapshotError as error:
-                warnings.warn(f"autoload passes over a file: {error}", stacklevel=2)
+                warn(f"autoload passes over a file: {error}")
             else:
                 return
 
@@ -154,7 +152,7 @@ class _RunSnapshot(_Snapshot):
         if not self._has_made_way:
             self._has_made_way = True
             told = f"{path} is another run's and stays: this run's is {free.name}, and so on"
-            warnings.warn(f"{told}; another folder, or snapshot(autoload=True), would be simpler.", stacklevel=5)
+            warn(f"{told}; another folder, or snapshot(autoload=True), would be simpler.")
         return str(Path(name).with_name(free.name))
 
     def _state(self, trainer: Trainer) -> dict[str, Any]:

@@ -152,7 +152,7 @@ class Malicious:
 def test_no_code_runs_from_a_file_of_weights(tmp_path):
     torch.save({"w": Malicious()}, tmp_path / "w")
     with pytest.raises(
-        SnapshotError, match=r"/w cannot be read as a file of weights \(it is none, or would run code\)"
+        SnapshotError, match=r"/w cannot be read as a file of weights \(not a file of weights, or it contains code\)"
     ):
         saving.load_weights(tmp_path / "w")
     (tmp_path / "p").write_bytes(pickle.dumps(Malicious()))

@@ -7,9 +7,10 @@ import fcntl
 import os
 import socket
 import struct
-import warnings
 from contextlib import suppress
 from pathlib import Path
+
+from trainer.checks import warn
 
 NAME = ".lock"
 _WHOLE_FILE = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock of Linux
@@ -103,9 +104,7 @@ def _lock(path: Path) -> int:
                     f"{path.parent} is in use by another run ({holder or 'which has just started'}); wait for its end,"
                     " or take another folder."
                 ) from None
-            warnings.warn(
-                f"{path.parent} cannot be locked ({error.strerror}): nothing keeps a second run out.", stacklevel=4
-            )
+            warn(f"{path.parent} cannot be locked ({error.strerror}): nothing keeps a second run out.")
             return -1
         if _is_at(file, path):  # else its last holder has removed it in between
             with suppress(OSError):  # of a full disk: who holds it is only a courtesy

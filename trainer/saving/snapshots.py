@@ -252,7 +252,7 @@ def _read(source: Any, path: str | Path, kind: str) -> dict[str, Any]:
     except Exception as error:  # whatever the unpickler and the archive reader make of a damaged or foreign file
         # Not torch's own text: for a file that wants to run code it recommends to let it.
         is_foreign = isinstance(error, pickle.UnpicklingError)
-        reason = "it is none, or would run code" if is_foreign else type(error).__name__
+        reason = f"not {kind}, or it contains code" if is_foreign else type(error).__name__
         raise SnapshotError(f"{path} cannot be read as {kind} ({reason}); take another.") from error
     if not isinstance(state, dict):
         raise SnapshotError(f"{path} holds a {type(state).__name__}, not {kind}; take another.")

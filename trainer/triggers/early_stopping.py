@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
+from trainer.checks import warn
 from trainer.saving.state import Stateful
 from trainer.summary import DictSummary
 from trainer.triggers.interval import get_trigger
@@ -89,10 +89,9 @@ class EarlyStoppingTrigger(Stateful):
         if not self._check_trigger(trainer):
             return False
         if self.monitor not in trainer.observation:
-            warnings.warn(
+            warn(
                 f"{self.monitor!r} is not observed in this iteration, only {sorted(trainer.observation)}: early"
-                " stopping passes this check over; correct the key, or check when it is reported.",
-                stacklevel=2,
+                " stopping passes this check over; correct the key, or check when it is reported."
             )
             return False
         value = self._summary.compute_mean()[self.monitor]
