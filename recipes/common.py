@@ -467,27 +467,23 @@ def make_run(recipe: Recipe, args: Args, splits: Splits, classes: list[str]) -> 
 
 def add_extensions(recipe: Recipe, args: Args, run: Trainer, evaluator: extensions.Evaluator) -> None:
     """Adds to a run what every recipe has: validation, log, curves, snapshots and weights."""
-    corrected = isinstance(run.updater.get_optimizer("main"), torch.optim.Adam)
-    run.extend(extensions.observe_lr(bias_corrected=corrected), trigger=(1, "iteration"))
+    is_adam = isinstance(run.updater.get_optimizer("main"), torch.optim.Adam)
+    run.extend(extensions.observe_lr(bias_corrected=is_adam), trigger=(1, "iteration"))
     run.extend(evaluator, trigger=recipe.round)
     run.extend(extensions.LogReport(trigger=recipe.log))
     columns = ["iteration", "epoch", "elapsed_time", "lr", "main/loss", "main/accuracy"]
     columns += ["validation/main/loss", "validation/main/accuracy"]
     run.extend(extensions.PrintReport(columns), trigger=recipe.log)
     run.extend(extensions.ProgressBar(update_interval=1))
-    unit = recipe.round[1]
     for quantity in ("loss", "accuracy"):
         keys = [f"main/{quantity}", f"validation/main/{quantity}"]
-        run.extend(extensions.PlotReport(keys, unit, recipe.round, filename=f"{quantity}.png"))
-    if args.snapshot_interval is None and unit == "epoch":
-        run.extend(extensions.snapshot(filename="snapshot_epoch-{.updater.epoch}", n_retains=2), trigger=recipe.round)
-    else:
-        every = (args.snapshot_interval, "iteration") if args.snapshot_interval else recipe.round
-        run.extend(extensions.snapshot(n_retains=2), trigger=every)
-    network = run.updater.get_model("main").predictor
-    run.extend(extensions.snapshot_object(network, recipe.weights), trigger=recipe.round)
-    advice = f"python recipes/{recipe.name}.py --resume --out {args.out} goes on."
-    run.extend(extensions.StopOnSignal(advice=advice))
+        run.extend(extensions.PlotReport(keys, recipe.round[1], recipe.round, filename=f"{quantity}.png"))
+    every = (args.snapshot_interval, "iteration") if args.snapshot_interval else recipe.round
+    named = {"filename": "snapshot_epoch-{.updater.epoch}"} if every[1] == "epoch" else {}
+    run.extend(extensions.snapshot(n_retains=2, **named), trigger=every)
+    weights = extensions.snapshot_object(run.updater.get_model("main").predictor, recipe.weights)
+    run.extend(weights, trigger=recipe.round)
+    run.extend(extensions.StopOnSignal(advice=f"python recipes/{recipe.name}.py --resume --out {args.out} goes on."))
 
 
 def resume(run: Trainer, path: str, force: bool) -> None:

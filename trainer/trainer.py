@@ -57,7 +57,9 @@ class _Loop:
 
     def __enter__(self: Any) -> None:
         """Begins an iteration: what is reported from here on is observed in it."""
-        if self.finished or self._phase != "running":
+        if self._phase in ("new", "closed"):
+            self._start()
+        if self._phase != "running":
             raise RuntimeError("training is over; end the loop with: while not trainer.finished.")
         self._before = self.updater.iteration
         self._outer = self.reporter.observation
