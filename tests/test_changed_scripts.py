@@ -187,7 +187,7 @@ def test_accumulation_clipping_and_precision_that_the_script_changed_are_warned_
 def test_another_batch_size_or_order_is_warned_of(tmp_path, saved):
     resumed = make_run(tmp_path)
     resumed.updater.get_iterator("main").batch_size = 3
-    resumed.updater.get_iterator("main")._shuffle = False
+    resumed.updater.get_iterator("main").shuffle = False
     told = "updater/iterator/main/batch_size 5, now 3; updater/iterator/main/shuffle True, now False"
     with pytest.warns(UserWarning, match=f"made with {told}: the resumed run will not match"):
         resumed.resume(saved)

@@ -170,7 +170,7 @@ class CachedDataset(Dataset[Any]):
 
     def _add(self, index: int) -> Any:
         """Returns a sample that is not in the file, and puts it there."""
-        before = random.take()
+        before = random.capture(cuda=False)
         sample = self._make(index)
         self._refuse_drawing(before)
         self._check_layout(index, sample)
@@ -221,8 +221,8 @@ class CachedDataset(Dataset[Any]):
                 " before it, or leave the cache out."
             )
 
-    def _refuse_drawing(self, before: random.Raw) -> None:
-        if not random.are_equal(before, random.take()):
+    def _refuse_drawing(self, before: dict[str, Any]) -> None:
+        if random.has_drawn(before):
             raise ValueError(f"{type(self.dataset).__name__} draws from a global random generator: {_RANDOM}")
 
     def _some_samples(self) -> list[tuple[int, Any]]:
@@ -232,7 +232,7 @@ class CachedDataset(Dataset[Any]):
             ValueError: If they are not the same each time.
         """
         n, some, errors = self._length, [], []
-        before = random.take()
+        before = random.capture(cuda=False)
         for index in dict.fromkeys((*(0, n // 2, n - 1)[:n], *range(min(n, _MOST_TRIED)))):
             try:
                 sample, again = self._make(index), self._make(index)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 from trainer import random
 from trainer.checks import at_least
-from trainer.iterators.samples import Key, Samples
-from trainer.iterators.serial import OrderSampler, SerialIterator
+from trainer.iterators.serial import Made, OrderSampler, SerialIterator, Stretch
 
 
 class MultithreadIterator(SerialIterator):
@@ -52,38 +50,35 @@ class MultithreadIterator(SerialIterator):
         shuffle: bool | None = None,
         n_threads: int = 1,
         order_sampler: OrderSampler | None = None,
-        *,
-        seed: int | None = None,
-        on_bad_sample: str = "raise",
+        **kwargs: Any,
     ) -> None:
         self.n_threads = at_least("n_threads", n_threads, 1)
         self._pool: ThreadPoolExecutor | None = None
-        super().__init__(dataset, batch_size, repeat, shuffle, order_sampler, seed=seed, on_bad_sample=on_bad_sample)
-        self._samples = Samples(dataset, self.seed, seeds_generators=False)
+        super().__init__(dataset, batch_size, repeat, shuffle, order_sampler, **kwargs)
+        self._samples.seeds_generators = False
 
-    def _samples_of(self, keys: list[Key], skips: list[dict[str, Any]]) -> list[Any]:
+    def _make(self, stretches: list[Stretch]) -> Made:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.n_threads, thread_name_prefix="samples")
-        before = random.take()
+        before = random.capture(cuda=False)
         try:
-            samples = list(self._pool.map(partial(self._samples.get, skips=skips), keys))
+            made = self._samples.batch(stretches, self._pool.map)
         except BaseException:
             self.finalize()  # waits for those that are still at work
             raise
-        if not random.are_equal(before, random.take()):
+        if random.has_drawn(before):
             raise RuntimeError(
                 f"{type(self.dataset).__name__} draws from a global random generator, which its threads share: the run"
                 " could not be repeated. Use MultiprocessIterator, or define draw_sample(index, generator) in it."
             )
-        skips.sort(key=lambda bad: (bad["epoch"], bad["position"]))  # the threads listed them as they came
-        return samples
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_pool": None}
+        return super().__getstate__() | {"_pool": None}
 
     def finalize(self) -> None:
         """Ends the threads; the next batch, if there is one, starts new ones."""
-        super().finalize()
         if self._pool is not None:
             self._pool.shutdown()
         self._pool = None
+        super().finalize()
