@@ -49,7 +49,7 @@ def test_a_forced_data_loader_begins_the_epoch_anew():
     old, now = DataLoaderIterator(DataLoader(range(10), 2)), DataLoaderIterator(DataLoader(range(6), 2))
     for _ in range(7):
         next(old)
-    with pytest.raises(ValueError, match=r"or begin the epoch anew .*: trainer\.resume\(path, force=True\)"):
+    with pytest.raises(ValueError, match=r"or start the epoch again .*: trainer\.resume\(path, force=True\)"):
         now.load_state_dict(old.state_dict())
     with forced():
         now.load_state_dict(old.state_dict())

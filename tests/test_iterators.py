@@ -112,7 +112,7 @@ def test_an_order_sampler_must_keep_the_size():
     sizes = iter([4, 5])
     iterator = SerialIterator(range(10), 4, order_sampler=lambda order, position: np.arange(next(sizes)))
     assert iterator.epoch_size == 4
-    with pytest.raises(ValueError, match="the order_sampler returned 5 indices, and 4 before: keep the size"):
+    with pytest.raises(ValueError, match="the order_sampler returned 5 indices, not 4: keep the size"):
         next(iterator)
 
 

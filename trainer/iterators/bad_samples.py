@@ -13,13 +13,14 @@ from typing import Any
 from trainer import saving
 from trainer.checks import warn
 
-MOST_TRIED = 100  # replacements of a sample; where so many in a row are bad, the storage is at fault
+Key = tuple[int, int, int, list[int]]  # seed, epoch, position, and candidates: the sample's index, then replacements
+MOST_TRIED = 100  # replacements of a sample; if so many in a row are bad, the storage is at fault
 
 
 class BadSampleError(RuntimeError):
     """A data set failed to give a sample; its own error is the ``__cause__``.
 
-    It is the same with any number of workers. What a worker's traceback was is in the cause's notes.
+    It is the same with any number of workers. A worker's traceback is in the notes of the cause.
 
     Attributes:
         index: Of the sample, in the data set.
@@ -65,65 +66,52 @@ class BadSamples(list[dict[str, Any]]):
         super().__init__()
         self.skips = policy == "skip"
         self._source = source
-        self._known: set[Any] = set()  # places and indices: to look for each through the list would cost its square
+        self._known: set[Any] = set()  # places and indices in the list: a search for each would take quadratic time
         self._written = 0  # how many of them the file has
 
-    def replace(
-        self, make: Callable[[int], Any], epoch: int, position: int, candidates: list[int], error: Exception
-    ) -> tuple[Any, dict[str, Any]]:
+    def replace(self, key: Key, error: Exception, make: Callable[[int], Any]) -> tuple[Any, dict[str, Any]]:
         """Returns what replaces a sample, and the entry for the list.
 
         Args:
-            make: Makes a sample of an index, with the randomness of this place.
-            epoch: Of the bad sample.
-            position: In the order of that epoch.
-            candidates: The bad sample's index and those that may replace it.
+            key: Of the bad sample.
             error: What the data set raised.
+            make: Makes a sample of an index, with the randomness of this place.
 
         Raises:
-            BadSampleError: If all of them are bad, or none may replace it.
+            BadSampleError: If all candidates are bad, or none may replace it.
         """
-        index, *others = candidates
+        _, epoch, position, (index, *others) = key
         reason = f"{type(error).__name__}: {error}"
         for other in others:
-            with suppress(Exception):  # a bad replacement is told of at its own position
+            with suppress(Exception):  # a bad replacement is reported at its own position
                 bad = {"epoch": epoch, "position": position, "index": index, "replaced_by": other, "error": reason}
                 return make(other), bad
         remedy = "on_bad_sample='skip' goes on without it"
         if self.skips:
             remedy = f"the {len(others)} replacements tried failed too, check the storage"
-        raise BadSampleError(
-            f"{self._source} cannot give the sample of index {index} (position {position} in the order of epoch"
-            f" {epoch}; {remedy}): {reason}",
-            index,
-            error,
-        )
+        where = f"index {index} (position {position} in the order of epoch {epoch}; {remedy})"
+        raise BadSampleError(f"{self._source} cannot give the sample of {where}: {reason}", index, error)
 
     def add(self, skipped: list[dict[str, Any]], warns: bool = True) -> None:
         """Lists what was skipped, unless it is listed: ``reset()`` goes back. Warns of each index once."""
         for bad in skipped:
-            place = bad["epoch"], bad["position"], bad["index"]
-            if place in self._known:
-                continue
-            is_new = bad["index"] not in self._known
-            self._known |= {place, bad["index"]}
-            self.append(bad)
-            if warns and is_new:
-                warn(f"{self._source} cannot give the sample of index {bad['index']}, which is skipped: {bad['error']}")
+            index = bad["index"]
+            if warns and index not in self._known:
+                warn(f"{self._source} cannot give the sample of index {index}, which is skipped: {bad['error']}")
+            place = bad["epoch"], bad["position"], index
+            if place not in self._known:
+                self.append(bad)
+            self._known |= {place, index}
 
     def write(self, path: Path | None, growth: float = 1.0) -> None:
-        """Writes the list to a file, if there is one, and more by a factor than it has is to be told."""
+        """Writes the list to a file, unless the file has it, or the list has grown by less than a factor since."""
         if path is not None and len(self) > growth * self._written:
             saving.write(path, lambda file: file.write(json.dumps(self, indent=4).encode()))
             self._written = len(self)
 
-    def state_dict(self) -> list[dict[str, Any]]:
-        """Returns the list."""
-        return list(self)
-
-    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        """Puts back what :meth:`state_dict` returned."""
+    def load(self, listed: list[dict[str, Any]]) -> None:
+        """Replaces the list by that of a loaded state."""
         self.clear()
         self._known.clear()
         self._written = 0
-        self.add(state, warns=False)
+        self.add(listed, warns=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from trainer import random
@@ -26,6 +26,7 @@ class BaseIterator(Stateful):
 
     saved: ClassVar[Names] = ("epoch", "current_position", "is_new_epoch", "previous_epoch_detail", "seed", "_length")
     settings: ClassVar[Names] = ("seed",)
+    _fetch: Callable[[], Any]  # returns the next batch, and moves epoch and position
     counts: ClassVar[tuple[str, str]] = ("samples", "data set")  # what, and of what: for messages
 
     def __init__(self, length: int | None, repeat: bool, seed: int | None) -> None:
@@ -33,6 +34,7 @@ class BaseIterator(Stateful):
         self.seed = random.get_seed() if seed is None else at_least("seed", seed, 0)
         self.n_samples: int | None = None
         self._length = self.epoch_size = length
+        self._workers: Any = None  # what fetches beside this thread: a pool, or a loader with processes
         self.reset()
 
     def reset(self) -> None:
@@ -40,7 +42,7 @@ class BaseIterator(Stateful):
         self.epoch = self.current_position = 0
         self.is_new_epoch = False
         self.previous_epoch_detail: float | None = None
-        self._batches: Iterator[Any] | None = None  # a pass of worker processes over the data
+        self._batches: Iterator[Any] | None = None  # a pass over the data
 
     @property
     def epoch_detail(self) -> float:
@@ -68,13 +70,9 @@ class BaseIterator(Stateful):
 
     next = __next__
 
-    def _fetch(self) -> Any:
-        """Returns the next batch, and moves epoch and position."""
-        raise NotImplementedError
-
     def finalize(self) -> None:
-        """Releases what the iterator holds; it may be called twice, and is at the end of a ``with``."""
-        self._batches = None
+        """Ends workers; the next batch starts new ones. It may be called twice, and ends a ``with``."""
+        self._workers = self._batches = None
 
     def __enter__(self) -> Any:
         return self
@@ -83,21 +81,21 @@ class BaseIterator(Stateful):
         self.finalize()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_batches": None}  # a copy starts workers of its own
+        return self.__dict__ | {"_workers": None, "_batches": None}  # a copy starts its own
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what ``state_dict`` returned: what was given out, never what is prefetched.
 
         Raises:
-            ValueError: If the data have another length than they had. If that is forced, the epoch under way begins
-                anew with the data of now.
+            ValueError: If the data have another length than they had. If forced, the current epoch starts again with
+                the data of now.
         """
         is_other = state["length"] != self._length
         if is_other and not is_forced():
             raise ValueError(
                 f"the snapshot was made with {state['length']} {self.counts[0]} and the {self.counts[1]} now has"
-                f" {self._length}: its order cannot be continued; bring them back, start afresh, or begin the epoch"
-                " anew with the data of now: trainer.resume(path, force=True)."
+                f" {self._length}: restore them, start afresh, or start the epoch again with the data of now:"
+                " trainer.resume(path, force=True)."
             )
         super().load_state_dict(state | {"length": self._length})
         if is_other:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from itertools import islice
+from operator import length_hint
 from typing import Any
 
 import torch
@@ -44,19 +45,16 @@ class DataLoaderIterator(BaseIterator):
         (tensor([0, 1, 2]), tensor([3, 4]), 1)
     """
 
-    saved = ("_stream", "_own")
+    saved = ("_stream",)
     counts = ("batches an epoch", "DataLoader")
 
     def __init__(self, loader: DataLoader[Any], repeat: bool = True, seed: int | None = None) -> None:
         self.loader = loader
-        self._stream: dict[str, Any] = {}  # the global generators as the loader left them, in mid-epoch
-        try:
-            length: int | None = len(loader)
-        except TypeError:
-            length = None  # an iterable data set of unknown length: an epoch ends when it does
+        self._stream: dict[str, Any] = {}  # the generators as the loader left them, global and its own, in mid-epoch
+        length = length_hint(loader, -1)  # -1 for an iterable data set of unknown length: an epoch ends when it does
         if length == 0:
             raise ValueError("the DataLoader has no batches: its data set is empty, or drop_last leaves nothing.")
-        super().__init__(length, repeat, seed)
+        super().__init__(length if length > 0 else None, repeat, seed)
 
     def _fetch(self) -> Any:
         try:
@@ -68,7 +66,8 @@ class DataLoaderIterator(BaseIterator):
                 if self._batches is None:
                     self._batches = self._open()
                 batch = next(self._batches, _END)
-                self._stream = random.capture(cuda=False)
+                own = [generator.get_state() for generator in self._generators()]
+                self._stream = random.capture(cuda=False) | {"own": own}
         except BaseException:
             self._batches = None  # the next call opens the loader at this batch once more
             raise
@@ -98,25 +97,15 @@ class DataLoaderIterator(BaseIterator):
         found = [getattr(owner, "generator", None) for owner in owners]
         return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
-    @property
-    def _own(self) -> list[torch.Tensor]:
-        """The states of these generators."""
-        return [generator.get_state() for generator in self._generators()]
-
-    @_own.setter
-    def _own(self, states: list[torch.Tensor]) -> None:
-        for generator, state in zip(self._generators(), states, strict=True):
-            generator.set_state(state)
-
     def _open(self) -> Iterator[Any]:
         """Starts the loader's epoch, at the position that was loaded."""
-        loader, own = self.loader, self._own
+        loader, n = self.loader, self.current_position
         for sampler in (loader.sampler, loader.batch_sampler):
             if set_epoch := getattr(sampler, "set_epoch", None):
                 set_epoch(self.epoch)
         for generator in self._generators():
             generator.manual_seed(self._epoch_seed())
-        if self.current_position == 0:
+        if n == 0:
             return _batches_of(loader)
 
         # Resumed: the sampler draws as it did at the epoch's start, then the generators go on where they were.
@@ -124,31 +113,27 @@ class DataLoaderIterator(BaseIterator):
         if loader.num_workers > 0:
             warn(
                 "a DataLoader with workers is resumed in mid-epoch: its order is exact, but what the data set draws"
-                " at random in the workers differs until the next epoch"
-                + (" (here, with persistent_workers, to the end)" if loader.persistent_workers else "")
-                + "; MultiprocessIterator resumes exactly."
+                " at random in the workers differs until the next epoch (with persistent_workers, to the end);"
+                " MultiprocessIterator resumes exactly."
             )
         if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
             batches = _batches_of(loader)
-            _skip(batches, self.current_position)  # there is no index to skip by: load, and drop
+            next(islice(batches, n, n), None)  # skips n, which have to be loaded: there is no index
         else:
             torch.empty((), dtype=torch.int64).random_(generator=loader.generator)  # as iter(loader) does first
             indices = iter(loader.batch_sampler)
-            _skip(indices, self.current_position)
+            next(islice(indices, n, n), None)  # skips n
             rest = copy.copy(loader)
             vars(rest).update(batch_sampler=indices, persistent_workers=False, _iterator=None)
             batches = _batches_of(rest)
         random.restore(self._stream)
-        self._own = own
+        for generator, state in zip(self._generators(), self._stream["own"], strict=True):
+            generator.set_state(state)
         return batches
 
 
 def _batches_of(loader: DataLoader[Any]) -> Iterator[Any]:
     return Workers(loader) if loader.num_workers > 0 else iter(loader)
-
-
-def _skip(iterator: Iterator[Any], n: int) -> None:
-    next(islice(iterator, n, n), None)
 
 
 def as_iterator(source: Any, repeat: bool = True) -> Any:
@@ -166,8 +151,6 @@ def as_iterator(source: Any, repeat: bool = True) -> Any:
     if isinstance(source, DataLoader):
         return DataLoaderIterator(source, repeat)
     if not hasattr(source, "epoch_detail" if repeat else "__next__"):  # an evaluation asks for no progress
-        raise TypeError(
-            f"expected an iterator or a DataLoader, got {type(source).__name__};"
-            " e.g. trainer.iterators.SerialIterator(dataset, batch_size)."
-        )
+        kind = type(source).__name__
+        raise TypeError(f"expected an iterator or a DataLoader, got {kind}; e.g. SerialIterator(dataset, batch_size).")
     return source

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from trainer.checks import at_least
-from trainer.datasets.convert import as_tuple, concat_examples
+from trainer.datasets.convert import concat_examples
 from trainer.iterators.bad_samples import BadSampleError
 from trainer.iterators.serial import Cursor, Made, SerialIterator, Stretch
 from trainer.iterators.workers import Workers, start_method
@@ -72,13 +72,8 @@ class MultiprocessIterator(SerialIterator):
         self.n_prefetch = at_least("n_prefetch", n_prefetch, 1)
         self.collate_fn = collate_fn
         self.pin_memory = False
-        self._loader: DataLoader[Any] | None = None
         self._ahead: deque[Cursor] = deque()  # after each batch that is under way
         super().__init__(dataset, batch_size, repeat, shuffle, **kwargs)
-
-    def _fetch(self) -> Any:
-        batch = super()._fetch()
-        return batch if self.collate_fn is None else as_tuple(batch)
 
     def _next_batch(self) -> tuple[Made, Cursor]:
         if self.n_processes == 0:
@@ -86,38 +81,29 @@ class MultiprocessIterator(SerialIterator):
         try:
             if self._batches is None:
                 self._ahead.clear()
-                self._batches = Workers(self._workers())
+                self._workers = self._new_workers() if self._workers is None else self._workers
+                self._batches = Workers(self._workers)
             made = next(self._batches)
             if isinstance(made, BadSampleError):
                 raise made
             return made, self._ahead.popleft()
         except BaseException:
-            self._loader = self._batches = None  # one may be dead: new ones fetch this batch at the next call
+            self._workers = self._batches = None  # one may be dead: new ones fetch this batch at the next call
             raise
 
-    def _workers(self) -> DataLoader[Any]:
-        if self._loader is None:
-            self._loader = DataLoader(
-                self._samples,  # type: ignore[arg-type]
-                batch_size=None,  # each item is a batch
-                sampler=_Requests(self),
-                num_workers=self.n_processes,
-                prefetch_factor=self.n_prefetch,
-                collate_fn=_as_it_is,
-                pin_memory=self.pin_memory and self.collate_fn is not None,
-                persistent_workers=True,
-                multiprocessing_context=start_method(),
-                generator=torch.Generator(),  # the loader draws a seed; not from the model's stream
-            )
-        return self._loader
-
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_loader": None, "_ahead": deque()}
-
-    def finalize(self) -> None:
-        """Ends the workers; the next batch, if there is one, starts new ones."""
-        self._loader = None
-        super().finalize()
+    def _new_workers(self) -> DataLoader[Any]:
+        return DataLoader(
+            self._samples,  # type: ignore[arg-type]
+            batch_size=None,  # each item is a batch
+            sampler=_Requests(self),
+            num_workers=self.n_processes,
+            prefetch_factor=self.n_prefetch,
+            collate_fn=_as_it_is,
+            pin_memory=self.pin_memory and self.collate_fn is not None,
+            persistent_workers=True,
+            multiprocessing_context=start_method(),
+            generator=torch.Generator(),  # the loader draws a seed; not from the model's stream
+        )
 
 
 class _Requests:

@@ -7,14 +7,15 @@ from typing import Any
 
 from trainer import random
 from trainer.checks import at_least
-from trainer.iterators.serial import Made, OrderSampler, SerialIterator, Stretch
+from trainer.datasets.transform import single_thread
+from trainer.iterators.serial import Cursor, Made, OrderSampler, SerialIterator
 
 
 class MultithreadIterator(SerialIterator):
     """Yields lists of samples that threads fetch side by side. Chainer: ``iterators.MultithreadIterator``.
 
-    For data sets whose ``__getitem__`` waits, for a network disk say. Training waits while a batch is fetched: no
-    thread runs beside it. What decodes or computes is better served by :class:`MultiprocessIterator`.
+    For data sets that wait in ``__getitem__``, for a network disk say. Training waits while a batch is fetched: no
+    thread runs beside it. :class:`MultiprocessIterator` is better for data sets that decode or compute.
 
     The order is that of :class:`SerialIterator` with the same seed. The global generators belong to all threads, so a
     data set that draws from them is refused. One that draws defines ``draw_sample(index, generator)`` in place of
@@ -53,32 +54,29 @@ class MultithreadIterator(SerialIterator):
         **kwargs: Any,
     ) -> None:
         self.n_threads = at_least("n_threads", n_threads, 1)
-        self._pool: ThreadPoolExecutor | None = None
         super().__init__(dataset, batch_size, repeat, shuffle, order_sampler, **kwargs)
         self._samples.seeds_generators = False
 
-    def _make(self, stretches: list[Stretch]) -> Made:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.n_threads, thread_name_prefix="samples")
-        before = random.capture(cuda=False)
-        try:
-            made = self._samples.batch(stretches, self._pool.map)
-        except BaseException:
-            self.finalize()  # waits for those that are still at work
-            raise
-        if random.has_drawn(before):
-            raise RuntimeError(
-                f"{type(self.dataset).__name__} draws from a global random generator, which its threads share: the run"
-                " could not be repeated. Use MultiprocessIterator, or define draw_sample(index, generator) in it."
-            )
-        return made
-
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_pool": None}
+    def _next_batch(self) -> tuple[Made, Cursor]:
+        stretches, cursor = self._advance(self.epoch, self.current_position, self._order)
+        if self._workers is None:
+            self._workers = ThreadPoolExecutor(self.n_threads, thread_name_prefix="samples")
+        with random.preserved(), single_thread():
+            before = random.capture(cuda=False)
+            try:
+                made = self._samples.batch(stretches, self._workers.map)
+            except BaseException:
+                self.finalize()  # waits for those that are still at work
+                raise
+            if random.has_drawn(before):
+                raise RuntimeError(
+                    f"{type(self.dataset).__name__} draws from a global random generator, which its threads share: the"
+                    " run could not be repeated. Use MultiprocessIterator, or define draw_sample(index, generator)."
+                )
+        return made, cursor
 
     def finalize(self) -> None:
         """Ends the threads; the next batch, if there is one, starts new ones."""
-        if self._pool is not None:
-            self._pool.shutdown()
-        self._pool = None
+        if self._workers is not None:
+            self._workers.shutdown()
         super().finalize()

@@ -6,40 +6,26 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from trainer import random
 from trainer.checks import at_least
-from trainer.datasets.convert import concat_examples
+from trainer.datasets.convert import as_tuple, concat_examples
 from trainer.datasets.transform import drawer, is_plain, single_thread
-from trainer.iterators.bad_samples import MOST_TRIED, BadSampleError, BadSamples
+from trainer.iterators.bad_samples import MOST_TRIED, BadSampleError, BadSamples, Key
 from trainer.iterators.base import BaseIterator
 
+# Samples of a batch that follow one another in the order of an epoch: seed, epoch, position, how many, and indices: of
+# these samples, then of those that may replace bad ones, which are the next in the order.
+Stretch = tuple[int, int, int, int, list[int]]
+
 OrderSampler = Callable[[Any, int], Any]  # (current order, current position) -> new order
-Key = tuple[int, int, int, list[int]]  # seed, epoch, position, and indices: of the sample, and of replacements
-Made = tuple[Any, list[dict[str, Any]]]  # a batch, and the bad samples that were replaced in it
-
-
-class Cursor(NamedTuple):
-    """The place after a batch: epoch, position in its order, that order, and the samples in the batch."""
-
-    epoch: int
-    position: int
-    order: Any
-    n_samples: int
-
-
-class Stretch(NamedTuple):
-    """Samples of a batch that follow one another in the order of an epoch."""
-
-    seed: int
-    epoch: int
-    position: int
-    size: int
-    indices: list[int]  # of these samples, then of those that may replace the bad ones: the next in the order
+Collate = Callable[[list[Any]], Any]
+Cursor = tuple[int, int, Any, int]  # after a batch: epoch, position, the epoch's order, and the samples in the batch
+Made = tuple[Any, list[dict[str, Any]]]  # a batch, and the bad samples replaced in it
 
 
 class Samples:
@@ -54,9 +40,7 @@ class Samples:
         collate_fn: Makes a batch of a list of samples; None leaves the list.
     """
 
-    def __init__(
-        self, dataset: Any, bad_samples: BadSamples, collate_fn: Callable[[list[Any]], Any] | None = None
-    ) -> None:
+    def __init__(self, dataset: Any, bad_samples: BadSamples, collate_fn: Collate | None) -> None:
         self.is_plain = is_plain(dataset) and collate_fn in (None, concat_examples)
         self.seeds_generators = not self.is_plain
         self._dataset = dataset
@@ -65,7 +49,7 @@ class Samples:
         self._collate_fn = collate_fn
 
     def batch(self, stretches: list[Stretch], run: Callable[..., Iterable[Any]] = map) -> Made:
-        """Returns a batch, and what was replaced in it; ``run`` applies a function to each key."""
+        """Returns a batch and its bad samples; ``run`` calls a function with each key."""
         keys = [
             (seed, epoch, position + i, indices[i : len(indices) - size + i + 1])
             for seed, epoch, position, size, indices in stretches
@@ -86,8 +70,7 @@ class Samples:
         try:
             return self._make(seed, epoch, position, candidates[0]), None
         except Exception as error:  # whatever a data set may raise; a StopIteration would end the loop
-            make = partial(self._make, seed, epoch, position)
-            return self._bad_samples.replace(make, epoch, position, candidates, error)
+            return self._bad_samples.replace(key, error, partial(self._make, seed, epoch, position))
 
     def _make(self, seed: int, epoch: int, position: int, index: int) -> Any:
         if self._draw_sample is not None:
@@ -141,9 +124,8 @@ class SerialIterator(BaseIterator):
         [8, 9, 0, 1] 1 1.2
     """
 
-    saved = ("bad_samples",)
     settings = ("batch_size", "shuffle")
-    collate_fn: Callable[[list[Any]], Any] | None = None
+    collate_fn: Collate | None = None
 
     def __init__(
         self,
@@ -188,9 +170,7 @@ class SerialIterator(BaseIterator):
             random.seed_generators(random.derive(self.seed, random.SAMPLER, epoch))
             order = np.asarray(self._order_sampler(given, position))
         if len(order) == 0 or (before is not None and len(order) != len(before)):
-            raise ValueError(
-                f"the order_sampler returned {len(order)} indices, and {len(given)} before: keep the size."
-            )
+            raise ValueError(f"the order_sampler returned {len(order)} indices, not {len(given)}: keep the size.")
         return order
 
     def _advance(self, epoch: int, position: int, order: Any) -> tuple[list[Stretch], Cursor]:
@@ -201,15 +181,15 @@ class SerialIterator(BaseIterator):
             size = min(missing, len(order) - position)
             end = position + size + n_spare
             indices = map(int, chain(order[position:end], order[: max(0, end - len(order))]))
-            stretches.append(Stretch(self.seed, epoch, position, size, list(indices)))
+            stretches.append((self.seed, epoch, position, size, list(indices)))
             missing -= size
-            start, position = position, position + size
+            begin, position = position, position + size
             if position == len(order):
                 epoch, position = epoch + 1, 0
                 if not self.repeat:
                     break
-                order = self._new_order(epoch, order, start)
-        return stretches, Cursor(epoch, position, order, self.batch_size - missing)
+                order = self._new_order(epoch, order, begin)
+        return stretches, (epoch, position, order, self.batch_size - missing)
 
     def _fetch(self) -> Any:
         (batch, skipped), cursor = self._next_batch()
@@ -217,26 +197,23 @@ class SerialIterator(BaseIterator):
         if skipped:
             self.bad_samples.add(skipped)
             self.bad_samples.write(self.bad_samples_file, growth=1.1)  # not for each one
-        return batch
+        return batch if self.collate_fn is None else as_tuple(batch)
 
     def _next_batch(self) -> tuple[Made, Cursor]:
         stretches, cursor = self._advance(self.epoch, self.current_position, self._order)
         if self._samples.is_plain:
-            return self._make(stretches), cursor
+            return self._samples.batch(stretches), cursor
         with random.preserved(), single_thread():
-            return self._make(stretches), cursor
-
-    def _make(self, stretches: list[Stretch]) -> Made:
-        return self._samples.batch(stretches)
+            return self._samples.batch(stretches), cursor
 
     def finalize(self) -> None:
-        """Releases what the iterator holds; it may be called twice, and is at the end of a ``with``."""
+        """Ends workers, and writes the list of bad samples."""
         super().finalize()
         self.bad_samples.write(self.bad_samples_file)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns position, seed and bad samples, and a sampler's order: the next may depend on it."""
-        state = super().state_dict()
+        state = super().state_dict() | {"bad_samples": list(self.bad_samples)}
         if self._order_sampler is not None:
             state["order"] = torch.from_numpy(self._order.astype(np.int64))
         return state
@@ -245,13 +222,15 @@ class SerialIterator(BaseIterator):
         """Puts back what :meth:`state_dict` returned, of an iterator with any number of workers.
 
         Raises:
-            ValueError: If the data set has another length than it had. If that is forced, the epoch under way begins
-                anew with the data of now.
+            ValueError: If the data set has another length than it had, unless forced; or if one of the two has an
+                ``order_sampler`` and the other has none.
         """
+        own = {key: value for key, value in state.items() if key not in ("order", "bad_samples")}
         order = state.get("order")
         if (order is None) != (self._order_sampler is None):
             raise ValueError("the snapshot was made with an order_sampler and there is none now, or the reverse.")
-        super().load_state_dict({key: value for key, value in state.items() if key != "order"})
+        super().load_state_dict(own)
+        self.bad_samples.load(state["bad_samples"])
         is_other = state["length"] != len(self.dataset)
         self._order = self._new_order(self.epoch) if order is None or is_other else order.numpy()
         self.epoch_size = len(self._order)
