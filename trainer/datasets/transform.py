@@ -31,7 +31,7 @@ class TransformDataset(Dataset[Any]):
     def __init__(self, dataset: Any, transform: Callable[[Any], Any]) -> None:
         self.dataset = dataset
         self.transform = transform
-        self._draw = drawer(dataset)
+        self._draw: Any = drawer(dataset)
         if self._draw is not None:
             self.draw_sample = self._draw_sample
 
@@ -44,7 +44,6 @@ class TransformDataset(Dataset[Any]):
         return self.transform(self.dataset[index])
 
     def _draw_sample(self, index: int, generator: torch.Generator) -> Any:
-        assert self._draw is not None
         return self.transform(self._draw(index, generator))
 
 
