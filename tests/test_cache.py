@@ -330,7 +330,7 @@ def test_an_empty_data_set_is_refused(tmp_path):
 
 
 def test_a_key_that_is_no_plain_value_is_refused(tmp_path):
-    with pytest.raises(TypeError, match=r"the key must be strings, numbers, and lists and dicts of them, got .*Path"):
+    with pytest.raises(TypeError, match=r"the key must be strings, numbers, and lists and dicts of them: .*Path"):
         CachedDataset([1], tmp_path / "cache", {"folder": tmp_path})
 
 
@@ -365,7 +365,7 @@ def test_a_key_that_leaves_out_what_has_changed_is_found(tmp_path):
 
 def test_the_key_can_be_read_at_the_beginning_of_the_file(tmp_path):
     with open(cache(tmp_path).path, "rb") as file:
-        assert file.readline() == b"KUSARI CACHE 1\n"
+        assert file.readline() == b"KUSARI CACHE 2\n"
         assert json.loads(file.readline())["key"] == KEY
 
 
@@ -412,7 +412,7 @@ def test_a_sample_that_was_being_written_at_a_kill_counts_as_missing(tmp_path):
     cached = cache(tmp_path)
     cached[3]
     with open(cached.path, "r+b") as file:
-        file.seek(cached.path.stat().st_size - 70)  # in the middle of the last sample
+        file.seek(cached.path.stat().st_size - 70)  # in the middle of the last sample, before its mark
         file.write(b"half")
     again = cache(tmp_path)
     assert equal(all_of(again), all_of(Slow(tmp_path)))
@@ -441,8 +441,8 @@ def test_what_power_has_taken_is_told_of_and_made_anew(tmp_path):
     all_of(cached)
     with open(cached.path, "r+b") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(size - 5 * size // 100)  # marks have reached the disk, and the last samples have not
-        file.write(bytes(5 * size // 100))
+        file.seek(size - 5 * size // 100)  # the last mark has reached the disk, and its sample has not
+        file.write(bytes(5 * size // 100 - 8))
     with pytest.warns(UserWarning, match=r"train-\w+\.cache has damaged samples, from a loss of power say: they are"):
         again = cache(tmp_path)
         assert equal(all_of(again), all_of(Slow(tmp_path)))
@@ -471,7 +471,7 @@ def test_a_file_that_is_no_whole_cache_is_told_of_and_built_anew(tmp_path, damag
     path.write_bytes(
         {"short": content[:-1], "long": content + b"x", "empty": b"", "foreign": b"x" * len(content)}[damage]
     )
-    with pytest.warns(UserWarning, match=r"train-\w+\.cache is damaged, or no cache: it is built anew"):
+    with pytest.warns(UserWarning, match=r"train-\w+\.cache is damaged, or not a cache: it is built again"):
         cached = cache(tmp_path)
     assert equal(all_of(cached), all_of(Slow(tmp_path)))
     assert equal(all_of(cached), all_of(Slow(tmp_path)))
@@ -489,7 +489,7 @@ def fill_on_a_full_disk(folder):
 def test_on_a_full_disk_the_run_goes_on_with_one_warning_and_what_is_kept_is_right(tmp_path):
     assert call(fill_on_a_full_disk, tmp_path, output=tmp_path / "printed") == 0
     printed = (tmp_path / "printed").read_text()
-    told = "cannot be filled any further (File too large): the run goes on with the same samples, and makes anew each"
+    told = "cannot be filled any further (File too large): the run goes on with the same samples, and makes those"
     assert printed.count("UserWarning") == printed.count(told) == 1
     cached, plain = cache(tmp_path), all_of(Slow(tmp_path))
     forget(tmp_path)

@@ -49,7 +49,7 @@ def test_a_forced_data_loader_begins_the_epoch_anew():
     old, now = DataLoaderIterator(DataLoader(range(10), 2)), DataLoaderIterator(DataLoader(range(6), 2))
     for _ in range(7):
         next(old)
-    with pytest.raises(ValueError, match=r"or begin the epoch anew .*: trainer\.resume\(path, force=True\)"):
+    with pytest.raises(ValueError, match=r"or start the epoch again .*: trainer\.resume\(path, force=True\)"):
         now.load_state_dict(old.state_dict())
     with forced():
         now.load_state_dict(old.state_dict())
@@ -188,7 +188,7 @@ def test_accumulation_clipping_and_precision_that_the_script_changed_are_warned_
 def test_another_batch_size_or_order_is_warned_of(tmp_path, saved):
     resumed = make_run(tmp_path)
     resumed.updater.get_iterator("main").batch_size = 3
-    resumed.updater.get_iterator("main")._shuffle = False
+    resumed.updater.get_iterator("main").shuffle = False
     told = "updater/iterator/main/batch_size 5, now 3; updater/iterator/main/shuffle True, now False"
     with pytest.warns(UserWarning, match=f"made with {told}: the resumed run will not match"):
         resumed.resume(saved)

@@ -52,10 +52,10 @@ def test_a_random_split_without_a_seed_takes_the_run_s():
 
 
 def test_a_split_that_cannot_be_is_refused():
-    with pytest.raises(TypeError, match="split_at must be int, got float"):
+    with pytest.raises(TypeError, match="split_at must be an integer, got "):
         split_dataset(range(5), 2.0)
     for at in (-1, 6):
-        with pytest.raises(ValueError, match=f"split_at must be 0 to 5, the size of the data set, got {at}"):
+        with pytest.raises(ValueError, match=f"split_at must be 0 to 5, got {at}"):
             split_dataset(range(5), at)
     with pytest.raises(ValueError, match="order has 2 indices and the data set 5 samples"):
         split_dataset(range(5), 2, order=[0, 1])
@@ -127,10 +127,10 @@ def test_n_random_parts_share_no_sample_and_are_the_seed_s():
 
 @pytest.mark.parametrize("split", [split_dataset_n, split_dataset_n_random])
 def test_a_number_of_parts_that_cannot_be_is_refused(split):
-    with pytest.raises(TypeError, match=r"n must be int, got float; e\.g\. int\(2\.0\)\."):
+    with pytest.raises(TypeError, match=r"n must be an integer, got 2\.0\."):
         split(range(5), 2.0)
     for n in (0, 6):
-        with pytest.raises(ValueError, match=f"n must be 1 to 5, the size of the data set, got {n}"):
+        with pytest.raises(ValueError, match=f"n must be 1 to 5, got {n}"):
             split(range(5), n)
 
 
@@ -228,10 +228,10 @@ def test_folds_without_a_seed_take_the_run_s():
     ],
 )
 def test_a_number_of_folds_that_cannot_be_is_refused(function):
-    with pytest.raises(TypeError, match=r"n_folds must be int, got str; e\.g\. int\('2'\)\."):
+    with pytest.raises(TypeError, match=r"n_folds must be an integer, got .2.\."):
         function(range(5), "2")
     for n in (1, 6):
-        with pytest.raises(ValueError, match=f"n_folds must be 2 to 5, the size of the data set, got {n}"):
+        with pytest.raises(ValueError, match=f"n_folds must be 2 to 5, got {n}"):
             function(range(5), n)
 
 

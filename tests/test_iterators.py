@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import Augmented, equal
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Subset
 
 import trainer.random
 from trainer import concat_examples
@@ -112,7 +112,7 @@ def test_an_order_sampler_must_keep_the_size():
     sizes = iter([4, 5])
     iterator = SerialIterator(range(10), 4, order_sampler=lambda order, position: np.arange(next(sizes)))
     assert iterator.epoch_size == 4
-    with pytest.raises(ValueError, match="the order_sampler returned 5 indices, and 4 before: keep the size"):
+    with pytest.raises(ValueError, match="the order_sampler returned 5 indices, not 4: keep the size"):
         next(iterator)
 
 
@@ -261,14 +261,13 @@ def test_an_order_sampler_s_order_is_part_of_the_state():
     assert [next(resumed) for _ in range(5)] == [next(whole) for _ in range(5)]
 
 
-def test_the_snapshot_s_seed_wins_with_a_warning():
+def test_the_snapshot_s_seed_wins():
     saved, other = (
         SerialIterator(range(10), 4, seed=1),
         MultiprocessIterator(range(10), 4, seed=2, n_processes=1),
     )
     next(other)
-    with pytest.warns(UserWarning, match="made with seed 1 and goes on with it; the script asks for 2"):
-        other.load_state_dict(saved.state_dict())
+    other.load_state_dict(saved.state_dict())
     assert other.seed == 1
     assert next(other).tolist() == next(saved)
     other.finalize()
@@ -277,6 +276,41 @@ def test_the_snapshot_s_seed_wins_with_a_warning():
 def test_a_data_set_of_another_length_is_refused():
     with pytest.raises(ValueError, match="made with 10 samples and the data set now has 11"):
         SerialIterator(range(11), 4).load_state_dict(SerialIterator(range(10), 4).state_dict())
+
+
+@pytest.mark.parametrize("n_processes", [None, 0, 1])
+def test_an_iterator_knows_the_size_of_its_last_batch(n_processes):
+    def make(**kwargs):
+        if n_processes is None:
+            return SerialIterator(range(10), 4, **kwargs)
+        return MultiprocessIterator(range(10), 4, n_processes=n_processes, **kwargs)
+
+    with make(repeat=False) as short, make() as full:
+        assert short.n_samples is None
+        assert [short.n_samples for _ in short] == [4, 4, 2]
+        assert [full.n_samples for _, _ in zip(range(4), full)] == [4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, lambda data: Subset(data, range(10))])
+def test_kinds_of_data_that_draw_nothing_are_not_seeded(kind, monkeypatch):
+    data = kind(list(range(10)))
+    monkeypatch.setattr(trainer.random, "seed_generators", None)
+    assert [int(x) for x in next(SerialIterator(data, 4))] == [1, 0, 6, 3]
+    with pytest.raises(BadSampleError, match="'NoneType' object is not callable"):
+        next(SerialIterator(Augmented(), 4))
+    with pytest.raises(BadSampleError, match="'NoneType' object is not callable"):  # it may draw for the batch
+        next(MultiprocessIterator(data, 4, n_processes=0, collate_fn=torch.tensor))
+
+
+def test_a_collate_function_may_draw():
+    def noisy(samples):
+        return torch.tensor(samples) + torch.rand(len(samples))
+
+    batches = []
+    for n in (0, 1, 2):
+        with MultiprocessIterator(list(range(10)), 4, n_processes=n, collate_fn=noisy) as iterator:
+            batches.append(take(iterator, 5))
+    assert equal(batches[0], batches[1]) and equal(batches[0], batches[2])
 
 
 def test_an_order_over_ten_million_samples_is_small_in_the_state():

@@ -14,15 +14,14 @@ from __future__ import annotations
 import hashlib
 import random
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
-from trainer.checks import at_least
+from trainer.checks import at_least, warn
 
 __all__ = ["capture", "derive", "get_seed", "preserved", "restore", "seed_generators", "set_seed"]
 
@@ -117,15 +116,20 @@ def preserved(cuda: bool = False) -> Iterator[None]:
         >>> random.random() == first
         True
     """
-    state = take(cuda)
+    state = capture(cuda)
     try:
         yield
     finally:
-        put(state)
+        restore(state)
 
 
-def capture() -> dict[str, Any]:
-    """Returns the state of every global generator, Python's, NumPy's, torch's CPU's and CUDA's, as plain values.
+def capture(cuda: bool = True) -> dict[str, Any]:
+    """Returns the state of every global generator, Python's, NumPy's and torch's, as values that a snapshot may hold.
+
+    It takes 40 microseconds, and as much to restore.
+
+    Args:
+        cuda: Also those of the CUDA devices, if CUDA is in use.
 
     Example:
         >>> import torch, trainer.random
@@ -135,7 +139,16 @@ def capture() -> dict[str, Any]:
         >>> bool((torch.rand(2) == first).all())
         True
     """
-    return pack(take(cuda=True))
+    version, words, gauss = random.getstate()
+    numpy_state: Any = np.random.get_state()
+    name, key, *rest = numpy_state
+    devices = torch.cuda.get_rng_state_all() if cuda and torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    return {
+        "python": (version, torch.from_numpy(np.fromiter(words, np.int64, len(words))), gauss),
+        "numpy": (name, torch.from_numpy(key.astype(np.int64)), *rest),
+        "cpu": torch.default_generator.get_state(),
+        "cuda": devices,
+    }
 
 
 def restore(state: dict[str, Any]) -> None:
@@ -149,73 +162,23 @@ def restore(state: dict[str, Any]) -> None:
         >>> random.random() == first
         True
     """
-    raw = unpack(state)
-    if raw.cuda and len(raw.cuda) != torch.cuda.device_count():
-        warnings.warn(
-            f"the snapshot holds the random states of {len(raw.cuda)} CUDA devices and this machine has"
-            f" {torch.cuda.device_count()}: what is drawn on a device from here on differs.",
-            stacklevel=2,
-        )
-        raw = raw._replace(cuda=[])
-    put(raw)
-
-
-class Raw(NamedTuple):
-    """The states of the global generators, each as its owner gives it."""
-
-    python: Any
-    numpy: Any
-    cpu: torch.Tensor
-    cuda: list[torch.Tensor]
-
-
-def take(cuda: bool = False) -> Raw:
-    """Returns the states of the global generators, in 40 microseconds; with ``cuda`` also those of the devices."""
-    devices = torch.cuda.get_rng_state_all() if cuda and torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    return Raw(random.getstate(), np.random.get_state(), torch.default_generator.get_state(), devices)
-
-
-def put(raw: Raw) -> None:
-    """Puts back what :func:`take` returned."""
-    random.setstate(raw.python)
-    np.random.set_state(raw.numpy)
-    torch.default_generator.set_state(raw.cpu)
-    if raw.cuda:
-        torch.cuda.set_rng_state_all(raw.cuda)
-
-
-def are_equal(a: Raw, b: Raw) -> bool:
-    """Tells whether nobody has drawn from the CPU's generators between two takes."""
-    numpy_equal = a.numpy[2:] == b.numpy[2:] and np.array_equal(a.numpy[1], b.numpy[1])
-    return a.python == b.python and numpy_equal and torch.equal(a.cpu, b.cpu)
-
-
-def pack(raw: Raw) -> dict[str, Any]:
-    """Returns raw states as values that a snapshot may hold, and write in little time: tensors."""
-    name, key, *rest = raw.numpy
-    version, words, gauss = raw.python
-    return raw._asdict() | {
-        "numpy": (name, torch.from_numpy(key.astype(np.int64)), *rest),
-        "python": (version, torch.tensor(words), gauss),
-    }
-
-
-def unpack(state: dict[str, Any]) -> Raw:
-    """Returns the raw states of what :func:`pack` returned."""
-    name, key, *rest = state["numpy"]
     version, words, gauss = state["python"]
-    return Raw(
-        **state
-        | {
-            "numpy": (name, key.numpy().astype(np.uint32), *rest),
-            "python": (version, tuple(words.tolist()) if isinstance(words, torch.Tensor) else words, gauss),  # once so
-        }
-    )
+    name, key, *rest = state["numpy"]
+    random.setstate((version, tuple(words.tolist()), gauss))
+    np.random.set_state((name, key.numpy().astype(np.uint32), *rest))
+    torch.default_generator.set_state(state["cpu"])
+    if state["cuda"]:
+        if len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda"])
+        else:
+            warn(
+                f"the snapshot holds the random states of {len(state['cuda'])} CUDA devices and this machine has"
+                f" {torch.cuda.device_count()}: random numbers drawn on a device will differ."
+            )
 
 
-def warn_of_seed(saved: int, asked: int) -> None:
-    """Warns that a snapshot's seed is used and not the one that the script asks for."""
-    warnings.warn(
-        f"the snapshot was made with seed {saved} and goes on with it; the script asks for {asked}.",
-        stacklevel=4,
-    )
+def has_drawn(since: dict[str, Any]) -> bool:
+    """Tells whether anyone has drawn from the CPU's generators since a state was captured."""
+    now = capture(cuda=False)
+    pairs = [pair for name in ("python", "numpy") for pair in zip(since[name], now[name], strict=True)]
+    return not all(np.array_equal(before, after) for before, after in [*pairs, (since["cpu"], now["cpu"])])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from functools import cache
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from functools import cache, partial
 from numbers import Number
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import default_collate
 
 __all__ = ["concat_examples", "count_samples"]
@@ -55,19 +57,18 @@ def concat_examples(batch: Any, device: torch.device | str | None = None, paddin
         if not batch:
             raise ValueError("batch is empty")
         try:
-            batch = as_tuple(default_collate(batch)) if padding is None else _padded(batch, padding)
+            batch = _batch(batch, padding)
         except Exception as error:
-            if (plain := _plain(batch)) is not None:
-                return concat_examples(plain, device, padding)
-            if (fault := _fault(batch, padding)) is None:
-                raise
-            raise ValueError(fault) from error
+            batch = _mended(batch, padding, error)
+        batch = as_tuple(batch)
     elif padding is not None:
         raise TypeError(
             f"padding is for a list of samples, and this batch is collated already ({_outline(batch)}): pad where it"
             " is collated, e.g. MultiprocessIterator(..., collate_fn=functools.partial(concat_examples, padding=0))."
         )
-    return batch if device is None or _is_there(batch, device) else _moved(batch, torch.device(device))
+    if device is None or (type(batch) is tuple and all([type(x) is Tensor and x.device == device for x in batch])):
+        return batch  # the usual batch, in less than 1 microsecond; the walk takes 5
+    return _walk(partial(_moved, device=torch.device(device)), [batch])
 
 
 def as_tuple(batch: Any) -> Any:
@@ -76,7 +77,7 @@ def as_tuple(batch: Any) -> Any:
 
 
 def count_samples(batch: Any) -> int:
-    """Returns the number of samples in a list of them or in a collated batch; 1 where it cannot be told.
+    """Returns the number of samples in a list of them or in a collated batch; 1 where that is unknown.
 
     Example:
         >>> import torch
@@ -84,12 +85,10 @@ def count_samples(batch: Any) -> int:
         >>> count_samples({"x": torch.zeros(4, 3)}), count_samples([1, 2, 3])
         (4, 3)
     """
-    while isinstance(batch, tuple) and batch:
-        batch = batch[0]
-    if isinstance(batch, dict) and batch:
-        return count_samples(next(iter(batch.values())))
+    while isinstance(batch, (tuple, dict)) and batch:
+        batch = batch[0] if isinstance(batch, tuple) else next(iter(batch.values()))
     try:
-        return batch.size(0) if isinstance(batch, torch.Tensor) else len(batch)  # a tensor's len() takes longer
+        return batch.size(0) if isinstance(batch, Tensor) else len(batch)  # a tensor's len() takes longer
     except (TypeError, IndexError):
         return 1
 
@@ -100,29 +99,26 @@ def device_of(model: torch.nn.Module) -> torch.device:
     return torch.device("cpu") if parameter is None else parameter.device
 
 
-def _is_there(batch: Any, device: Any) -> bool:
-    """Tells of the usual batch, a tuple of tensors, whether there is nothing to move."""
-    if type(batch) is not tuple:
-        return False
-    return all([type(part) is torch.Tensor and part.device == device for part in batch])
+def _walk(function: Callable[[list[Any], Any], Any], nests: list[Any], padding: Any = None) -> Any:
+    """Calls a function with the leaves that stand at the same place in all nests, and returns a nest of the results."""
+    first, keys = nests[0], _keys(nests[0])
+    if not (padding is None or isinstance(padding, Number)) and (keys is None or _keys(padding) != keys):
+        raise ValueError(f"padding must be a number, or have the sample's parts, got {padding!r}.")
+    if any(_keys(nest) != keys for nest in nests[1:]):
+        raise ValueError("the samples have different parts")  # _fault says which one
+    if keys is None:
+        return function(nests, padding)
+    parts = {key: _walk(function, [nest[key] for nest in nests], _of(padding, key)) for key in keys}
+    if isinstance(first, Mapping):
+        return parts
+    return type(first)(*parts.values()) if hasattr(first, "_fields") else type(first)(parts.values())
 
 
-def _moved(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, torch.Tensor):
-        return batch if batch.device == device else _sent(batch, device)
-    if isinstance(batch, tuple):
-        moved = [_moved(part, device) for part in batch]
-        return type(batch)(*moved) if hasattr(batch, "_fields") else tuple(moved)
-    if isinstance(batch, list):
-        return [_moved(part, device) for part in batch]
-    if isinstance(batch, dict):
-        return {key: _moved(part, device) for key, part in batch.items()}
-    return batch
-
-
-def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    is_plain = tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_nested
-    if device.type != "cuda" or not is_plain:
+def _moved(leaves: list[Any], padding: Any, device: torch.device) -> Any:
+    (tensor,) = leaves
+    if not isinstance(tensor, Tensor) or tensor.device == device:
+        return tensor
+    if device.type != "cuda" or not tensor.is_cpu or tensor.layout is not torch.strided or tensor.is_nested:
         return tensor.to(device)
     # On a stream of its own, so that the copy goes beside the kernels of the update before, and the copy of what is
     # not pinned, for which this process waits, does not wait for them too.
@@ -140,39 +136,25 @@ def _stream(index: int) -> torch.cuda.Stream:
     return torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
 
 
-def _plain(sample: Any) -> Any:
-    """Returns a copy in which arrays that torch does not take (flipped, of another byte order) are as it does.
-
-    None if there is none.
-    """
-    if isinstance(sample, np.ndarray):
-        if all(stride >= 0 for stride in sample.strides) and sample.dtype.isnative:
-            return None
-        return sample.astype(sample.dtype.newbyteorder("="), order="C")
-    keys = _keys(sample)
-    parts = {key: _plain(sample[key]) for key in keys or ()}
-    if all(part is None for part in parts.values()):
-        return None
-    parts = {key: sample[key] if part is None else part for key, part in parts.items()}
-    if isinstance(sample, Mapping):
-        return parts
-    return type(sample)(*parts.values()) if hasattr(sample, "_fields") else type(sample)(parts.values())
+def _batch(samples: list[Any], padding: Any) -> Any:
+    return default_collate(samples) if padding is None else _walk(_padded, samples, padding)
 
 
-def _padded(samples: list[Any], padding: Any) -> Any:
+def _mended(samples: list[Any], padding: Any, error: Exception) -> Any:
+    """Tries again with arrays as torch takes them; if that fails too, says which sample does not fit."""
+    samples = [_walk(_native, [sample]) for sample in samples]
+    with suppress(Exception):
+        return _batch(samples, padding)
+    for number, sample in enumerate(samples):
+        if fault := _fault(samples[0], sample, padding, f"sample {number}"):
+            raise ValueError(fault) from error
+    raise error
+
+
+def _padded(leaves: list[Any], padding: Any) -> Any:
     if padding is None:
-        return as_tuple(default_collate(samples))
-    first, keys = samples[0], _keys(samples[0])
-    if not isinstance(padding, Number) and (keys is None or _keys(padding) != keys):
-        raise ValueError(f"padding must be a number, or have the sample's parts, got {padding!r}.")
-    if any(_keys(sample) != keys for sample in samples):
-        raise ValueError("the samples have different parts")  # _fault says which one
-    if keys is not None:
-        parts = {key: _padded([sample[key] for sample in samples], _of(padding, key)) for key in keys}
-        if isinstance(first, Mapping):
-            return parts
-        return type(first)(*parts.values()) if hasattr(first, "_fields") else tuple(parts.values())
-    tensors = [x if isinstance(x, torch.Tensor) else torch.as_tensor(np.asarray(x)) for x in samples]
+        return default_collate(leaves)
+    tensors = [x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x)) for x in leaves]
     shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
     batch = tensors[0].new_full((len(tensors), *shape), padding)
     for row, tensor in zip(batch, tensors, strict=True):
@@ -180,38 +162,41 @@ def _padded(samples: list[Any], padding: Any) -> Any:
     return batch
 
 
-def _fault(samples: list[Any], padding: Any) -> str | None:
-    """Names the first sample that does not go with sample 0, and its innermost part that does not; None if all do."""
-    first, part = samples[0], ""
-    number = next((i for i, sample in enumerate(samples) if _error([first, sample], padding)), None)
-    if number is None:
+def _native(leaves: list[Any], padding: Any) -> Any:
+    """Returns an array as torch takes it: not flipped, and in this machine's byte order."""
+    (leaf,) = leaves
+    return leaf.astype(leaf.dtype.newbyteorder("="), order="C") if isinstance(leaf, np.ndarray) else leaf
+
+
+def _fault(first: Any, sample: Any, padding: Any, name: str) -> str | None:
+    """Says which part of a sample does not go with sample 0, the innermost one; None if all do."""
+    if not _error([first, sample], padding):
         return None
-    sample = samples[number]
-    while (keys := _keys(first)) is not None and _keys(sample) == keys and _keys(padding) in (None, keys):
-        key = next((key for key in keys if _error([first[key], sample[key]], _of(padding, key))), None)
-        if key is None:
-            break
-        first, sample, padding, part = first[key], sample[key], _of(padding, key), f"{part}, part {key!r}"
+    keys = _keys(first)
+    if keys is not None and _keys(sample) == keys and _keys(padding) in (None, keys):
+        for key in keys:
+            if fault := _fault(first[key], sample[key], _of(padding, key), f"{name}, part {key!r}"):
+                return fault
     if error := _error([sample], padding):
-        return f"sample {number}{part} is {_outline(sample)}, which cannot be put into a batch: {error}"
+        return f"{name} is {_outline(sample)}, which cannot be put into a batch: {error}"
     return (
-        f"sample {number}{part} is {_outline(sample)} where sample 0 is {_outline(first)}: make them alike in a"
-        " transform, or give concat_examples a padding if only their sizes differ."
+        f"{name} is {_outline(sample)} where sample 0 is {_outline(first)}: make them alike in a transform, or give"
+        " concat_examples a padding if only their sizes differ."
     )
 
 
 def _error(samples: list[Any], padding: Any) -> Exception | None:
     try:
-        _padded(samples, padding)
+        _batch(samples, padding)
     except Exception as error:
         return error
     return None
 
 
 def _keys(sample: Any) -> Collection[Any] | None:
-    if isinstance(sample, Mapping):
-        return sample.keys()
-    return range(len(sample)) if isinstance(sample, (tuple, list)) else None
+    if isinstance(sample, (tuple, list)):
+        return range(len(sample))
+    return sample.keys() if isinstance(sample, Mapping) else None
 
 
 def _of(padding: Any, key: Any) -> Any:
@@ -220,6 +205,6 @@ def _of(padding: Any, key: Any) -> Any:
 
 def _outline(value: Any) -> str:
     name = type(value).__name__
-    if isinstance(value, (torch.Tensor, np.ndarray)):
+    if isinstance(value, (Tensor, np.ndarray)):
         return f"{value.dtype} {name} of shape {tuple(value.shape)}"
     return name if (keys := _keys(value)) is None else f"{name} with parts {list(keys)}"

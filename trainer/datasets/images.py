@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, StackDataset
+
+from trainer.datasets.transform import TransformDataset
 
 _Path = str | os.PathLike[str]
 
@@ -43,9 +46,7 @@ class ImageDataset(Dataset[Tensor]):
 
     def __init__(self, paths: _Path | Iterable[_Path], root: _Path = ".", dtype: torch.dtype = torch.float32) -> None:
         _check_dtype("dtype", dtype)
-        if isinstance(paths, (str, os.PathLike)):
-            paths = [path for (path,) in _read_list(paths, str)]
-        self._paths = list(paths)
+        self._paths = _entries(paths, str)
         self._root = root
         self._dtype = dtype
 
@@ -56,7 +57,7 @@ class ImageDataset(Dataset[Tensor]):
         return _read_image(os.path.join(self._root, self._paths[index]), self._dtype)
 
 
-class LabeledImageDataset(Dataset[tuple[Tensor, Tensor]]):
+class LabeledImageDataset(StackDataset[Any]):
     """Pairs of an image, as :class:`ImageDataset` reads it, and its label. Chainer: ``LabeledImageDataset``.
 
     Args:
@@ -88,16 +89,10 @@ class LabeledImageDataset(Dataset[tuple[Tensor, Tensor]]):
         label_dtype: torch.dtype = torch.int64,
     ) -> None:
         _check_dtype("label_dtype", label_dtype)
-        pairs = _read_list(pairs, str, int) if isinstance(pairs, (str, os.PathLike)) else list(pairs)
-        self._images = ImageDataset([path for path, _ in pairs], root, dtype)
-        self._labels = [label for _, label in pairs]
-        self._label_dtype = label_dtype
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._images[index], torch.tensor(self._labels[index], dtype=self._label_dtype)
+        pairs = _entries(pairs, str, int)
+        images = ImageDataset([path for path, _ in pairs], root, dtype)
+        labels = TransformDataset([label for _, label in pairs], partial(torch.tensor, dtype=label_dtype))
+        super().__init__(images, labels)
 
 
 def _check_dtype(name: str, dtype: torch.dtype) -> None:
@@ -105,16 +100,20 @@ def _check_dtype(name: str, dtype: torch.dtype) -> None:
         raise TypeError(f"{name} must be a torch.dtype, got {dtype!r}; e.g. torch.float32.")
 
 
-def _read_list(name: _Path, *fields: Callable[[str], Any]) -> list[tuple[Any, ...]]:
+def _entries(given: Any, *fields: Callable[[str], Any]) -> list[Any]:
+    """Returns a list, which may be given by the name of a file that has an entry in each line."""
+    if not isinstance(given, (str, os.PathLike)):
+        return list(given)
     entries = []
-    with open(name, encoding="utf-8") as file:
+    with open(given, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             words = line.strip().split(maxsplit=len(fields) - 1)  # a path alone on its line may hold spaces
             try:
-                entries.append(tuple(read(word) for read, word in zip(fields, words, strict=True)))
+                entry = [read(word) for read, word in zip(fields, words, strict=True)]
+                entries.append(entry if len(fields) > 1 else entry[0])
             except ValueError:
                 expected = "a path" if len(fields) == 1 else "a path and an integer label"
-                raise ValueError(f"{name}, line {number}: expected {expected}, got {line.rstrip()!r}.") from None
+                raise ValueError(f"{given}, line {number}: expected {expected}, got {line.rstrip()!r}.") from None
     return entries
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from array import array
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from trainer import random
+from trainer.checks import at_least
 
 _Folds = list[tuple[Subset[Any], Subset[Any]]]
 _Indices = np.ndarray[Any, np.dtype[np.int64]]
@@ -27,7 +27,7 @@ def split_dataset(dataset: Any, split_at: int, order: Iterable[int] | None = Non
         order: Indices of all samples in the order in which they are dealt; that of the data set by default.
 
     Raises:
-        TypeError: If ``split_at`` is no integer.
+        TypeError: If ``split_at`` is not an integer.
         ValueError: If it is negative or beyond the end, or the order has another length than the data set.
 
     Example:
@@ -36,7 +36,7 @@ def split_dataset(dataset: Any, split_at: int, order: Iterable[int] | None = Non
         >>> list(first), list(rest)
         (['a', 'b', 'c'], ['d', 'e'])
     """
-    split_at = _checked("split_at", split_at, 0, len(dataset))
+    split_at = at_least("split_at", split_at, 0, len(dataset))
     indices = _indices(dataset, order)
     return _subset(dataset, indices[:split_at]), _subset(dataset, indices[split_at:])
 
@@ -52,7 +52,7 @@ def split_dataset_random(dataset: Any, first_size: int, seed: int | None = None)
         seed: Of 0 to 2**32 - 1. By default the run's seed (``trainer.random``).
 
     Raises:
-        TypeError: If ``first_size`` is no integer.
+        TypeError: If ``first_size`` is not an integer.
         ValueError: If it is negative or beyond the end.
 
     Example:
@@ -75,7 +75,7 @@ def split_dataset_n(dataset: Any, n: int, order: Iterable[int] | None = None) ->
         order: Indices of all samples in the order in which they are dealt; that of the data set by default.
 
     Raises:
-        TypeError: If ``n`` is no integer.
+        TypeError: If ``n`` is not an integer.
         ValueError: If it is less than 1 or more than there are samples, or the order has another length.
 
     Example:
@@ -83,7 +83,7 @@ def split_dataset_n(dataset: Any, n: int, order: Iterable[int] | None = None) ->
         >>> [list(part) for part in split_dataset_n("abcde", 2)]
         [['a', 'b'], ['c', 'd']]
     """
-    size = len(dataset) // _checked("n", n, 1, len(dataset))
+    size = len(dataset) // at_least("n", n, 1, len(dataset))
     indices = _indices(dataset, order)
     return [_subset(dataset, indices[i * size : (i + 1) * size]) for i in range(n)]
 
@@ -99,7 +99,7 @@ def split_dataset_n_random(dataset: Any, n: int, seed: int | None = None) -> lis
         seed: Of 0 to 2**32 - 1. By default the run's seed (``trainer.random``).
 
     Raises:
-        TypeError: If ``n`` is no integer.
+        TypeError: If ``n`` is not an integer.
         ValueError: If it is less than 1 or more than there are samples.
 
     Example:
@@ -121,7 +121,7 @@ def get_cross_validation_datasets(dataset: Any, n_folds: int, order: Iterable[in
         order: Indices of all samples in the order in which they are dealt; that of the data set by default.
 
     Raises:
-        TypeError: If ``n_folds`` is no integer.
+        TypeError: If ``n_folds`` is not an integer.
         ValueError: If it is less than 2 or more than there are samples, or the order has another length.
 
     Example:
@@ -131,7 +131,7 @@ def get_cross_validation_datasets(dataset: Any, n_folds: int, order: Iterable[in
         [0, 1] [2, 3, 4]
         [2, 3, 4] [0, 1]
     """
-    n_folds = _checked("n_folds", n_folds, 2, len(dataset))
+    n_folds = at_least("n_folds", n_folds, 2, len(dataset))
     indices = _indices(dataset, order)
     borders = list(pairwise(len(indices) * i // n_folds for i in range(n_folds + 1)))
     return [
@@ -151,7 +151,7 @@ def get_cross_validation_datasets_random(dataset: Any, n_folds: int, seed: int |
         seed: Of 0 to 2**32 - 1. By default the run's seed (``trainer.random``).
 
     Raises:
-        TypeError: If ``n_folds`` is no integer.
+        TypeError: If ``n_folds`` is not an integer.
         ValueError: If it is less than 2 or more than there are samples.
 
     Example:
@@ -178,7 +178,7 @@ def get_cross_validation_datasets_stratified(
         seed: Of 0 to 2**32 - 1. By default the run's seed (``trainer.random``).
 
     Raises:
-        TypeError: If ``n_folds`` is no integer.
+        TypeError: If ``n_folds`` is not an integer.
         ValueError: If it is less than 2 or more than there are samples, or there is not one label for each sample.
 
     Example:
@@ -187,33 +187,21 @@ def get_cross_validation_datasets_stratified(
         >>> [sorted(test) for train, test in folds]
         [['a', 'a', 'b'], ['a', 'a', 'b']]
     """
-    n_folds = _checked("n_folds", n_folds, 2, len(dataset))
-    classes = np.asarray(labels)
-    if classes.shape != (len(dataset),):
-        raise ValueError(
-            f"labels must be one label for each of the {len(dataset)} samples, got an array of shape {classes.shape}."
-        )
+    n_folds = at_least("n_folds", n_folds, 2, len(dataset))
+    classes, n = np.asarray(labels), len(dataset)
+    if classes.shape != (n,):
+        raise ValueError(f"labels must be one label for each of the {n} samples, got the shape {classes.shape}.")
     order = _permutation(dataset, seed)
     by_class = np.argsort(np.unique(classes[order], return_inverse=True)[1], kind="stable")
-    fold = np.empty(len(order), int)
-    fold[by_class] = np.arange(len(order)) % n_folds  # a class goes on at the fold where the last one ended
+    fold = np.empty(n, int)
+    fold[by_class] = np.arange(n) % n_folds  # a class goes on at the fold where the last one ended
     return [(_subset(dataset, order[fold != i]), _subset(dataset, order[fold == i])) for i in range(n_folds)]
-
-
-def _checked(name: str, value: int, low: int, high: int) -> int:
-    try:
-        value = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be int, got {type(value).__name__}; e.g. int({value!r}).") from None
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be {low} to {high}, the size of the data set, got {value}.")
-    return value
 
 
 def _indices(dataset: Any, order: Iterable[int] | None) -> _Indices:
     n = len(dataset)
     if order is None:
-        order = np.arange(n)
+        return np.arange(n)
     indices = np.asarray(order, np.int64).ravel() if hasattr(order, "__array__") else np.fromiter(order, np.int64)
     if len(indices) != n:
         raise ValueError(f"order has {len(indices)} indices and the data set {n} samples: give each once.")
@@ -228,9 +216,7 @@ def _permutation(dataset: Any, seed: int | None) -> _Indices:
 def _subset(dataset: Any, indices: _Indices) -> Subset[Any]:
     """Returns a part of a data set, with its indices in 8 bytes each.
 
-    A list takes 40, and again in every worker: to read one of its integers is to write its count of references. An
-    element of a NumPy array would be no int, for which a data set may look in a dict or a file.
+    A list takes 40, and again in every worker: reading one of its integers writes its reference count. An element of a
+    NumPy array is not an int, which a data set may need for a dict or a file.
     """
-    compact = array("q", [0]) * len(indices)
-    np.asarray(compact)[:] = indices  # into its memory
-    return Subset(dataset, compact)
+    return Subset(dataset, array("q", indices.astype(np.int64).tobytes())[:])  # a copy has no spare memory

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, Subset, TensorDataset
+
+_PLAIN = (list, tuple, range, str, np.ndarray, torch.Tensor, TensorDataset)
 
 
 class TransformDataset(Dataset[Any]):
@@ -27,7 +31,7 @@ class TransformDataset(Dataset[Any]):
     def __init__(self, dataset: Any, transform: Callable[[Any], Any]) -> None:
         self.dataset = dataset
         self.transform = transform
-        self._draw = drawer(dataset)
+        self._draw: Any = drawer(dataset)
         if self._draw is not None:
             self.draw_sample = self._draw_sample
 
@@ -40,7 +44,6 @@ class TransformDataset(Dataset[Any]):
         return self.transform(self.dataset[index])
 
     def _draw_sample(self, index: int, generator: torch.Generator) -> Any:
-        assert self._draw is not None
         return self.transform(self._draw(index, generator))
 
 
@@ -60,3 +63,34 @@ def drawer(dataset: Any) -> Callable[[int, torch.Generator], Any] | None:
 
 def _draw_of_subset(draw: Callable[..., Any], indices: Sequence[int], index: int, generator: torch.Generator) -> Any:
     return draw(indices[index], generator)
+
+
+def is_plain(dataset: Any) -> bool:
+    """Tells whether a data set is of a kind that is known to draw no random numbers, or a ``Subset`` of one.
+
+    Example:
+        >>> from trainer.datasets.transform import TransformDataset, is_plain
+        >>> is_plain([1, 2, 3]), is_plain(TransformDataset([1, 2, 3], float))
+        (True, False)
+    """
+    while type(dataset) is Subset:
+        dataset = dataset.dataset
+    return type(dataset) in _PLAIN
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Computes with one thread in the block, as a worker process does: sums over two may differ in the last bit.
+
+    Example:
+        >>> from trainer.datasets.transform import single_thread
+        >>> with single_thread():
+        ...     torch.get_num_threads()
+        1
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

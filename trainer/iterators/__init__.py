@@ -4,11 +4,11 @@ Any object with ``__next__``, ``epoch``, ``epoch_detail``, ``is_new_epoch``, ``s
 ``finalize`` is an iterator; for an Evaluator it needs ``__next__``, ``reset`` and ``finalize``.
 """
 
+from trainer.iterators.bad_samples import BadSampleError
 from trainer.iterators.loader import DataLoaderIterator, as_iterator
 from trainer.iterators.multiprocess import MultiprocessIterator
 from trainer.iterators.multithread import MultithreadIterator
 from trainer.iterators.order_samplers import ShuffleOrderSampler, StratifiedOrderSampler, WeightedOrderSampler
-from trainer.iterators.samples import BadSampleError
 from trainer.iterators.serial import SerialIterator
 
 __all__ = [

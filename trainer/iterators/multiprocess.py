@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from trainer.checks import at_least
-from trainer.datasets.convert import as_tuple, concat_examples
-from trainer.iterators.samples import BadSampleError, Key, collate
-from trainer.iterators.serial import OrderSampler, SerialIterator, _Place
+from trainer.datasets.convert import concat_examples
+from trainer.iterators.bad_samples import BadSampleError
+from trainer.iterators.serial import Cursor, Made, SerialIterator, Stretch
 from trainer.iterators.workers import Workers, start_method
 
 
@@ -64,10 +63,8 @@ class MultiprocessIterator(SerialIterator):
         n_processes: int | None = None,
         *,
         n_prefetch: int = 2,
-        order_sampler: OrderSampler | None = None,
         collate_fn: Callable[[list[Any]], Any] | None = concat_examples,
-        seed: int | None = None,
-        on_bad_sample: str = "raise",
+        **kwargs: Any,
     ) -> None:
         if n_processes is None:
             n_processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -75,80 +72,55 @@ class MultiprocessIterator(SerialIterator):
         self.n_prefetch = at_least("n_prefetch", n_prefetch, 1)
         self.collate_fn = collate_fn
         self.pin_memory = False
-        self._loader: DataLoader[Any] | None = None
-        self._batches: Iterator[Any] | None = None
-        self._ahead: deque[_Place] = deque()  # the place after each batch that is under way
-        super().__init__(dataset, batch_size, repeat, shuffle, order_sampler, seed=seed, on_bad_sample=on_bad_sample)
+        self._ahead: deque[Cursor] = deque()  # after each batch that is under way
+        super().__init__(dataset, batch_size, repeat, shuffle, **kwargs)
 
-    def _collate(self, samples: list[Any]) -> Any:
-        return samples if self.collate_fn is None else as_tuple(self.collate_fn(samples))
-
-    def _fetch(self, place: _Place) -> tuple[Any, list[dict[str, Any]], _Place]:
+    def _next_batch(self) -> tuple[Made, Cursor]:
         if self.n_processes == 0:
-            return super()._fetch(place)
+            return super()._next_batch()
         try:
             if self._batches is None:
                 self._ahead.clear()
-                self._batches = Workers(self._workers())
-            fetched, after = next(self._batches), self._ahead.popleft()
-            if isinstance(fetched, BadSampleError):
-                raise fetched
+                self._workers = self._new_workers() if self._workers is None else self._workers
+                self._batches = Workers(self._workers)
+            made = next(self._batches)
+            if isinstance(made, BadSampleError):
+                raise made
+            return made, self._ahead.popleft()
         except BaseException:
-            self._end_workers()  # one may be dead: new ones fetch this batch at the next call
+            self._workers = self._batches = None  # one may be dead: new ones fetch this batch at the next call
             raise
-        batch, skips = fetched
-        return (batch if self.collate_fn is None else as_tuple(batch)), skips, after
 
-    def _workers(self) -> DataLoader[Any]:
-        if self._loader is None:
-            self._loader = DataLoader(
-                self._samples,  # type: ignore[arg-type]
-                batch_sampler=_Requests(self),
-                num_workers=self.n_processes,
-                prefetch_factor=self.n_prefetch,
-                collate_fn=partial(collate, self.collate_fn),
-                pin_memory=self.pin_memory and self.collate_fn is not None,
-                persistent_workers=True,
-                multiprocessing_context=start_method(),
-                generator=torch.Generator(),  # the loader draws a seed; not from the model's stream
-            )
-        return self._loader
-
-    def reset(self) -> None:
-        """Goes back to the beginning: the same order and augmentation come again."""
-        super().reset()
-        self._batches = None
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what ``state_dict`` returned, of an iterator with any number of workers."""
-        seed = self.seed
-        super().load_state_dict(state)
-        self._batches = None
-        if self.seed != seed:
-            self._loader = None  # workers hold the seed with which they started
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_loader": None, "_batches": None, "_ahead": deque()}  # a copy starts its own workers
-
-    def finalize(self) -> None:
-        """Ends the workers; the next batch, if there is one, starts new ones."""
-        self._end_workers()
-        super().finalize()
-
-    def _end_workers(self) -> None:
-        self._batches = self._loader = None
+    def _new_workers(self) -> DataLoader[Any]:
+        return DataLoader(
+            self._samples,  # type: ignore[arg-type]
+            batch_size=None,  # each item is a batch
+            sampler=_Requests(self),
+            num_workers=self.n_processes,
+            prefetch_factor=self.n_prefetch,
+            collate_fn=_as_it_is,
+            pin_memory=self.pin_memory and self.collate_fn is not None,
+            persistent_workers=True,
+            multiprocessing_context=start_method(),
+            generator=torch.Generator(),  # the loader draws a seed; not from the model's stream
+        )
 
 
 class _Requests:
-    """What the workers are to fetch, from the iterator's place onwards."""
+    """What the workers are to fetch, from the iterator's position onwards."""
 
     def __init__(self, iterator: MultiprocessIterator) -> None:
         self.iterator = iterator
 
-    def __iter__(self) -> Iterator[list[Key]]:
-        iterator = self.iterator
-        place = iterator._place
-        while iterator.repeat or place.epoch == 0:
-            keys, place = iterator._advance(place)
-            iterator._ahead.append(place)
-            yield keys
+    def __iter__(self) -> Iterator[list[Stretch]]:
+        it = self.iterator
+        epoch, position, order = it.epoch, it.current_position, it._order
+        while it.repeat or epoch == 0:
+            stretches, cursor = it._advance(epoch, position, order)
+            epoch, position, order, _ = cursor
+            it._ahead.append(cursor)
+            yield stretches
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

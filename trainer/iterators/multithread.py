@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 from trainer import random
 from trainer.checks import at_least
-from trainer.iterators.samples import Key, Samples
-from trainer.iterators.serial import OrderSampler, SerialIterator
+from trainer.datasets.transform import single_thread
+from trainer.iterators.serial import Cursor, Made, OrderSampler, SerialIterator
 
 
 class MultithreadIterator(SerialIterator):
     """Yields lists of samples that threads fetch side by side. Chainer: ``iterators.MultithreadIterator``.
 
-    For data sets whose ``__getitem__`` waits, for a network disk say. Training waits while a batch is fetched: no
-    thread runs beside it. What decodes or computes is better served by :class:`MultiprocessIterator`.
+    For data sets that wait in ``__getitem__``, for a network disk say. Training waits while a batch is fetched: no
+    thread runs beside it. :class:`MultiprocessIterator` is better for data sets that decode or compute.
 
     The order is that of :class:`SerialIterator` with the same seed. The global generators belong to all threads, so a
     data set that draws from them is refused. One that draws defines ``draw_sample(index, generator)`` in place of
@@ -52,38 +51,32 @@ class MultithreadIterator(SerialIterator):
         shuffle: bool | None = None,
         n_threads: int = 1,
         order_sampler: OrderSampler | None = None,
-        *,
-        seed: int | None = None,
-        on_bad_sample: str = "raise",
+        **kwargs: Any,
     ) -> None:
         self.n_threads = at_least("n_threads", n_threads, 1)
-        self._pool: ThreadPoolExecutor | None = None
-        super().__init__(dataset, batch_size, repeat, shuffle, order_sampler, seed=seed, on_bad_sample=on_bad_sample)
-        self._samples = Samples(dataset, self.seed, seeds_generators=False)
+        super().__init__(dataset, batch_size, repeat, shuffle, order_sampler, **kwargs)
+        self._samples.seeds_generators = False
 
-    def _samples_of(self, keys: list[Key], skips: list[dict[str, Any]]) -> list[Any]:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.n_threads, thread_name_prefix="samples")
-        before = random.take()
-        try:
-            samples = list(self._pool.map(partial(self._samples.get, skips=skips), keys))
-        except BaseException:
-            self.finalize()  # waits for those that are still at work
-            raise
-        if not random.are_equal(before, random.take()):
-            raise RuntimeError(
-                f"{type(self.dataset).__name__} draws from a global random generator, which its threads share: the run"
-                " could not be repeated. Use MultiprocessIterator, or define draw_sample(index, generator) in it."
-            )
-        skips.sort(key=lambda bad: (bad["epoch"], bad["position"]))  # the threads listed them as they came
-        return samples
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_pool": None}
+    def _next_batch(self) -> tuple[Made, Cursor]:
+        stretches, cursor = self._advance(self.epoch, self.current_position, self._order)
+        if self._workers is None:
+            self._workers = ThreadPoolExecutor(self.n_threads, thread_name_prefix="samples")
+        with random.preserved(), single_thread():
+            before = random.capture(cuda=False)
+            try:
+                made = self._samples.batch(stretches, self._workers.map)
+            except BaseException:
+                self.finalize()  # waits for those that are still at work
+                raise
+            if random.has_drawn(before):
+                raise RuntimeError(
+                    f"{type(self.dataset).__name__} draws from a global random generator, which its threads share: the"
+                    " run could not be repeated. Use MultiprocessIterator, or define draw_sample(index, generator)."
+                )
+        return made, cursor
 
     def finalize(self) -> None:
         """Ends the threads; the next batch, if there is one, starts new ones."""
+        if self._workers is not None:
+            self._workers.shutdown()
         super().finalize()
-        if self._pool is not None:
-            self._pool.shutdown()
-        self._pool = None

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from trainer.checks import at_least
+
 GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, lie more evenly than those of any other number
 STRETCH = 2**20  # samples that are drawn at a time
 
@@ -53,9 +55,7 @@ class WeightedOrderSampler:
         p = np.asarray(weights, dtype=np.float64)
         if p.ndim != 1 or not np.isfinite(p).all() or (p < 0).any() or not 0 < p.sum() < np.inf:
             raise ValueError("weights must be one number for each sample, none negative, and not all 0.")
-        self.size = len(p) if size is None else size
-        if self.size < 1:
-            raise ValueError(f"size must be 1 or more, got {size}.")
+        self.size = at_least("size", len(p) if size is None else size, 1)
         self._cdf = (p / p.sum()).cumsum()
         self._cdf /= self._cdf[-1]
 

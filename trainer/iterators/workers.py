@@ -1,4 +1,4 @@
-"""Worker processes that outlive the signals of their job, and whose death is told where the next batch is taken."""
+"""Worker processes: they outlive the signals of their job, and their death is an error at the next batch."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Workers:
     """One pass over a ``DataLoader`` that has workers.
 
     torch's ``SIGCHLD`` handler raises an error for a dead worker wherever the main thread is: in the middle of a step
-    of the optimizer, or of writing a snapshot. So torch is told of the workers only while a batch is waited for; there
-    it has to interrupt, for the reader of a message whose writer was killed would wait for ever.
+    of the optimizer, or of writing a snapshot. So torch knows of the workers only while this process waits for a
+    batch; there it has to interrupt, for the reader of half a message would wait for ever.
 
     Args:
         loader: With ``num_workers`` of 1 or more; its ``worker_init_fn`` is called too.
@@ -33,27 +33,22 @@ class Workers:
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self._batches: Any = loader._iterator  # persistent workers, if they were started before
-        given = loader.worker_init_fn
+        given, others = loader.worker_init_fn, multiprocessing.active_children()
         loader.worker_init_fn = partial(_begin, given)
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they would kill a worker that is not ready yet
         try:
-            with _blocked_signals():
-                if (loader.multiprocessing_context or multiprocessing).get_start_method() != "fork":
-                    resource_tracker.ensure_running()  # now, for its start unblocks signals
-                    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-                self._attentively(lambda: self._start(loader))
+            if (loader.multiprocessing_context or multiprocessing).get_start_method() != "fork":
+                resource_tracker.ensure_running()  # now, for its start unblocks signals
+                signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            with self._attention():
+                self._batches = iter(loader)
         finally:
             loader.worker_init_fn = given
-
-    def _start(self, loader: DataLoader[Any]) -> None:
-        before = multiprocessing.active_children()
-        try:
-            self._batches = iter(loader)
-        finally:
-            for process in multiprocessing.active_children():
-                if process not in before:
-                    # What ends a stuck worker, in torch and at the interpreter's exit: SIGTERM would do nothing.
-                    worker: Any = process
-                    worker._popen.terminate = partial(os.kill, worker.pid, signal.SIGKILL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            workers: list[Any] = [process for process in multiprocessing.active_children() if process not in others]
+            for worker in workers:
+                # What ends a stuck worker, in torch and at the interpreter's exit: SIGTERM would do nothing.
+                worker._popen.terminate = partial(os.kill, worker.pid, signal.SIGKILL)
 
     def __iter__(self) -> Workers:
         return self
@@ -64,16 +59,22 @@ class Workers:
         Raises:
             RuntimeError: If a worker has died.
         """
-        return self._attentively(lambda: next(self._batches))
+        with self._attention():
+            return next(self._batches)
 
-    def _attentively(self, fetch: Callable[[], Any]) -> Any:
-        """Calls a function, unless a worker has died; one that dies meanwhile interrupts it."""
+    @contextmanager
+    def _attention(self) -> Iterator[None]:
+        """Refuses to wait for dead workers; one that dies in the block interrupts it."""
+        batches = self._batches
         try:
-            if self._batches is not None:
-                self._register(threading.current_thread() is threading.main_thread())  # it is where the handler runs
+            if batches is not None:
+                # torch's handler runs in the main thread
+                if threading.current_thread() is threading.main_thread() and not batches._worker_pids_set:
+                    _set_worker_pids(id(batches), tuple(process.pid for process in batches._workers))
+                    batches._worker_pids_set = True
                 if self._dead():
                     raise RuntimeError("a DataLoader worker has died")
-            return fetch()
+            yield
         except RuntimeError as error:
             how = self._dead()
             if not how and str(error).startswith("DataLoader worker (pid"):  # while they start, torch alone knows
@@ -82,31 +83,23 @@ class Workers:
                 raise
             raise RuntimeError(
                 f"a process that loads the data has died: {how}. The system kills what takes too much memory: take"
-                " fewer workers (n_processes, or a DataLoader's num_workers), fewer batches ahead (n_prefetch, or"
-                " prefetch_factor) or a smaller batch; then resume from the last snapshot."
+                " fewer workers (n_processes, num_workers), fewer batches ahead (n_prefetch, prefetch_factor) or a"
+                " smaller batch; then resume from the last snapshot."
             ) from error
         finally:
-            if self._batches is not None:
-                self._register(False)
+            batches = self._batches
+            if batches is not None and batches._worker_pids_set:
+                batches._worker_pids_set = False
+                _remove_worker_pids(id(batches))
 
     def _dead(self) -> str:
-        """Tells which workers died, and how; 0 is the exit code of one that has come to the end of its data."""
+        """Says which workers died, and how; 0 is the exit code of one that has come to the end of its data."""
         dead = []
-        for process in self._batches._workers if self._batches is not None else ():
+        for process in getattr(self._batches, "_workers", ()):
             if code := process.exitcode:
                 how = f"by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"with exit code {code}"
                 dead.append(f"process {process.pid} {how}")
         return ", ".join(dead)
-
-    def _register(self, on: bool) -> None:
-        """Tells torch's handler of the workers, or no longer, as torch does itself at their start and end."""
-        batches = self._batches
-        if on and not batches._worker_pids_set:
-            _set_worker_pids(id(batches), tuple(process.pid for process in batches._workers))
-            batches._worker_pids_set = True
-        elif not on and batches._worker_pids_set:
-            batches._worker_pids_set = False
-            _remove_worker_pids(id(batches))
 
 
 def start_method() -> str | None:
@@ -119,25 +112,11 @@ def start_method() -> str | None:
     return None if has_chosen or sys.platform != "linux" else "fork"
 
 
-@contextmanager
-def _blocked_signals() -> Iterator[None]:
-    """Keeps the signals of a job waiting: a worker that is not ready for them yet would be killed."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _begin(init: Callable[[int], object] | None, worker: int) -> None:
     """Called in a worker before it fetches: from here on the signals of the job do nothing to it."""
     for number in SIGNALS:
-        signal.signal(number, _do_nothing)  # not SIG_IGN, which the programs that a data set starts would inherit
+        signal.signal(number, lambda number, frame: None)  # SIG_IGN would be inherited by programs that it starts
         signal.siginterrupt(number, False)  # what C code reads, it goes on reading
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if init is not None:
         init(worker)
-
-
-def _do_nothing(number: int, frame: object) -> None:
-    pass

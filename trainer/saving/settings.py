@@ -40,7 +40,7 @@ def settings_of(part: Any) -> dict[str, Any]:
         >>> from trainer.iterators import SerialIterator
         >>> from trainer.saving.settings import settings_of
         >>> settings_of(SerialIterator(range(10), 4, seed=7))
-        {'batch_size': 4, 'shuffle': True, 'seed': 7}
+        {'seed': 7, 'batch_size': 4, 'shuffle': True}
     """
     tree = {key: getattr(part, name) for key, name in declared(part, "settings").items()}
     for key, name in declared(part).items():
