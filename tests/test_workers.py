@@ -129,6 +129,7 @@ def spawned():
     return loader(multiprocessing_context="spawn")
 
 
+@pytest.mark.full
 def test_no_signal_finds_a_spawned_worker_unprepared_at_its_start():
     done = script("import test_workers as t; t._prepared(t.start_under_signals, t.spawned, 1)")
     assert done.returncode == 0, done.stderr
