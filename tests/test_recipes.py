@@ -40,13 +40,13 @@ OPTIONS = {
     "lenet_mnist": [],
 }
 LENGTH = {name: "epochs" for name in RECIPES} | {"newts": "iterations"}
-ALEXNET_SMALL = networks.alexnet_small
+ALEXNET_SMALL, VGG_NEWTS = networks.alexnet_small, networks.vgg_newts
 every_recipe = pytest.mark.parametrize("name", RECIPES)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small():
-    """Few pictures, and a network in place of the 160 MB of alexnet_small."""
+    """Few pictures, and small networks in place of alexnet_small (160 MB) and vgg_newts (14 MB)."""
     with pytest.MonkeyPatch.context() as patch:
         for module, counts in (
             (drawn_cifar10, {"TRAIN": 4, "TEST": 2}),
@@ -57,6 +57,13 @@ def small():
                 patch.setattr(module, key, count)
         patch.setattr(
             networks, "alexnet_small", lambda n: nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, n))
+        )
+        patch.setattr(
+            networks,
+            "vgg_newts",
+            lambda n: nn.Sequential(
+                nn.AvgPool2d(8), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, n)
+            ),
         )
         yield
 
@@ -552,7 +559,8 @@ def test_newts_are_tested_by_the_run_that_was_resumed_and_not_on_other_classes(d
     assert "truck, and the run in " in capsys.readouterr().err
 
 
-def test_newts_train_and_test_at_once_and_tell_iteration_loss_and_accuracy(drawn, tmp_path, capsys):
+def test_newts_train_and_test_at_once_and_tell_iteration_loss_and_accuracy(drawn, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(networks, "vgg_newts", VGG_NEWTS)
     options = ["--data", str(drawn["newts"]), "--out", str(tmp_path), "--iterations", "10", "--workers", "0"]
     newts.main([*options, "--train", "--test"])
     out = capsys.readouterr().out
@@ -658,7 +666,8 @@ def test_the_recipe_of_the_docs_runs_and_the_tools_know_its_runs(tmp_path):
     for name in ("trainer", "extensions", "recipes"):
         shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     text = (root / "docs" / "recipes.md").read_text()
-    (tmp_path / "recipes" / "shapes.py").write_text(re.search(r"```python\n(.*?)```", text, re.S)[1])
+    recipe = re.search(r"```python\n(.*?)```", text, re.S)[1].replace("resnet10t", "test_resnet")
+    (tmp_path / "recipes" / "shapes.py").write_text(recipe)
 
     def run(*command):
         printed = tmp_path / "printed"
