@@ -4,6 +4,9 @@ import os
 import signal
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # plots go to files: no screen is needed
+# Of tests and of the processes that they start: on small tensors threads wait for each other longer than they work,
+# and on a busy machine many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -65,8 +65,8 @@ def test_the_model_s_benchmark_trains_with_what_the_recipe_trains_with(data, tmp
     monkeypatch.syspath_prepend(FOLDER)
     model = importlib.import_module("model")
     recipe = resnet_products.RECIPE
-    args = argparse.Namespace(model="resnet10t", batch_size=2, image_size=32, device="cpu", compile=False)
-    options = ["--data", str(data), "--model", "resnet10t", "--image-size", "32", "--scale", "32", "--workers", "0"]
+    args = argparse.Namespace(model="test_resnet", batch_size=2, image_size=32, device="cpu", compile=False)
+    options = ["--data", str(data), "--model", "test_resnet", "--image-size", "32", "--scale", "32", "--workers", "0"]
     for setting in model.SETTINGS.values():
         more = ["--precision", setting["precision"], *["--channels-last"] * setting["channels_last"]]
         asked = common.parse(recipe, [*options, *more, *["--fused"] * setting["fused"], "--out", str(tmp_path / "a")])
@@ -76,7 +76,7 @@ def test_the_model_s_benchmark_trains_with_what_the_recipe_trains_with(data, tmp
         assert str(ours.get_model("main")) == str(theirs.get_model("main"))
         assert ours.converter.memory_format == theirs.converter.memory_format
     monkeypatch.setattr(sys, "argv", [*"model.py --rounds 1 --iterations 10 --image-size 32".split()])
-    sys.argv += "--model resnet10t --batch-size 2 --device cpu --settings fp32".split()
+    sys.argv += "--model test_resnet --batch-size 2 --device cpu --settings fp32".split()
     with warnings.catch_warnings():
         model.main()
     out = capsys.readouterr().out

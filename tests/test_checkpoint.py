@@ -50,11 +50,12 @@ def test_a_file_is_what_torch_writes_and_a_snapshot_has_its_tail_behind_it(tmp_p
     assert equal(saving.load(tmp_path / "s"), state) and equal(saving.load_weights(tmp_path / "w"), state)
 
 
-def test_every_single_flipped_bit_is_found(tmp_path):
+@pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.full)])
+def test_every_single_flipped_bit_is_found(tmp_path, step):
     saving.save({"x": torch.ones(2)}, tmp_path / "s")
     data = bytearray((tmp_path / "s").read_bytes())
     passed = []
-    for bit in range(8 * len(data)):
+    for bit in range(0, 8 * len(data), step):
         data[bit // 8] ^= 1 << bit % 8
         (tmp_path / "bad").write_bytes(data)
         try:

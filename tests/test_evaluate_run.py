@@ -20,7 +20,7 @@ from recipes.image_files import ImageFiles
 @pytest.fixture(scope="module")
 def products(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("products")
-    options = "--model resnet10t --image-size 32 --scale 32 --batch-size 16 --workers 0 --epochs 2 --test-fraction 1"
+    options = "--model test_resnet --image-size 32 --scale 32 --batch-size 16 --workers 0 --epochs 2 --test-fraction 1"
     common.main(resnet_products.RECIPE, ["--data", str(data), "--out", str(out), *options.split()])
     return out
 
@@ -207,7 +207,7 @@ def test_a_network_that_has_diverged_is_refused(products, tmp_path, capsys):
 # -- the pictures
 
 
-@pytest.mark.parametrize("n", [2, 12, 37, 120])
+@pytest.mark.parametrize("n", [2, 12, 37, pytest.param(120, marks=pytest.mark.full)])
 def test_a_confusion_matrix_names_the_classes_and_counts_as_far_as_numbers_can_be_read(n):
     names = [f"class_${i}$" for i in range(n)]
     matrix = np.diag(np.arange(n))

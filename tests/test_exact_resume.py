@@ -327,10 +327,13 @@ def whole(request, tmp_path_factory):
     return (*request.param, folder / "run")
 
 
-def test_a_run_resumed_from_any_iteration_in_a_new_process_is_the_same_run_to_the_bit(whole, tmp_path):
+@pytest.mark.parametrize("part", ["four", pytest.param("all", marks=pytest.mark.full)])
+def test_a_run_resumed_from_any_iteration_in_a_new_process_is_the_same_run_to_the_bit(whole, tmp_path, part):
     setup, device, folder = whole
     starts = range(1, len(snapshots(folder)) + 1)
     assert len(starts) >= 10
+    if part == "four":
+        starts = [1, 4, 6, len(starts) - 1]
     run_all([(setup, device, (0, 1, 4)[k % 3], tmp_path / f"{k}", folder, k) for k in starts], tmp_path)
     for k in starts:
         assert_same(tmp_path / f"{k}", folder, k)
@@ -346,8 +349,8 @@ def test_a_resumed_run_is_resumed_to_the_bit_too(whole, tmp_path):
 
 def test_a_run_is_the_same_to_the_bit_with_any_number_of_workers(whole, tmp_path):
     setup, device, folder = whole
-    run_all([(setup, device, workers, tmp_path / f"{workers}") for workers in (0, 1, 4)], tmp_path)
-    for workers in (0, 1, 4):
+    run_all([(setup, device, workers, tmp_path / f"{workers}") for workers in (0, 4)], tmp_path)
+    for workers in (0, 4):  # the whole run has 2
         assert_same(tmp_path / f"{workers}", folder)
 
 

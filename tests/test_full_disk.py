@@ -213,6 +213,8 @@ def test_a_snapshot_that_would_run_code_is_refused_and_named(tmp_path):
     head = struct.pack("<8s8sQQ", b"KUSARI01", bytes(8), 9, len(data))
     (tmp_path / "evil").write_bytes(data + head + hashlib.sha256(data + head).digest())
     assert saving.find(tmp_path)[0].path.name == "evil"
-    with pytest.raises(SnapshotError, match=r"/evil cannot be read as a snapshot \(not a snapshot, or it contains code\)"):
+    with pytest.raises(
+        SnapshotError, match=r"/evil cannot be read as a snapshot \(not a snapshot, or it contains code\)"
+    ):
         saving.load(tmp_path / "evil")
     assert not (tmp_path / "was-here").exists()

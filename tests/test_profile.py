@@ -138,6 +138,7 @@ run.run()
 """
 
 
+@pytest.mark.full
 def test_in_a_notebook_the_table_is_one_that_grows(tmp_path):
     nbclient = pytest.importorskip("nbclient", reason="nbclient runs the notebook; pip install -e '.[test]'")
     nbformat = pytest.importorskip("nbformat")

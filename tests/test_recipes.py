@@ -5,8 +5,8 @@ import json
 import os
 import pickle
 import re
+import runpy
 import shutil
-import subprocess
 import sys
 import urllib.error
 from itertools import islice
@@ -18,6 +18,7 @@ import torch
 from helpers import equal
 from matplotlib import font_manager
 from PIL import Image
+from processes import call
 from torch import nn
 from torch.nn import functional as F
 from torchvision.datasets import CIFAR10, MNIST
@@ -34,18 +35,18 @@ MODULES = {"alexnet_cifar10": alexnet_cifar10, "pets": pets, "newts": newts, "le
 RECIPES = {name: module.RECIPE for name, module in MODULES.items()}
 OPTIONS = {
     "alexnet_cifar10": ["--batch-size", "16"],
-    "pets": ["--model", "resnet10t", "--scale", "36", "--image-size", "32", "--batch-size", "8"],
+    "pets": ["--model", "test_resnet", "--scale", "36", "--image-size", "32", "--batch-size", "8"],
     "newts": [],
     "lenet_mnist": [],
 }
 LENGTH = {name: "epochs" for name in RECIPES} | {"newts": "iterations"}
-ALEXNET_SMALL = networks.alexnet_small
+ALEXNET_SMALL, VGG_NEWTS = networks.alexnet_small, networks.vgg_newts
 every_recipe = pytest.mark.parametrize("name", RECIPES)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small():
-    """Few pictures, and a network in place of the 160 MB of alexnet_small."""
+    """Few pictures, and small networks in place of alexnet_small (160 MB) and vgg_newts (14 MB)."""
     with pytest.MonkeyPatch.context() as patch:
         for module, counts in (
             (drawn_cifar10, {"TRAIN": 4, "TEST": 2}),
@@ -56,6 +57,13 @@ def small():
                 patch.setattr(module, key, count)
         patch.setattr(
             networks, "alexnet_small", lambda n: nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, n))
+        )
+        patch.setattr(
+            networks,
+            "vgg_newts",
+            lambda n: nn.Sequential(
+                nn.AvgPool2d(8), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, n)
+            ),
         )
         yield
 
@@ -274,7 +282,7 @@ def test_the_small_alexnet_s_losses_are_those_of_a_loop_by_hand_to_the_bit(drawn
     monkeypatch.setattr(networks, "alexnet_small", ALEXNET_SMALL)
     args = common.parse(
         alexnet_cifar10.RECIPE,
-        ["--data", str(drawn["alexnet_cifar10"]), "--out", str(tmp_path), "--workers", "0", "--batch-size", "16"],
+        ["--data", str(drawn["alexnet_cifar10"]), "--out", str(tmp_path), "--workers", "0", "--batch-size", "8"],
     )
     splits, classes = alexnet_cifar10.load(args, True)
 
@@ -551,7 +559,8 @@ def test_newts_are_tested_by_the_run_that_was_resumed_and_not_on_other_classes(d
     assert "truck, and the run in " in capsys.readouterr().err
 
 
-def test_newts_train_and_test_at_once_and_tell_iteration_loss_and_accuracy(drawn, tmp_path, capsys):
+def test_newts_train_and_test_at_once_and_tell_iteration_loss_and_accuracy(drawn, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(networks, "vgg_newts", VGG_NEWTS)
     options = ["--data", str(drawn["newts"]), "--out", str(tmp_path), "--iterations", "10", "--workers", "0"]
     newts.main([*options, "--train", "--test"])
     out = capsys.readouterr().out
@@ -642,17 +651,29 @@ def test_a_mean_or_std_that_is_no_number_is_refused(drawn, tmp_path, capsys):
 # -- one of the reader's own
 
 
+def run_in_copy(root, *command):
+    """Runs a script of a copy of the packages, in place of those that the process has imported."""
+    for name in [name for name in sys.modules if name.split(".")[0] in ("trainer", "extensions", "recipes")]:
+        del sys.modules[name]
+    sys.path.insert(0, str(root))
+    os.chdir(root)
+    sys.argv = list(command)
+    runpy.run_path(command[0], run_name="__main__")
+
+
 def test_the_recipe_of_the_docs_runs_and_the_tools_know_its_runs(tmp_path):
     root = Path(__file__).parent.parent
     for name in ("trainer", "extensions", "recipes"):
         shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     text = (root / "docs" / "recipes.md").read_text()
-    (tmp_path / "recipes" / "shapes.py").write_text(re.search(r"```python\n(.*?)```", text, re.S)[1])
+    recipe = re.search(r"```python\n(.*?)```", text, re.S)[1].replace("resnet10t", "test_resnet")
+    (tmp_path / "recipes" / "shapes.py").write_text(recipe)
 
     def run(*command):
-        environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, *command]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+        printed = tmp_path / "printed"
+        printed.unlink(missing_ok=True)
+        assert call(run_in_copy, tmp_path, *command, output=printed) == 0, printed.read_text()
+        return printed.read_text()
 
     assert "Test accuracy: " in run("recipes/shapes.py", "--sample", "--workers", "0")
     assert "madara" in run("recipes/predict.py", "result", "data/drawn_shapes/test")

@@ -17,7 +17,7 @@ from PIL import Image
 
 from recipes import common, evaluate_run, report, resnet_products
 
-SMALL = ["--model", "resnet10t", "--image-size", "32", "--scale", "32", "--batch-size", "16", "--workers", "0"]
+SMALL = ["--model", "test_efficientnet", "--image-size", "32", "--scale", "32", "--batch-size", "16", "--workers", "0"]
 SMALL += ["--epochs", "2", "--lr", "0.01"]
 VOID = {"meta", "img", "br", "wbr", "hr", "link", "input"}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -143,7 +143,7 @@ def test_arguments_that_somebody_asked_for_stand_first_and_stand_out(page):
         "data": [asked["data"][0], "data/Stanford_Online_Products"],
         "scale": ["32", "256"],
         "image-size": ["32", "224"],
-        "model": ["resnet10t", "resnet50"],
+        "model": ["test_efficientnet", "resnet50"],
         "epochs": ["2", "10"],
         "batch-size": ["16", "64"],
         "lr": ["0.01", "0.001"],
@@ -423,6 +423,7 @@ onload = () => document.body.append(Object.assign(document.createElement("pre"),
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium or Chrome")
 def test_a_browser_shows_it_on_phone_and_desktop_in_light_and_dark(run, tmp_path):
     long = [f"a_class_with_a_very_long_name_{i}" for i in range(36)] + ["x" * 60]

@@ -2,8 +2,8 @@
 
 import json
 import re
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from trainer import Classifier
 from trainer.iterators import SerialIterator
 
 ROOT = Path(__file__).parent.parent
-SMALL = ["--model", "resnet10t", "--image-size", "32", "--scale", "32", "--batch-size", "16", "--workers", "0"]
+SMALL = ["--model", "test_resnet", "--image-size", "32", "--scale", "32", "--batch-size", "16", "--workers", "0"]
 
 
 def train(data, out, *options):
@@ -59,7 +59,7 @@ def test_a_run_leaves_log_curves_snapshots_weights_and_test_accuracy(finished):
     assert test == result and set(test) == {"main/accuracy", "main/loss", "n"} and test["n"] == 7
     assert 0 <= test["main/accuracy"] <= 1
     args = json.loads((out / "args.json").read_text())
-    assert args["args"]["model"] == "resnet10t" and args["args"]["lr"] == 0.001 and args["classes"][11] == "toaster"
+    assert args["args"]["model"] == "test_resnet" and args["args"]["lr"] == 0.001 and args["classes"][11] == "toaster"
     table = pd.DataFrame(json.loads((out / "log").read_text()))
     expected = {"lr", "main/loss", "main/accuracy", "validation/main/loss", "validation/main/accuracy"}
     assert expected <= set(table) and table["epoch"].iloc[-1] == 2
@@ -67,7 +67,7 @@ def test_a_run_leaves_log_curves_snapshots_weights_and_test_accuracy(finished):
 
 def test_the_weights_are_a_plain_state_dict_and_give_the_test_accuracy(finished, data):
     out, result = finished
-    model = timm.create_model("resnet10t", num_classes=12)
+    model = timm.create_model("test_resnet", num_classes=12)
     model.load_state_dict(torch.load(out / "model_epoch-2", weights_only=True))
     args = common.parse(resnet_products.RECIPE, ["--data", str(data), *SMALL])
     test = torch.utils.data.Subset(resnet_products.load(args, False)[0]["test"], range(7))
@@ -297,7 +297,7 @@ def make_model(*options):
 
 
 def test_weights_of_a_file_are_loaded_and_a_head_of_another_size_replaced(tmp_path, capsys):
-    other = timm.create_model("resnet10t", num_classes=5)
+    other = timm.create_model("test_resnet", num_classes=5)
     torch.save(other.state_dict(), tmp_path / "w.pth")
     model, _ = make_model("--weights", str(tmp_path / "w.pth"))
     assert "its head (fc.weight, fc.bias) is of another size and is replaced by a new one" in capsys.readouterr().out
@@ -328,7 +328,7 @@ def test_pretrained_brings_the_model_s_own_mean_and_std(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", offline)
     _, normalize = make_model("--pretrained")
-    config = create("resnet10t").pretrained_cfg
+    config = create("test_resnet").pretrained_cfg
     assert asked == [True]
     assert normalize.mean.flatten().tolist() == pytest.approx([255 * m for m in config["mean"]])
     assert normalize.std.flatten().tolist() == pytest.approx([255 * s for s in config["std"]])
@@ -408,10 +408,11 @@ def test_mixed_precision_trains(data, tmp_path, precision):
 # -- the command line
 
 
-def test_help_reads_well():
-    text = subprocess.run(
-        [sys.executable, ROOT / "recipes" / "resnet_products.py", "--help"], capture_output=True, text=True, check=True
-    ).stdout
+def test_help_reads_well(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["resnet_products.py", "--help"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "recipes" / "resnet_products.py"), run_name="__main__")
+    text = capsys.readouterr().out
     for option in (
         "data out epochs batch-size model pretrained image-size scale lr workers device precision seed resume"
         " snapshot-interval split freeze weights overwrite test-fraction sample download trunk-lr-scale"

@@ -90,6 +90,7 @@ def test_what_is_no_network_or_no_number_is_refused(capsys):
     assert "--depth: must be 1 or more, got 'x'" in refused(capsys, "lenet", "--depth", "x")
 
 
+@pytest.mark.full
 def test_it_runs_as_a_command_without_a_warning():
     command = [sys.executable, "-X", "utf8", str(ROOT / "recipes" / "summary.py"), "lenet"]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=ROOT)

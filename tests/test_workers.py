@@ -129,6 +129,7 @@ def spawned():
     return loader(multiprocessing_context="spawn")
 
 
+@pytest.mark.full
 def test_no_signal_finds_a_spawned_worker_unprepared_at_its_start():
     done = script("import test_workers as t; t._prepared(t.start_under_signals, t.spawned, 1)")
     assert done.returncode == 0, done.stderr
@@ -470,3 +471,38 @@ def test_mkl_is_not_left_to_choose_the_number_of_threads_with_workers_or_without
     process = processes.start(see_who_chooses_the_threads, workers, output=tmp_path / "output")
     process.join(DEADLINE)
     assert process.exitcode == 0, (tmp_path / "output").read_text()
+
+
+class HandedOver:
+    """Its worker dies while the training process reads it; torch's tensors are read so, from their worker's socket."""
+
+    def __init__(self, index):
+        self.index = index
+
+    def __reduce__(self):
+        return (int, (self.index,)) if self.index < 4 else (die_while_read, (os.getpid(),))
+
+
+def die_while_read(worker):
+    os.kill(worker, signal.SIGKILL)
+    raise ConnectionResetError(104, "Connection reset by peer")
+
+
+class HandsOver(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return HandedOver(index)
+
+
+def die_while_it_hands_over():
+    iterator = MultiprocessIterator(HandsOver(), 4, n_processes=1, shuffle=False, collate_fn=None)
+    assert next(iterator) == [0, 1, 2, 3]
+    with pytest.raises(RuntimeError, match=DEATH):
+        next(iterator)
+    iterator.finalize()
+
+
+def test_a_worker_that_dies_while_it_hands_a_batch_over_is_an_error_that_says_so(tmp_path):
+    succeeds(tmp_path, die_while_it_hands_over)

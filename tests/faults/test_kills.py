@@ -23,7 +23,9 @@ def pytest_generate_tests(metafunc):
     if "kills" in metafunc.fixturenames:
         number = metafunc.config.getoption("--kills")
         shares = [min(AT_ONCE, number - start) for start in range(0, number, AT_ONCE)]
-        metafunc.parametrize(("seed", "kills"), list(enumerate(shares)))
+        marks = [[pytest.mark.full] if seed else [] for seed in range(len(shares))]
+        cases = [pytest.param(seed, kills, marks=marks[seed]) for seed, kills in enumerate(shares)]
+        metafunc.parametrize(("seed", "kills"), cases)
 
 
 # -- starting, waiting, comparing
@@ -213,7 +215,27 @@ CASES = {
 } | BESIDE_TRAINING
 
 
-@pytest.mark.parametrize("when", CASES)
+# One of each kind; the others are for the full tier.
+ALWAYS = [
+    "half of a snapshot is written",
+    "a snapshot is about to be renamed",
+    "an old snapshot is deleted",
+    "the best but one is about to be deleted",
+    "the link is about to be replaced",
+    "half of an entry is appended",
+    "half of the plot is drawn",
+    "the optimizer has changed the weights",
+    "the last but one snapshot is renamed, the best of that iteration not yet written",
+    "a worker fetches a sample",
+    "ThreadWriter writes: half",
+    "ProcessWriter writes: half",
+]
+assert set(ALWAYS) <= CASES.keys()
+
+
+@pytest.mark.parametrize(
+    "when", [when if when in ALWAYS else pytest.param(when, marks=pytest.mark.full) for when in CASES]
+)
 def test_a_run_killed_when(tmp_path, uninterrupted, when):
     setup, place = CASES[when]
     kill_at(tmp_path, setup, place, 0)
@@ -223,13 +245,13 @@ def test_a_run_killed_when(tmp_path, uninterrupted, when):
 @pytest.mark.parametrize(
     "place",
     [
-        Place("load", "/best_6$"),
-        Place("load", "/best_6$", "after"),
-        Place("append", "/log$", "before"),
+        pytest.param(Place("load", "/best_6$"), marks=pytest.mark.full),
+        pytest.param(Place("load", "/best_6$", "after"), marks=pytest.mark.full),
+        pytest.param(Place("append", "/log$", "before"), marks=pytest.mark.full),
         Place("append", "/log$", "half"),
-        Place("truncate", "/log$"),
+        pytest.param(Place("truncate", "/log$"), marks=pytest.mark.full),
         Place("truncate", "/log$", "after"),
-        Place("backward", "^6$"),
+        pytest.param(Place("backward", "^6$"), marks=pytest.mark.full),
     ],
 )
 def test_a_run_killed_again_while_it_resumes(tmp_path, uninterrupted, place):

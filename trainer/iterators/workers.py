@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import resource_tracker
+from multiprocessing import connection, resource_tracker
 from typing import Any
 
 from torch._C import _remove_worker_pids, _set_worker_pids
@@ -74,8 +74,15 @@ class Workers:
                     batches._worker_pids_set = True
                 if self._dead():
                     raise RuntimeError("a DataLoader worker has died")
-            yield
-        except RuntimeError as error:
+            try:
+                yield
+            except (ConnectionError, EOFError):  # a worker may have died while it handed the batch over
+                ended = connection.wait([process.sentinel for process in self._workers()], timeout=1)
+                for process in self._workers():
+                    if process.sentinel in ended:
+                        process.join(1)  # it has closed its files; its exit code comes a moment later
+                raise
+        except (RuntimeError, ConnectionError, EOFError) as error:
             how = self._dead()
             if not how and str(error).startswith("DataLoader worker (pid"):  # while they start, torch alone knows
                 how = str(error).rstrip(". ")
@@ -95,11 +102,14 @@ class Workers:
     def _dead(self) -> str:
         """Says which workers died, and how; 0 is the exit code of one that has come to the end of its data."""
         dead = []
-        for process in getattr(self._batches, "_workers", ()):
+        for process in self._workers():
             if code := process.exitcode:
                 how = f"by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"with exit code {code}"
                 dead.append(f"process {process.pid} {how}")
         return ", ".join(dead)
+
+    def _workers(self) -> Sequence[Any]:
+        return getattr(self._batches, "_workers", ())
 
 
 def start_method() -> str | None:
