@@ -156,7 +156,7 @@ class Evaluator(Extension):
         summary = DictSummary()
         for batch in self._shown(iterator) if self.progress_bar else _batches(iterator):
             observation = Observation()
-            observation.weight = count_samples(batch)
+            observation.weight = getattr(iterator, "n_samples", None) or count_samples(batch)
             with report_scope(observation), torch.no_grad(), autocast(self.precision, device):
                 call_with(function, self.converter(batch, device))
             summary.add(observation)

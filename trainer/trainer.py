@@ -156,8 +156,6 @@ class Trainer(_Loop, SavedRun):
         self._stop_fired = False  # once fired, a trigger that cannot tell again means the end on a resume too
         self._start_time: float = 0.0
         self._elapsed: float = 0.0  # before this start; after the end, all of it
-        self._before = 0  # iterations, when the one under way began
-        self._outer: dict[str, Any] = {}  # what the reporter reported to then
         self._error: str | None = None  # in which the iteration under way has failed
         self._random: dict[str, Any] | None = None  # loaded, to be put back when everything is initialized
 

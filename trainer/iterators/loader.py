@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from trainer import random
 from trainer.checks import warn
 from trainer.datasets.convert import as_tuple
-from trainer.iterators.base import BaseIterator
+from trainer.iterators.serial import BaseIterator
 from trainer.iterators.workers import Workers
 
 _END = object()

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import connection, resource_tracker
+from multiprocessing import resource_tracker
 from typing import Any
 
 from torch._C import _remove_worker_pids, _set_worker_pids
@@ -77,10 +77,8 @@ class Workers:
             try:
                 yield
             except (ConnectionError, EOFError):  # a worker may have died while it handed the batch over
-                ended = connection.wait([process.sentinel for process in self._workers()], timeout=1)
                 for process in self._workers():
-                    if process.sentinel in ended:
-                        process.join(1)  # it has closed its files; its exit code comes a moment later
+                    process.join(0.2)  # it has closed its files; its exit code comes a moment later
                 raise
         except (RuntimeError, ConnectionError, EOFError) as error:
             how = self._dead()
