@@ -4,14 +4,18 @@
 """
 
 import ast
+import re
 import sys
 import tempfile
 import textwrap
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import pytest
 import torch
 from test_size import count
 
+import extensions
 import trainer
 from trainer import Classifier, StandardUpdater, Trainer
 from trainer.iterators import SerialIterator
@@ -42,29 +46,33 @@ def bare_run(out):
     return Trainer(updater, (2, "epoch"), out=out)
 
 
-def trace(out):
-    """The project's functions that one iteration in the middle of a run calls, as (file, name, line), in order."""
-    run = bare_run(out)
-    calls = []
+@contextmanager
+def traced(calls):
+    """Adds the project's functions that the block calls to a list, as (file, name, line), in order."""
 
     def note(frame, event, argument):
         code = frame.f_code
         path = Path(code.co_filename)
-        is_ours = path.is_relative_to(ROOT) and path != Path(__file__).resolve()
+        is_ours = path.is_relative_to(ROOT) and not path.is_relative_to(ROOT / "tests")
         if event == "call" and is_ours and code.co_name not in COMPREHENSIONS:
             name = getattr(code, "co_qualname", code.co_name)  # co_qualname: Python 3.11
             calls.append((str(path.relative_to(ROOT)), name, code.co_firstlineno))
 
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
+def trace(out):
+    """What one iteration in the middle of a run calls."""
+    run, calls = bare_run(out), []
     for iteration in range(6):
         assert not run.finished
-        before = sys.getprofile()
-        if iteration == 5:
-            sys.setprofile(note)
-        try:
-            with run.iteration():
-                run.updater.update()
-        finally:
-            sys.setprofile(before)
+        with traced(calls) if iteration == 5 else nullcontext(), run.iteration():
+            run.updater.update()
     run.finalize()
     return calls
 
@@ -122,6 +130,70 @@ def test_the_loop_stays_small():
         f"the loop has {lines} lines in {functions} functions, {depth} deep; at most {MOST_LOOP_LINES},"
         f" {MOST_LOOP_FUNCTIONS} and {MOST_LOOP_DEPTH} are meant"
     )
+
+
+# -- docs/architecture.md
+
+
+def section(title):
+    """The lines of a section of the page, and the project's functions that it names, in order."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    text = page.split(f"## {title}\n")[1].split("\n## ")[0].strip()
+    known = {
+        name
+        for floor in ("trainer", "extensions")
+        for path in (ROOT / floor).rglob("*.py")
+        for name, _ in functions(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    return text.splitlines(), [name for name in re.findall(r"`([\w.]+)`", text) if name in known]
+
+
+def names_of(calls):
+    if sys.version_info < (3, 11):
+        pytest.skip("the qualified names of functions are known from Python 3.11 on")
+    return [name for _, name, _ in calls]
+
+
+def assert_passed_in_order(title, calls):
+    lines, named = section(title)
+    called = iter(names_of(calls))
+    assert len(lines) <= 25 and len(named) >= 8
+    for name in named:
+        assert name in called, f"{name} is not called after those that {title!r} names before it"
+
+
+def test_the_page_tells_of_one_iteration_what_happens(tmp_path):
+    lines, named = section("One iteration")
+    assert len(lines) <= 25
+    assert list(dict.fromkeys(named)) == list(dict.fromkeys(names_of(trace(tmp_path))))
+
+
+def reporting_run(out):
+    run = bare_run(out)
+    run.extend(extensions.LogReport(trigger=(1, "iteration")))
+    run.extend(extensions.snapshot(filename="snapshot"), trigger=(1, "iteration"))
+    return run
+
+
+def test_the_page_tells_of_one_value_what_happens(tmp_path):
+    run, calls = reporting_run(tmp_path), []
+    assert not run.finished
+    with traced(calls), run.iteration():
+        run.updater.update()
+    run.finalize()
+    assert_passed_in_order("One value", calls)
+
+
+def test_the_page_tells_of_one_snapshot_what_happens(tmp_path):
+    run, calls = reporting_run(tmp_path), []
+    assert not run.finished
+    with traced(calls), run.iteration():
+        run.updater.update()
+    run.finalize()
+    resumed = reporting_run(tmp_path)
+    with traced(calls):
+        resumed.resume(tmp_path / "snapshot")
+    assert_passed_in_order("One snapshot", calls)
 
 
 if __name__ == "__main__":
