@@ -142,7 +142,7 @@ def test_a_data_set_of_another_length_is_refused_unless_forced(data, tmp_path, c
 def test_what_a_resume_changes_and_may_change_is_warned_of(data, tmp_path):
     train(data, tmp_path, "--epochs", "1")
     with pytest.warns(
-        UserWarning, match="the run was made with on_bad_sample raise, now skip: it goes on, but is not the run"
+        UserWarning, match="made with args/on_bad_sample raise, now skip: the resumed run will not match"
     ):
         common.main(
             resnet_products.RECIPE, ["--out", str(tmp_path), "--resume", "--epochs", "2", "--on-bad-sample", "skip"]

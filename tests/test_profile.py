@@ -174,7 +174,8 @@ def test_whatever_ends_a_measurement_takes_everything_off(tmp_path, fails):
         with pytest.warns(UserWarning, match="the run ended before iteration 4"):
             run.run()
     assert set(vars(run.updater)) == before and run.updater.converter is call
-    assert run._loop == [(entry.trigger, entry.extension) for entry in run._ordered()]
+    calls = [call for _, call in [*run._calls, *run._snapshots.entries]]
+    assert len(calls) == 3 and not any(hasattr(call, "is_timed") for call in calls)
     assert not torch.autograd._profiler_enabled()
 
 

@@ -98,7 +98,7 @@ def test_images_and_weights_may_be_channels_last_adam_fused_and_the_network_comp
     torch._dynamo.reset()
     assert set(seen) == {(True, False)}
     run = torch.load(tmp_path / "snapshot_epoch-2", weights_only=True)
-    assert run["args"]["channels_last"] and run["args"]["compile"]
+    assert run["settings"]["args"]["channels_last"] and run["settings"]["args"]["compile"]
     assert run["updater"]["optimizer"]["main"]["param_groups"][0]["fused"] is True
     whole, weights = (torch.load(out / "model_epoch-2", weights_only=True) for out in (finished[0], tmp_path))
     assert weights.keys() == whole.keys()

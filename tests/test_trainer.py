@@ -370,7 +370,7 @@ def test_an_interrupt_finalizes_but_is_no_error(run):
 
 def test_a_training_iterator_that_ends_surfaces_as_stop_iteration(tmp_path):
     run = make_run(tmp_path, (5, "epoch"))
-    run.updater.get_iterator("main")._repeat = False
+    run.updater.get_iterator("main").repeat = False
     with pytest.raises(StopIteration):
         run.run()
 

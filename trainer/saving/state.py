@@ -219,7 +219,7 @@ def check(state: Any, path: str = "") -> None:
         >>> import numpy, trainer.saving
         >>> trainer.saving.check({"extensions": {"BestValue": {"best": numpy.float64(0.5)}}})
         Traceback (most recent call last):
-        TypeError: extensions/BestValue/best is numpy.float64: make it a float.
+        TypeError: extensions/BestValue/best is numpy.float64: save float(...).
     """
     kind = type(state)
     if state is None or kind in _PLAIN:
@@ -237,8 +237,8 @@ def check(state: Any, path: str = "") -> None:
         simple = next((t.__name__ for t in (bool, int, float, str, bytes, dict, list) if issubclass(kind, t)), None)
         if isinstance(state, np.generic):
             simple = type(state.item()).__name__
-        remedy = f"make it a {simple}" if simple else "save numbers, strings, tensors, lists and dicts"
-        raise TypeError(f"{path or 'the state'} is {_name(kind)}: {remedy}.")
+        remedy = f"{simple}(...)" if simple else "numbers, strings, tensors, lists and dicts"
+        raise TypeError(f"{path or 'the state'} is {_name(kind)}: save {remedy}.")
 
 
 def _name(kind: type) -> str:
