@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.summary import Ratio, Weighted
+from trainer.summary import Ratio, Weighted, is_weighted
 
 
 class Reporter:
@@ -209,6 +209,6 @@ def kept(value: Any) -> Any:
         return value.detach().clone()  # about 1 microsecond, and no waiting for the device
     if type(value) is Ratio:
         return Ratio(kept(value.total), kept(value.count))
-    if isinstance(value, tuple) and len(value) == 2:
+    if isinstance(value, tuple) and is_weighted(value):
         return Weighted(kept(value[0]), kept(value[1]))
     return value.copy() if isinstance(value, np.ndarray) else value
