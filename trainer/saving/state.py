@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +13,8 @@ from torch import Tensor
 from trainer.checks import warn
 
 _PLAIN = (bool, int, float, str, bytes, Tensor, torch.nn.Parameter, torch.nn.Buffer)
-_is_forced = False
+
+FORCED = ContextVar("FORCED", default=False)  # whether an iterator loads a state that was made with other data
 
 
 class Stateful:
@@ -243,32 +243,3 @@ def check(state: Any, path: str = "") -> None:
 
 def _name(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-@contextmanager
-def forced(force: bool = True) -> Iterator[None]:
-    """Lets parts load, in the block, what they would refuse: the state of an iterator over other data.
-
-    Example:
-        >>> from trainer.saving.state import forced, is_forced
-        >>> with forced():
-        ...     print(is_forced())
-        True
-    """
-    global _is_forced
-    before, _is_forced = _is_forced, force
-    try:
-        yield
-    finally:
-        _is_forced = before
-
-
-def is_forced() -> bool:
-    """Tells whether a state is to be loaded although it was made with other data.
-
-    Example:
-        >>> from trainer.saving.state import is_forced
-        >>> is_forced()
-        False
-    """
-    return _is_forced
