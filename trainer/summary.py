@@ -5,6 +5,7 @@ A value stays where it was made, on its device, until somebody reads it: nothing
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -286,7 +287,7 @@ class DictSummary:
     """
 
     def __init__(self) -> None:
-        self._summaries: dict[str, Summary] = {}
+        self._summaries: dict[str, Summary] = defaultdict(Summary)
 
     def add(self, observation: Mapping[str, Any], keys: Iterable[str] | None = None) -> None:
         """Adds one observation, or the named values of it that there are.
@@ -298,20 +299,13 @@ class DictSummary:
         """
         plain_weight = getattr(observation, "weight", 1)
         for key in observation if keys is None else keys:
-            if key not in observation:
-                continue
-            value, weight = observation[key], plain_weight
-            if isinstance(value, tuple) and type(value) is not Ratio:
-                if len(value) != 2 or not is_scalar(value[0]):
-                    continue
+            value, weight = observation.get(key), plain_weight
+            if isinstance(value, tuple) and len(value) == 2 and type(value) is not Ratio:
                 value, weight = value
-                if not is_scalar(weight):
+                if is_scalar(value) and not is_scalar(weight):
                     raise ValueError(f"the weight of {key!r} must be a number or 0-d tensor, got {weight!r}.")
-            elif type(value) is not Ratio and not is_scalar(value):
-                continue
-            if key not in self._summaries:
-                self._summaries[key] = Summary()
-            self._summaries[key].add(value, weight)
+            if type(value) is Ratio or is_scalar(value):
+                self._summaries[key].add(value, weight)
 
     def compute_mean(self) -> dict[str, float]:
         """Returns the mean of each key, in the order in which the keys came."""
@@ -330,9 +324,8 @@ class DictSummary:
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
         """Puts back what :meth:`state_dict` returned."""
-        self._summaries = {}
+        self._summaries.clear()
         for key, sums in state.items():
-            self._summaries[key] = Summary()
             self._summaries[key].load_state_dict(sums)
 
 
