@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from extensions.log_file import END, LogFile, head, put_aside
-from trainer import DictSummary, Extension, Trainer, saving
+from trainer import DictSummary, Extension, Trainer
 from trainer.checks import warn
+from trainer.saving.files import inside
 from trainer.triggers import get_trigger
 
 
@@ -88,7 +89,7 @@ class LogReport(Extension):
         saved, self._file.wanted = self._file.wanted, {}
         if not saved.get("bytes"):
             return
-        path = saving.inside(trainer.out, saved["name"])
+        path = inside(trainer.out, saved["name"])
         candidates = [path, *path.parent.glob(f"{path.name}.old*")]
         if trainer.resumed_from is not None:
             candidates.append(trainer.resumed_from.parent / saved["name"])
@@ -119,6 +120,5 @@ class LogReport(Extension):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned; the log itself is read by :meth:`initialize`."""
-        state = dict(state)
-        self.log = list(state.pop("log"))
-        super().load_state_dict(state)
+        self.log = list(state["log"])
+        super().load_state_dict({key: value for key, value in state.items() if key != "log"})

@@ -13,7 +13,7 @@ from extensions.snapshot_writers import SimpleWriter
 from trainer import Extension, Trainer, saving
 from trainer.checks import warn
 from trainer.extension import PHASE_OBJECT, PHASE_RUN
-from trainer.saving import SnapshotError
+from trainer.saving.snapshots import SnapshotError, free_path
 
 
 class _Snapshot(Extension):
@@ -146,7 +146,7 @@ class _RunSnapshot(_Snapshot):
     def _name(self, trainer: Trainer) -> str:
         name = super()._name(trainer)
         path = Path(trainer.out) / name
-        free = saving.free_path(path, trainer.run_id)
+        free = free_path(path, trainer.run_id)
         if free == path:
             return name
         if not self._has_made_way:

@@ -9,9 +9,9 @@ from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 from typing import Any
 
-from trainer import saving
 from trainer.checks import attach, warn
 from trainer.saving import Stateful
+from trainer.saving.files import inside
 
 ERROR = "_error"  # ends the name of what was saved when training failed, where the name was taken
 
@@ -118,7 +118,7 @@ class SnapshotFiles(Stateful):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back the names, unless one leads out of the run's folder: these files are going to be deleted."""
         for name in state["kept"]:
-            saving.inside("of the run", name)
+            inside("of the run", name)
         super().load_state_dict(state)
 
     def finalize(self) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from extensions.snapshot_writers import SimpleWriter
-from trainer import Extension, Trainer, saving
+from trainer import Extension, Trainer
 from trainer.extension import PHASE_EXIT
 from trainer.iterators.workers import SIGNALS
+from trainer.saving.snapshots import free_path
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: "try again later"; no signal and no error of Python's ends with it
 
@@ -74,16 +75,13 @@ class StopOnSignal(Extension):
         """If there was a signal, saves the run and ends it."""
         if not self._received:
             return
-        path = saving.free_path(Path(trainer.out) / self.filename, trainer.run_id)
+        path = free_path(Path(trainer.out) / self.filename, trainer.run_id)
         SimpleWriter()(path.name, path.parent, trainer.state_dict())
         name = signal.Signals(self._received[0]).name
         self._has_stopped = True
         atexit.register(_ignore_signals)  # the interpreter takes its time to end
-        print(
-            f"Stopped by {name} after iteration {trainer.updater.iteration}. The run is saved in {path}: {self.advice}",
-            file=sys.stderr,
-            flush=True,
-        )
+        told = f"Stopped by {name} after iteration {trainer.updater.iteration}."
+        print(f"{told} The run is saved in {path}: {self.advice}", file=sys.stderr, flush=True)
         raise SystemExit(EXIT_CODE)
 
     def finalize(self) -> None:

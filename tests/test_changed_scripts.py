@@ -16,7 +16,16 @@ from trainer.iterators import (
     ShuffleOrderSampler,
     WeightedOrderSampler,
 )
-from trainer.saving.state import forced
+from trainer.saving.state import FORCED
+
+
+def load_forced(part, state):
+    token = FORCED.set(True)
+    try:
+        part.load_state_dict(state)
+    finally:
+        FORCED.reset(token)
+
 
 # -- iterators
 
@@ -25,8 +34,7 @@ def test_a_forced_iterator_begins_the_epoch_anew_with_the_data_of_now():
     old, now, fresh = SerialIterator(range(10), 4), SerialIterator(range(7), 4), SerialIterator(range(7), 7)
     for _ in range(4):
         next(old)
-    with forced():
-        now.load_state_dict(old.state_dict())
+    load_forced(now, old.state_dict())
     assert (now.epoch, now.epoch_detail, now.previous_epoch_detail) == (1, 1.0, 1.0)
     next(fresh)  # epoch 0
     assert next(now) + next(now)[:3] == next(fresh)  # epoch 1, in its own order
@@ -39,8 +47,7 @@ def test_a_forced_order_sampler_draws_anew(batches, sampler):
     for _ in range(batches):
         next(old)
     now = SerialIterator(range(7), 2, order_sampler=sampler())
-    with forced():
-        now.load_state_dict(old.state_dict())
+    load_forced(now, old.state_dict())
     assert (now.epoch, now.current_position) == (old.epoch, 0)
     assert all(0 <= index < 7 for _ in range(9) for index in next(now))
 
@@ -51,8 +58,7 @@ def test_a_forced_data_loader_begins_the_epoch_anew():
         next(old)
     with pytest.raises(ValueError, match=r"or start the epoch again .*: trainer\.resume\(path, force=True\)"):
         now.load_state_dict(old.state_dict())
-    with forced():
-        now.load_state_dict(old.state_dict())
+    load_forced(now, old.state_dict())
     assert (now.epoch_detail, now.previous_epoch_detail) == (1.0, 1.0)
     assert [next(now).tolist() for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
 

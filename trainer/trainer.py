@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from trainer import random, saving
+from trainer import random
 from trainer.checks import attach
 from trainer.extension import PHASE_PLUGIN, PHASE_STOP, Entry, always, make_entry, refuse_old
 from trainer.reporter import Reporter, reporters_of_thread
+from trainer.saving.files import remove_scraps
 from trainer.saving.lock import FolderLock
 from trainer.saving.queue import SnapshotQueue
 from trainer.saving.run import SavedRun
@@ -298,7 +299,7 @@ class Trainer(_Loop, SavedRun):
         self._closers = [lock.release, getattr(self.updater, "finalize", lambda: None)]
         try:
             if lock.is_first:
-                saving.remove_scraps(self.out)
+                remove_scraps(self.out)
             # MKL may choose fewer threads until a number is set; an iterator that fetches in this process sets one.
             torch.set_num_threads(torch.get_num_threads())
             self._register_models()  # once more: it may have been compiled since, or have other parts

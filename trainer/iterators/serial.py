@@ -16,7 +16,7 @@ from trainer.checks import at_least
 from trainer.datasets.convert import as_tuple, concat_examples
 from trainer.datasets.transform import drawer, is_plain, single_thread
 from trainer.iterators.bad_samples import MOST_TRIED, BadSampleError, BadSamples, Key
-from trainer.saving.state import Stateful, is_forced
+from trainer.saving.state import FORCED, Stateful
 
 # Samples of a batch that follow one another in the order of an epoch: seed, epoch, position, how many, and indices: of
 # these samples, then of those that may replace bad ones, which are the next in the order.
@@ -108,7 +108,7 @@ class BaseIterator(Stateful):
                 the data of now.
         """
         is_other = state["length"] != self._length
-        if is_other and not is_forced():
+        if is_other and not FORCED.get():
             raise ValueError(
                 f"the snapshot was made with {state['length']} {self.counts[0]} and the {self.counts[1]} now has"
                 f" {self._length}: restore them, start afresh, or start the epoch again with the data of now:"

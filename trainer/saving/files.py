@@ -58,9 +58,9 @@ def remove_scraps(folder: str | Path) -> None:
     """Removes what writes that were killed have left in a folder. Nobody else may be writing there.
 
     Example:
-        >>> from trainer import saving
+        >>> from trainer.saving.files import remove_scraps
         >>> (tmp / ".snapshot.123.tmp").touch()
-        >>> saving.remove_scraps(tmp)
+        >>> remove_scraps(tmp)
         >>> list(tmp.iterdir())
         []
     """
@@ -76,8 +76,8 @@ def inside(folder: str | Path, name: str) -> Path:
         ValueError: If the name leads out of the folder.
 
     Example:
-        >>> from trainer import saving
-        >>> saving.inside("result", "../secret")
+        >>> from trainer.saving.files import inside
+        >>> inside("result", "../secret")
         Traceback (most recent call last):
         ValueError: the file name '../secret' leads out of the folder result: do not trust its source, take another.
     """

@@ -9,7 +9,7 @@ from trainer import random
 from trainer.checks import warn
 from trainer.saving.settings import describe, settings_of, warn_of_differences
 from trainer.saving.snapshots import SnapshotError, branched, load
-from trainer.saving.state import Stateful, declared, forced, load_declared
+from trainer.saving.state import FORCED, Stateful, declared, load_declared
 
 FORMAT = 3  # of a run's state
 
@@ -81,12 +81,14 @@ class SavedRun(Stateful):
                 raise SnapshotError(f"{told}; name it to go on from there all the same.")
             warn(f"{told}: part of that iteration may be done twice or not at all.")
         self.resumed_from = Path(path)
+        token = FORCED.set(force)
         try:
-            with forced(force):
-                self.load_state_dict(state)
+            self.load_state_dict(state)
         except (ValueError, RuntimeError) as error:
             kind = ValueError if isinstance(error, ValueError) else RuntimeError
             raise kind(f"{path} does not fit this run: {error}") from error
+        finally:
+            FORCED.reset(token)
         if self.is_resumed_in_place and not strict:  # else what is newer is damaged, or half of an iteration
             self.run_id = branched(self.run_id, state["iteration"], Path(path).parent)
 

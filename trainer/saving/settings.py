@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from trainer.checks import warn
-from trainer.saving.state import declared, is_part, is_parts
+from trainer.saving.state import declared
 
 __version__ = "0.1.0"
 
@@ -42,13 +42,11 @@ def settings_of(part: Any) -> dict[str, Any]:
         >>> settings_of(SerialIterator(range(10), 4, seed=7))
         {'seed': 7, 'batch_size': 4, 'shuffle': True}
     """
-    tree = {key: getattr(part, name) for key, name in declared(part, "settings").items()}
-    for key, name in declared(part).items():
-        value = getattr(part, name)
-        if is_part(value):
-            tree[key] = settings_of(value)
-        elif is_parts(value):
-            tree[key] = {name: settings_of(part) for name, part in value.items()}
+    if isinstance(part, dict):
+        tree = {name: settings_of(value) for name, value in part.items()}
+    else:
+        tree = {key: settings_of(getattr(part, name)) for key, name in declared(part).items()}
+        tree |= {key: getattr(part, name) for key, name in declared(part, "settings").items()}
     return {key: value for key, value in tree.items() if value != {}}
 
 

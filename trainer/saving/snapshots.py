@@ -285,9 +285,9 @@ def read_tail(path: str | Path) -> SnapshotFile | None:
     """Returns what the tail of a snapshot says of it; None if the file has none, or cannot be read.
 
     Example:
-        >>> from trainer import saving
-        >>> saving.save({}, tmp / "snapshot", iteration=5)
-        >>> saving.read_tail(tmp / "snapshot").iteration, saving.read_tail(tmp / "absent")
+        >>> from trainer.saving.snapshots import read_tail, save
+        >>> save({}, tmp / "snapshot", iteration=5)
+        >>> read_tail(tmp / "snapshot").iteration, read_tail(tmp / "absent")
         (5, None)
     """
     if not Path(path).is_file():  # a pipe would keep us waiting
@@ -308,9 +308,9 @@ def free_path(path: str | Path, run_id: str) -> Path:
     """Returns where a run may write a snapshot: not over another run's, beside which its own gets the run's id.
 
     Example:
-        >>> from trainer import saving
-        >>> saving.save({}, tmp / "snapshot", run_id="aaaaaaaaaaaa0000")
-        >>> saving.free_path(tmp / "snapshot", "bbbbbbbbbbbb0000").name
+        >>> from trainer.saving.snapshots import free_path, save
+        >>> save({}, tmp / "snapshot", run_id="aaaaaaaaaaaa0000")
+        >>> free_path(tmp / "snapshot", "bbbbbbbbbbbb0000").name
         'snapshot-bbbbbbbbbbbb0000'
     """
     path = Path(path)
@@ -322,10 +322,10 @@ def branched(run_id: str, iteration: int, folder: str | Path) -> str:
     """Returns the id with which a run goes on from an iteration: another branch's if there are newer snapshots of it.
 
     Example:
-        >>> from trainer import saving
+        >>> from trainer.saving.snapshots import branched, save
         >>> for iteration in (1, 2):
-        ...     saving.save({}, tmp / f"snapshot_{iteration}", run_id="0123456789ab0000", iteration=iteration)
-        >>> saving.branched("0123456789ab0000", 2, tmp), saving.branched("0123456789ab0000", 1, tmp)
+        ...     save({}, tmp / f"snapshot_{iteration}", run_id="0123456789ab0000", iteration=iteration)
+        >>> branched("0123456789ab0000", 2, tmp), branched("0123456789ab0000", 1, tmp)
         ('0123456789ab0000', '0123456789ab0001')
     """
     own = [(file.run_id, file.iteration) for file in find(folder) if file.run_id[:12] == run_id[:12]]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +13,8 @@ from torch import Tensor
 from trainer.checks import warn
 
 _PLAIN = (bool, int, float, str, bytes, Tensor, torch.nn.Parameter, torch.nn.Buffer)
-_is_forced = False
+
+FORCED = ContextVar("FORCED", default=False)  # whether an iterator loads a state that was made with other data
 
 
 class Stateful:
@@ -81,25 +81,16 @@ def declared(part: Any, attribute: str = "saved") -> dict[str, str]:
 
 
 def is_part(value: Any) -> bool:
-    """Tells whether a value has a state of its own. A function, as a trigger say, is a part without any.
+    """Tells whether a value has a state of its own, or is a dict of such parts. A function is a part without any.
 
     Example:
         >>> from trainer.saving.state import is_part
-        >>> is_part(print), is_part([1, 2])
+        >>> is_part({"main": print}), is_part({"main": 1})
         (True, False)
     """
+    if isinstance(value, dict):
+        return bool(value) and all(map(is_part, value.values()))
     return callable(value) or hasattr(value, "state_dict")
-
-
-def is_parts(value: Any) -> bool:
-    """Tells whether a value is a dict of parts by name, such as an updater's models.
-
-    Example:
-        >>> from trainer.saving.state import is_parts
-        >>> is_parts({"main": print}), is_parts({"main": 1})
-        (True, False)
-    """
-    return isinstance(value, dict) and bool(value) and all(map(is_part, value.values()))
 
 
 def state_of(value: Any) -> Any:
@@ -112,19 +103,19 @@ def state_of(value: Any) -> Any:
         >>> state_of({"best": numpy.float64(0.5), "trigger": OnceTrigger(), "function": print})
         {'best': 0.5, 'trigger': {'finished': False}, 'function': {}}
     """
+    if isinstance(value, dict):
+        return {key: state_of(part) for key, part in value.items()}
     if is_part(value):
         return value.state_dict() if hasattr(value, "state_dict") else Stateful.state_dict(value)
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, dict):
-        return {key: state_of(part) for key, part in value.items()}
     if type(value) in (list, tuple):
         return type(value)(map(state_of, value))
     return value
 
 
 def load_into(part: Any, state: Any, path: str) -> None:
-    """Puts a state back into a part, unless it is empty; ``path`` names the part in messages.
+    """Puts a state back into a part, unless it is empty, or into a dict of parts; ``path`` names it in messages.
 
     Raises:
         ValueError: If the state lacks a key: part and key are named.
@@ -137,6 +128,15 @@ def load_into(part: Any, state: Any, path: str) -> None:
         >>> state_of(trigger)
         {'progress': [3, 2]}
     """
+    if isinstance(part, dict):
+        for name, value in part.items():
+            if name in state:
+                load_into(value, state[name], f"{path}/{name}")
+            else:
+                warn(f"{path}/{name} is not in the snapshot: it starts fresh.")
+        for name in state.keys() - part.keys():
+            warn(f"{path}/{name} of the snapshot is gone from the script: dropped.")
+        return
     if not state:  # it was not there, or had none
         return
     own = getattr(type(part), "load_state_dict", None)
@@ -175,15 +175,6 @@ def _put_back(current: Any, saved: Any, path: str) -> Any:
     if is_part(current):
         load_into(current, saved, path)
         return current
-    if is_parts(current):
-        for name, part in current.items():
-            if name in saved:
-                load_into(part, saved[name], f"{path}/{name}")
-            else:
-                warn(f"{path}/{name} is not in the snapshot: it starts fresh.")
-        for name in saved.keys() - current.keys():
-            warn(f"{path}/{name} of the snapshot is gone from the script: dropped.")
-        return current
     if isinstance(saved, Tensor) and isinstance(current, Tensor):
         if (current.shape, current.dtype) != (saved.shape, saved.dtype):
             return saved.to(current.device)
@@ -205,7 +196,7 @@ def check_declared(part: Any, path: str) -> None:
     """
     for key, name in declared(part).items():
         value = getattr(part, name)
-        if not (is_part(value) or is_parts(value)):
+        if not is_part(value):
             check(state_of(value), f"{path}/{key}")
 
 
@@ -234,41 +225,11 @@ def check(state: Any, path: str = "") -> None:
                 raise TypeError(f"{path or 'the state'} has the key {key!r} of {_name(type(key))}: make it a str.")
             check(value, f"{path}/{key}" if path else str(key))
     else:
-        simple = next((t.__name__ for t in (bool, int, float, str, bytes, dict, list) if issubclass(kind, t)), None)
-        if isinstance(state, np.generic):
-            simple = type(state.item()).__name__
+        value = state.item() if isinstance(state, np.generic) else state
+        simple = next((t.__name__ for t in (bool, int, float, str, bytes, dict, list) if isinstance(value, t)), None)
         remedy = f"{simple}(...)" if simple else "numbers, strings, tensors, lists and dicts"
         raise TypeError(f"{path or 'the state'} is {_name(kind)}: save {remedy}.")
 
 
 def _name(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-@contextmanager
-def forced(force: bool = True) -> Iterator[None]:
-    """Lets parts load, in the block, what they would refuse: the state of an iterator over other data.
-
-    Example:
-        >>> from trainer.saving.state import forced, is_forced
-        >>> with forced():
-        ...     print(is_forced())
-        True
-    """
-    global _is_forced
-    before, _is_forced = _is_forced, force
-    try:
-        yield
-    finally:
-        _is_forced = before
-
-
-def is_forced() -> bool:
-    """Tells whether a state is to be loaded although it was made with other data.
-
-    Example:
-        >>> from trainer.saving.state import is_forced
-        >>> is_forced()
-        False
-    """
-    return _is_forced
