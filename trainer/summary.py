@@ -299,8 +299,8 @@ class DictSummary:
         """
         plain_weight = getattr(observation, "weight", 1)
         for key in observation if keys is None else keys:
-            value, weight = observation.get(key), plain_weight
-            kind = type(value)
+            value: Any = observation.get(key)
+            weight, kind = plain_weight, type(value)
             if kind is Ratio or kind is Weighted:
                 value, weight = value
             elif isinstance(value, tuple):
