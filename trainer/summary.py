@@ -1,6 +1,6 @@
 """How observed values are averaged: a metric merges with others of its kind, and computes to a number.
 
-A value stays where it was made, on its device, until somebody reads it: nothing here waits for the device before.
+A value stays where it was made, on its device, until somebody reads it, or a mean has gathered CHUNK of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from torch import Tensor
 
-CHUNK = 1024  # pending values are stacked, on their device, whenever there are so many of them
+CHUNK = 1024  # a mean waits for the device when it is asked for, and whenever so many values are pending
 
 
 class Metric(NDArrayOperatorsMixin):
@@ -186,8 +186,8 @@ def averaged(observations: Iterable[Observation]) -> dict[str, Any]:
 class Summary:
     """Mean and deviation of a sequence of values, added on the host in float64, strictly left to right.
 
-    Tensors stay on their device until the sums are asked for; then they are fetched in one go. So when they are
-    fetched changes no bit. Chainer: ``chainer.reporter.Summary``.
+    Tensors stay on their device until the sums are asked for, or there are ``CHUNK`` of them; then they are fetched in
+    one go. When they are fetched changes no bit. Chainer: ``chainer.reporter.Summary``.
 
     Example:
         >>> from trainer import Summary
@@ -202,7 +202,6 @@ class Summary:
     def __init__(self) -> None:
         self._x = self._x2 = self._n = 0.0
         self._is_empty = True
-        self._columns: list[tuple[Any, Any, tuple[bool, ...]]] = []
         self._pending: list[tuple[Any, Any, bool]] = []  # (value, weight, False) or (total, count, True)
 
     def add(self, value: Any, weight: Any = 1) -> None:
@@ -212,25 +211,19 @@ class Summary:
         """
         self._pending.append((*value, True) if type(value) is Ratio else (value, weight, False))
         if len(self._pending) >= CHUNK:
-            self._stack()
-
-    def _stack(self) -> None:
-        if self._pending:
-            values, weights, is_ratio = zip(*self._pending, strict=True)
-            self._columns.append((_column(values), _column(weights), is_ratio))
-            self._pending = []
-            self._is_empty = False
+            self._fetch()
 
     def _fetch(self) -> None:
-        self._stack()
-        columns, self._columns = self._columns, []
-        for values, weights, is_ratio in columns:
-            for value, weight, ratio in zip(_numbers(values), _numbers(weights), is_ratio, strict=True):
-                if weight:
-                    total = value if ratio else value * weight
-                    self._x += total
-                    self._x2 += total * total / weight
-                    self._n += weight
+        if not self._pending:
+            return
+        values, weights, is_ratio = zip(*self._pending, strict=True)
+        self._pending, self._is_empty = [], False
+        for value, weight, ratio in zip(_numbers(values), _numbers(weights), is_ratio, strict=True):
+            if weight:
+                total = value if ratio else value * weight
+                self._x += total
+                self._x2 += total * total / weight
+                self._n += weight
 
     def compute_mean(self) -> float:
         """Returns the weighted mean; NaN if every weight was 0.
@@ -260,16 +253,11 @@ class Summary:
         self._is_empty = False
 
 
-def _column(values: tuple[Any, ...]) -> Any:
-    """Stacks tensors of one device and dtype; returns anything else as it is."""
-    if not all(isinstance(value, Tensor) for value in values):
-        return values
-    is_even = len({(value.dtype, value.device) for value in values}) == 1 and {value.ndim for value in values} == {0}
-    return torch.stack(values) if is_even else values
-
-
-def _numbers(column: Any) -> list[float]:
-    return column.tolist() if isinstance(column, Tensor) else [float(value) for value in column]
+def _numbers(values: tuple[Any, ...]) -> list[float]:
+    """Returns 0-d values as numbers; tensors of one dtype and device are fetched in one go."""
+    if all(isinstance(value, Tensor) for value in values) and len({(v.dtype, v.device, v.shape) for v in values}) == 1:
+        return torch.stack(values).flatten().tolist()
+    return [float(value) for value in values]
 
 
 class DictSummary:
