@@ -25,7 +25,7 @@ ROOT = Path(trainer.__file__).resolve().parent.parent
 # Of one bare iteration. They fall when the engine is simplified; the aim is 35 functions in 7 files.
 MOST_FUNCTIONS = 33
 MOST_FILES = 7
-MOST_CHANGES = 15  # of the file, from one call to the next
+MOST_CHANGES = 13  # of the file, from one call to the next
 
 # Of the loop; the aim is a depth of 3.
 LOOP = "_Loop"  # the class in trainer.py that is nothing but the loop

@@ -64,7 +64,7 @@ def test_the_label_may_be_any_positional_or_keyword_argument():
 
 def test_a_label_that_is_not_there_is_an_error():
     model = Classifier(torch.nn.Identity(), label_key=2)
-    with pytest.raises(ValueError, match="label_key 2 is out of range: the batch has 2 positional parts"):
+    with pytest.raises(ValueError, match="label_key 2 is not found: the batch has 2 positional parts"):
         model(torch.rand(1, 3), torch.tensor([0]))
     with pytest.raises(ValueError, match="label_key 't' is not found: the batch has the keys \\['x'\\]"):
         Classifier(torch.nn.Identity(), label_key="t")(x=1)

@@ -64,7 +64,7 @@ def test_a_manual_schedule_is_finished_after_its_last_point():
     ("points", "unit", "message"),
     [
         ([], "epoch", r"points must name at least one epoch, got \[\]"),
-        (["a"], "epoch", r"points must be numbers of epochs, got \['a'\]"),
+        (["a"], "epoch", r"points must be numbers of epochs, got 'a'"),
         (float("nan"), "iteration", "points must be numbers of iterations, got nan"),
         (None, "iteration", "points must be numbers of iterations, got None"),
         (1, "day", "unit must be 'iteration' or 'epoch', got 'day'"),

@@ -83,18 +83,12 @@ class Classifier(nn.Module):
         Raises:
             ValueError: If the label is not among the arguments.
         """
-        key = self.label_key
-        if key == -1 and args:
-            *inputs, t = args
-        elif isinstance(key, int):
-            if not -len(args) <= key < len(args):
-                raise ValueError(f"label_key {key} is out of range: the batch has {len(args)} positional parts.")
-            inputs = list(args)
-            t = inputs.pop(key)
-        else:
-            if key not in kwargs:
-                raise ValueError(f"label_key {key!r} is not found: the batch has the keys {sorted(kwargs)}.")
-            inputs, t = list(args), kwargs.pop(key)
+        inputs, key = list(args), self.label_key
+        try:
+            t = inputs.pop(key) if isinstance(key, int) else kwargs.pop(key)
+        except (IndexError, KeyError):
+            there = f"{len(args)} positional parts" if isinstance(key, int) else f"the keys {sorted(kwargs)}"
+            raise ValueError(f"label_key {key!r} is not found: the batch has {there}.") from None
         y = self.predictor(*inputs, **kwargs)
         loss = self.lossfun(y, t)
         if not self.compute_accuracy:

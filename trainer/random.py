@@ -51,9 +51,7 @@ def set_seed(seed: int) -> None:
         True
     """
     global _seed
-    if not 0 <= at_least("seed", seed, 0) < 2**63:
-        raise ValueError(f"seed must be an integer of 0 to 2**63 - 1, got {seed}.")
-    _seed = seed
+    _seed = seed = at_least("seed", seed, 0, 2**63 - 1)
     random.seed(seed)
     np.random.seed(derive(seed) % 2**32)
     torch.manual_seed(seed)  # every device's generator

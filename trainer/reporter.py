@@ -33,14 +33,12 @@ class Reporter:
 
     def __init__(self) -> None:
         self.observation: dict[str, Any] = {}
-        self._names: dict[int, str] = {}
-        self._observers: list[object] = []  # held, so that no id is used a second time
+        self._observers: dict[int, tuple[str, object]] = {}  # by id, held so that none is used a second time
         self._compiled: set[int] = set()  # what may not report
 
     def add_observer(self, name: str, observer: object) -> None:
         """Registers an object: what it reports is called ``name/key``."""
-        self._names[id(observer)] = name
-        self._observers.append(observer)
+        self._observers[id(observer)] = (name, observer)
 
     def add_observers(self, prefix: str, observers: Iterable[tuple[str, object]]) -> None:
         """Registers several objects, each as ``prefix + name``, nothing put between."""
@@ -66,11 +64,11 @@ class Reporter:
 
     def __enter__(self) -> Reporter:
         """Makes this the current reporter until the block ends."""
-        reporters_of_thread().append(self)
+        THREAD.reporters.append(self)
         return self
 
     def __exit__(self, *error: object) -> None:
-        reporters_of_thread().pop()
+        THREAD.reporters.pop()
 
     def report(self, values: Mapping[str, Any], observer: object | None = None, *, copy: bool = True) -> None:
         """Stores values in the observation; see :func:`report`."""
@@ -78,12 +76,12 @@ class Reporter:
             prefix = ""
         else:
             try:
-                prefix = self._names[id(observer)] + "/"
+                prefix = self._observers[id(observer)][0] + "/"
             except KeyError:
                 raise UnknownKeyError(
                     f"Given observer is not registered to the reporter: a {type(observer).__name__}, and only"
-                    f" {sorted(set(self._names.values()))} are; report from a model that the updater or the Evaluator"
-                    " was given, or call report(values) without an observer."
+                    f" {sorted({name for name, _ in self._observers.values()})} are; report from a model that the"
+                    " updater or the Evaluator was given, or call report(values) without an observer."
                 ) from None
             if id(observer) in self._compiled:
                 raise RuntimeError(
@@ -108,17 +106,12 @@ class UnknownKeyError(KeyError):
         return str(self.args[0])
 
 
-class _Local(threading.local):
+class _Thread(threading.local):
     def __init__(self) -> None:
-        self.stack: list[Reporter] = []
+        self.reporters: list[Reporter] = []  # that it has entered, the current one last
 
 
-_local = _Local()
-
-
-def reporters_of_thread() -> list[Reporter]:
-    """Returns the reporters that this thread has entered, the current one last."""
-    return _local.stack
+THREAD = _Thread()
 
 
 def get_current_reporter() -> Reporter:
@@ -133,21 +126,9 @@ def get_current_reporter() -> Reporter:
         ...     trainer.get_current_reporter() is reporter
         True
     """
-    stack = reporters_of_thread()
-    if not stack:
+    if not THREAD.reporters:
         raise IndexError("there is no current reporter outside an iteration; enter one: with Reporter() as reporter.")
-    return stack[-1]
-
-
-def is_reporting() -> bool:
-    """Tells whether there is a current reporter.
-
-    Example:
-        >>> from trainer.reporter import is_reporting
-        >>> is_reporting()
-        False
-    """
-    return bool(reporters_of_thread())
+    return THREAD.reporters[-1]
 
 
 def report(values: Mapping[str, Any], observer: object | None = None, *, copy: bool = True) -> None:
@@ -172,9 +153,8 @@ def report(values: Mapping[str, Any], observer: object | None = None, *, copy: b
         >>> observation
         {'temperature': 20.5}
     """
-    stack = reporters_of_thread()
-    if stack:
-        stack[-1].report(values, observer, copy=copy)
+    if THREAD.reporters:
+        THREAD.reporters[-1].report(values, observer, copy=copy)
 
 
 def report_scope(observation: dict[str, Any]) -> AbstractContextManager[dict[str, Any]]:
@@ -187,8 +167,7 @@ def report_scope(observation: dict[str, Any]) -> AbstractContextManager[dict[str
         >>> observation
         {'x': 1}
     """
-    stack = reporters_of_thread()
-    return (stack[-1] if stack else Reporter()).scope(observation)
+    return (THREAD.reporters[-1] if THREAD.reporters else Reporter()).scope(observation)
 
 
 def kept(value: Any) -> Any:

@@ -16,7 +16,7 @@ import torch
 from trainer import random
 from trainer.checks import attach
 from trainer.extension import PHASE_PLUGIN, PHASE_STOP, Entry, always, make_entry, refuse_old
-from trainer.reporter import Reporter, reporters_of_thread
+from trainer.reporter import THREAD, Reporter
 from trainer.saving.files import remove_scraps
 from trainer.saving.lock import FolderLock
 from trainer.saving.queue import SnapshotQueue
@@ -47,13 +47,13 @@ class _Loop:
         if self._phase == "closed":  # it was interrupted, and goes on
             self._phase = "new"
         self._show_error = show_loop_exception_msg
-        depth = len(reporters_of_thread())
+        depth = len(THREAD.reporters)
         try:
             while not self.finished:
                 with self.iteration():
                     self.updater.update()
         finally:
-            del reporters_of_thread()[depth:]  # of an iteration that was interrupted where it begins or ends
+            del THREAD.reporters[depth:]  # of an iteration that was interrupted where it begins or ends
             self.finalize()  # nothing is left to close, unless the loop was interrupted between two iterations
 
     def __enter__(self: Any) -> None:
@@ -65,7 +65,7 @@ class _Loop:
         self._before = self.updater.iteration
         self._outer = self.reporter.observation
         self.observation = self.reporter.observation = Observation()
-        reporters_of_thread().append(self.reporter)
+        THREAD.reporters.append(self.reporter)
 
     def __exit__(self: Any, kind: object, error: BaseException | None, tb: object) -> None:
         """Does what follows the update: calls the plug-ins, the stop trigger and the snapshots, each if it is due."""
@@ -80,7 +80,7 @@ class _Loop:
             error = raised
             raise
         finally:
-            reporters_of_thread().pop().observation = self._outer
+            THREAD.reporters.pop().observation = self._outer
             if error is not None:
                 self._fail(error)
             error = None  # it would hold itself, by this frame in its traceback

@@ -29,15 +29,13 @@ def epoch_progress(source: Any) -> tuple[int, int]:
         >>> n // per
         1
     """
-    tell = getattr(source, "epoch_progress", None)
-    if tell is None:
-        return int(source.epoch_detail * PARTS) + PARTS // 10**9, PARTS
-    progress: tuple[int, int] = tell()
-    return progress
+    if hasattr(source, "epoch_progress"):
+        return source.epoch_progress()  # type: ignore[no-any-return]
+    return int(source.epoch_detail * PARTS) + PARTS // 10**9, PARTS
 
 
-def exact(value: Any) -> Fraction:
-    """Returns a number as the fraction that is meant: 0.1 is a tenth.
+def exact(value: Any, wanted: str = "expected a number") -> Fraction:
+    """Returns a number as the fraction that is meant: 0.1 is a tenth; ``wanted`` begins the message if it is none.
 
     Raises:
         ValueError: If it is no finite number.
@@ -50,7 +48,7 @@ def exact(value: Any) -> Fraction:
     try:
         return Fraction(value).limit_denominator(10**6)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"expected a number, got {value!r}.") from None
+        raise ValueError(f"{wanted}, got {value!r}.") from None
 
 
 class ProgressTrigger(Stateful):
@@ -134,12 +132,10 @@ class IntervalTrigger(ProgressTrigger):
 
     def __init__(self, period: float, unit: str) -> None:
         super().__init__(unit)
-        try:
-            self._first, self._q = exact(period).as_integer_ratio()
-        except ValueError:
-            self._first = 0
+        wanted = f"period must be a positive number of {unit}s"
+        self._first, self._q = exact(period, wanted).as_integer_ratio()
         if self._first <= 0:
-            raise ValueError(f"period must be a positive number of {unit}s, got {period!r}; e.g. (10, 'epoch').")
+            raise ValueError(f"{wanted}, got {period!r}; e.g. (10, 'epoch').")
         self.period = period
 
     def _mark(self, n: int, per: int) -> float:

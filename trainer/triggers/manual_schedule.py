@@ -33,10 +33,7 @@ class ManualScheduleTrigger(ProgressTrigger):
     def __init__(self, points: float | Iterable[float], unit: str) -> None:
         super().__init__(unit)
         self.points = list(points) if isinstance(points, Iterable) and not isinstance(points, str) else [points]
-        try:
-            fractions = sorted(exact(point) for point in self.points)
-        except ValueError as error:
-            raise ValueError(f"points must be numbers of {unit}s, got {points!r}: {error}") from None
+        fractions = sorted(exact(point, f"points must be numbers of {unit}s") for point in self.points)
         if not fractions:
             raise ValueError(f"points must name at least one {unit}, got {points!r}; e.g. [30, 60].")
         self._q = math.lcm(*(point.denominator for point in fractions))

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from trainer.checks import at_least
 from trainer.datasets.convert import concat_examples, count_samples, device_of
 from trainer.iterators import as_iterator
-from trainer.reporter import is_reporting, report, report_scope
+from trainer.reporter import THREAD, report, report_scope
 from trainer.saving.state import Stateful, load_declared
 from trainer.summary import Observation, averaged
 from trainer.triggers import epoch_progress
@@ -180,7 +180,7 @@ class StandardUpdater(Stateful):
         for batch, size in zip(batches, sizes, strict=True):
             observation = Observation()
             observation.weight = size
-            with report_scope(observation) if is_reporting() else nullcontext():
+            with report_scope(observation) if THREAD.reporters else nullcontext():
                 loss = self.compute_loss(self.converter(batch, self.device))
             self.backward(loss * (size / self.batch_size))
             observations.append(observation)
