@@ -72,6 +72,9 @@ class Metric(NDArrayOperatorsMixin):
     def __ne__(self, other: Any) -> Any:
         return not self == other
 
+    def __hash__(self) -> int:
+        return tuple.__hash__(self)  # type: ignore[arg-type]
+
 
 class Ratio(Metric, NamedTuple("Ratio", [("total", Any), ("count", Any)])):
     """A total and what it was counted over; the mean of several is sum(total) / sum(count).
