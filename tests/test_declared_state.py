@@ -287,8 +287,7 @@ def test_a_phase_that_is_none_is_refused(tmp_path):
     for phase in ("train", 1):
         plugin = Plugin()
         plugin.phase = phase
-        with pytest.raises(
-            ValueError, match=f"Plugin.phase must be one of .*, got {phase!r}: rename yours":
+        with pytest.raises(ValueError, match=f"Plugin.phase must be one of .*, got {phase!r}: rename yours"):
             make_run(tmp_path).extend(plugin)
 
 
