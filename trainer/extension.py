@@ -178,16 +178,12 @@ class Entry(Stateful):
 
     def hook(self, name: str) -> Callable[..., Any]:
         """Returns a method of the extension; what it has not does nothing."""
-        return getattr(self.extension, name, None) or _nothing
+        return getattr(self.extension, name, None) or (lambda *args: None)
 
     def triggers(self) -> list[Any]:
         """Returns its trigger, and the one that it keeps for what it does now and then, as far as they have a state."""
         both = (self.trigger, getattr(self.extension, "_trigger", None))
         return [trigger for trigger in both if hasattr(trigger, "state_dict")]
-
-
-def _nothing(*args: Any) -> None:
-    pass
 
 
 def make_entry(extension: Any, name: str | None, trigger: Any, priority: int | None, first: bool) -> Entry:

@@ -85,7 +85,7 @@ class _Loop:
                 self._fail(error)
             error = None  # it would hold itself, by this frame in its traceback
         if self._is_over:
-            self._finish()
+            self.finalize()
 
 
 class Trainer(_Loop, SavedRun):
@@ -227,11 +227,9 @@ class Trainer(_Loop, SavedRun):
         while entry.name in self._entries:
             ordinal += 1
             entry.name = f"{base}_{ordinal}"
-        users = [("stop", self.stop_trigger)]
-        users += [(other.name, used) for other in self._entries.values() for used in other.triggers()]
-        for own in entry.triggers():
-            for user, used in users:
-                if used is own:
+        for user, other in self.extensions.items():
+            for own in entry.triggers():
+                if any(own is used for used in other.triggers()):
                     raise ValueError(
                         f"the trigger {own!r} of {entry.name!r} is already that of {user!r}: it would fire for the"
                         " first one only; make a trigger for each."
@@ -310,7 +308,7 @@ class Trainer(_Loop, SavedRun):
             self._close(error)
             raise
         if self._is_over:
-            self._finish()
+            self.finalize()
 
     def _open_extensions(self) -> None:
         updater, entries = self.updater, self._ordered()
@@ -334,22 +332,16 @@ class Trainer(_Loop, SavedRun):
 
     def _ask_at_start(self) -> None:
         """Asks the stop trigger whether the end lies behind; one with ``reached()`` can be extended on resume."""
-        if reached := getattr(self.stop_trigger, "reached", None):
-            self._is_over = bool(reached(self))
-        elif self.is_before_training or not hasattr(self.stop_trigger, "state_dict"):  # else it was, before the save
-            self._is_over = self._stop_fired = bool(self.stop_trigger(self)) or self._stop_fired
+        stop = self.stop_trigger
+        if hasattr(stop, "reached"):
+            self._is_over = bool(stop.reached(self))
         else:
+            if self.is_before_training or not hasattr(stop, "state_dict"):  # else it was asked before the save
+                self._stop_fired = bool(stop(self)) or self._stop_fired
             self._is_over = self._stop_fired
 
-    def _finish(self) -> None:
-        """Ends the run: closes everything and stops the clock."""
-        try:
-            self.finalize()
-        finally:
-            self._phase = "over"
-
     def finalize(self) -> None:
-        """Closes the extensions and the updater of a hand-written loop that ends before the stop trigger fires."""
+        """Closes everything; a loop of your own calls it if it ends before the stop trigger fires."""
         if error := self._close():
             raise error
 
@@ -371,7 +363,8 @@ class Trainer(_Loop, SavedRun):
     def _close(self, first: BaseException | None = None) -> BaseException | None:
         """Finalizes everything in the reverse order of its start; returns the first error, with the others on it."""
         if self._phase == "running":
-            self._elapsed, self._phase = self.elapsed_time, "closed"
+            self._elapsed = self.elapsed_time
+            self._phase = "over" if self._is_over and first is None else "closed"
         while self._closers:
             try:
                 self._closers.pop()()
