@@ -15,7 +15,7 @@ import torch
 
 from trainer import random
 from trainer.checks import attach
-from trainer.extension import PHASE_PLUGIN, PHASE_STOP, Entry, always, make_entry, refuse_old
+from trainer.extension import PHASE_PLUGIN, PHASE_STOP, Entry, always, refuse_mistakes, refuse_old
 from trainer.reporter import THREAD, Reporter
 from trainer.saving.files import remove_scraps
 from trainer.saving.lock import FolderLock
@@ -222,7 +222,10 @@ class Trainer(_Loop, SavedRun):
             AttributeError: If the extension's ``saved`` names an attribute that it does not have.
         """
         refuse_old(kwargs)
-        entry = make_entry(extension, name, trigger, priority, call_before_training)
+        refuse_mistakes(extension)
+        entry = Entry(extension, name, trigger, priority, call_before_training)
+        if entry.name == "training":
+            raise ValueError("an extension cannot be called 'training'; give another: extend(extension, name='...').")
         base, ordinal = entry.name, 0
         while entry.name in self._entries:
             ordinal += 1
@@ -272,7 +275,7 @@ class Trainer(_Loop, SavedRun):
     @property
     def extensions(self) -> dict[str, Entry]:
         """The extensions with their triggers, by name; ``training`` is the stop trigger's."""
-        return {"training": Entry("training", Trainer._stop, self.stop_trigger, 0), **self._entries}
+        return {"training": Entry(Trainer._stop, "training", self.stop_trigger), **self._entries}
 
     def _register_models(self) -> None:
         for name, model in getattr(self.updater, "get_all_models", dict)().items():
