@@ -206,7 +206,7 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
     def refuse(*args):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("trainer.saving.lock.fcntl.fcntl", refuse)
+    monkeypatch.setattr("trainer.saving.lock.fcntl.flock", refuse)
     run = make_run(tmp_path)
     with pytest.warns(UserWarning, match=r"cannot be locked \(No locks available\): nothing keeps a second run out"):
         run.run()

@@ -179,7 +179,7 @@ def test_one_trigger_for_two_extensions_is_refused(run):
     run.extend(lambda t: None, name="a", trigger=trigger)
     with pytest.raises(ValueError, match=r"the trigger IntervalTrigger\(1, 'epoch'\) of 'b' is already that of 'a'"):
         run.extend(lambda t: None, name="b", trigger=trigger)
-    with pytest.raises(ValueError, match="is already that of 'stop'"):
+    with pytest.raises(ValueError, match="is already that of 'training'"):
         run.extend(lambda t: None, name="c", trigger=run.stop_trigger)
     for name in "bc":
         with pytest.raises(ValueError, match=f"extension {name} not found"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -147,17 +146,28 @@ def always(trainer: Trainer) -> bool:
     return True
 
 
-@dataclass
 class Entry(Stateful):
-    """An extension as it was registered, saved with its trigger."""
+    """An extension as it was registered, saved with its trigger; what is not given is the extension's own.
+
+    Raises:
+        TypeError: If it has no name.
+    """
 
     saved = ("extension", "trigger")
 
-    name: str
-    extension: Any
-    trigger: Callable[[Trainer], bool]
-    priority: int
-    call_before_training: bool = False
+    def __init__(
+        self, extension: Any, name: str | None, trigger: Any, priority: int | None = None, first: bool = False
+    ) -> None:
+        names = (name, *(getattr(extension, attribute, None) for attribute in ("name", "default_name", "__name__")))
+        self.name: str = next(filter(None, names), "")
+        if not self.name:
+            raise TypeError(f"{extension!r} has no name; give one: extend(extension, name='...').")
+        trigger = getattr(extension, "trigger", (1, "iteration")) if trigger is None else trigger
+        is_each = isinstance(trigger, (tuple, list)) and tuple(trigger) == (1, "iteration")
+        self.extension = extension
+        self.trigger = always if is_each else get_trigger(trigger)
+        self.priority: int = getattr(extension, "priority", PRIORITY_READER) if priority is None else priority
+        self.call_before_training = first
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back both states: the extension's too if its class has another name by now."""
@@ -172,7 +182,7 @@ class Entry(Stateful):
 
     def hook(self, name: str) -> Callable[..., Any]:
         """Returns a method of the extension; what it has not does nothing."""
-        return getattr(self.extension, name, None) or _nothing
+        return getattr(self.extension, name, None) or (lambda *args: None)
 
     def triggers(self) -> list[Any]:
         """Returns its trigger, and the one that it keeps for what it does now and then, as far as they have a state."""
@@ -180,45 +190,31 @@ class Entry(Stateful):
         return [trigger for trigger in both if hasattr(trigger, "state_dict")]
 
 
-def _nothing(*args: Any) -> None:
-    pass
-
-
-def make_entry(extension: Any, name: str | None, trigger: Any, priority: int | None, first: bool) -> Entry:
-    """Returns the entry of an extension, with what ``extend`` was not given taken from the extension itself.
+def refuse_mistakes(extension: Any) -> None:
+    """Refuses what would be called in vain, or would not be saved.
 
     Raises:
-        TypeError: If it is no extension, or has no name.
-        ValueError: If it is called ``training``.
+        TypeError: If it is no extension, or keeps its state in Chainer's ``serialize``.
         AttributeError: If its ``saved`` names an attribute that it does not have.
+
+    Example:
+        >>> from trainer import Extension
+        >>> from trainer.extension import refuse_mistakes
+        >>> refuse_mistakes(Extension)
+        Traceback (most recent call last):
+        TypeError: Extension is a class; extend with an object of it: extend(Extension(...)).
     """
-    _refuse_mistakes(extension)
-    names = (name, *(getattr(extension, attribute, None) for attribute in ("name", "default_name", "__name__")))
-    name = next(filter(None, names), None)
-    if name is None:
-        raise TypeError(f"{extension!r} has no name; give one: extend(extension, name='...').")
-    if name == "training":
-        raise ValueError("an extension cannot be called 'training'; give another: extend(extension, name='...').")
-    if trigger is None:
-        trigger = getattr(extension, "trigger", (1, "iteration"))
     if isinstance(extension, Extension) and extension.phase not in PHASES:
+        name = type(extension).__name__
         raise ValueError(f"{name}.phase must be one of {PHASES}, got {extension.phase!r}: rename yours.")
-    is_each = isinstance(trigger, (tuple, list)) and tuple(trigger) == (1, "iteration")
-    if priority is None:
-        priority = getattr(extension, "priority", PRIORITY_READER)
-    return Entry(name, extension, always if is_each else get_trigger(trigger), priority, first)
-
-
-def _refuse_mistakes(extension: Any) -> None:
     name = getattr(extension, "__name__", type(extension).__name__)
     if isinstance(extension, type):
         raise TypeError(f"{name} is a class; extend with an object of it: extend({name}(...)).")
     if getattr(extension, "__qualname__", "").startswith("make_extension."):
         raise TypeError("the decorator was not called; write @make_extension() with parentheses.")
-    has_own_state = getattr(type(extension), "state_dict", Stateful.state_dict) is not Stateful.state_dict
-    if hasattr(extension, "serialize") and not (has_own_state or declared(extension)):
+    state_dict = getattr(type(extension), "state_dict", Stateful.state_dict)
+    if not declared(extension) and state_dict is Stateful.state_dict and hasattr(extension, "serialize"):
         raise TypeError(
             f"{name} has Chainer's serialize, which nobody calls: name in `saved` the attributes to save, or write"
             " state_dict and load_state_dict."
         )
-    declared(extension)

@@ -15,7 +15,7 @@ import torch
 
 from trainer import random
 from trainer.checks import attach
-from trainer.extension import PHASE_PLUGIN, PHASE_STOP, Entry, always, make_entry, refuse_old
+from trainer.extension import PHASE_PLUGIN, PHASE_STOP, Entry, always, refuse_mistakes, refuse_old
 from trainer.reporter import THREAD, Reporter
 from trainer.saving.files import remove_scraps
 from trainer.saving.lock import FolderLock
@@ -85,7 +85,7 @@ class _Loop:
                 self._fail(error)
             error = None  # it would hold itself, by this frame in its traceback
         if self._is_over:
-            self._finish()
+            self.finalize()
 
 
 class Trainer(_Loop, SavedRun):
@@ -222,16 +222,17 @@ class Trainer(_Loop, SavedRun):
             AttributeError: If the extension's ``saved`` names an attribute that it does not have.
         """
         refuse_old(kwargs)
-        entry = make_entry(extension, name, trigger, priority, call_before_training)
+        refuse_mistakes(extension)
+        entry = Entry(extension, name, trigger, priority, call_before_training)
+        if entry.name == "training":
+            raise ValueError("an extension cannot be called 'training'; give another: extend(extension, name='...').")
         base, ordinal = entry.name, 0
         while entry.name in self._entries:
             ordinal += 1
             entry.name = f"{base}_{ordinal}"
-        users = [("stop", self.stop_trigger)]
-        users += [(other.name, used) for other in self._entries.values() for used in other.triggers()]
-        for own in entry.triggers():
-            for user, used in users:
-                if used is own:
+        for user, other in self.extensions.items():
+            for own in entry.triggers():
+                if any(own is used for used in other.triggers()):
                     raise ValueError(
                         f"the trigger {own!r} of {entry.name!r} is already that of {user!r}: it would fire for the"
                         " first one only; make a trigger for each."
@@ -280,7 +281,7 @@ class Trainer(_Loop, SavedRun):
     @property
     def extensions(self) -> dict[str, Entry]:
         """The extensions with their triggers, by name; ``training`` is the stop trigger's."""
-        return {"training": Entry("training", Trainer._ask_stop, self.stop_trigger, 0), **self._entries}
+        return {"training": Entry(Trainer._ask_stop, "training", self.stop_trigger), **self._entries}
 
     def _register_models(self) -> None:
         for name, model in getattr(self.updater, "get_all_models", dict)().items():
@@ -316,7 +317,7 @@ class Trainer(_Loop, SavedRun):
             self._close(error)
             raise
         if self._is_over:
-            self._finish()
+            self.finalize()
 
     def _open_extensions(self) -> None:
         updater, entries = self.updater, self._ordered()
@@ -340,15 +341,8 @@ class Trainer(_Loop, SavedRun):
             random.restore(self._random)
             self._random = None
 
-    def _finish(self) -> None:
-        """Ends the run: closes everything and stops the clock."""
-        try:
-            self.finalize()
-        finally:
-            self._phase = "over"
-
     def finalize(self) -> None:
-        """Closes the extensions and the updater of a hand-written loop that ends before the stop trigger fires."""
+        """Closes everything; a loop of your own calls it if it ends before the stop trigger fires."""
         if error := self._close():
             raise error
 
@@ -370,7 +364,8 @@ class Trainer(_Loop, SavedRun):
     def _close(self, first: BaseException | None = None) -> BaseException | None:
         """Finalizes everything in the reverse order of its start; returns the first error, with the others on it."""
         if self._phase == "running":
-            self._elapsed, self._phase = self.elapsed_time, "closed"
+            self._elapsed = self.elapsed_time
+            self._phase = "over" if self._is_over and first is None else "closed"
         while self._closers:
             try:
                 self._closers.pop()()

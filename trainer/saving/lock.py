@@ -6,22 +6,19 @@ import errno
 import fcntl
 import os
 import socket
-import struct
 from contextlib import suppress
 from pathlib import Path
 
 from trainer.checks import warn
 
 NAME = ".lock"
-_WHOLE_FILE = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock of Linux
 
-_held: dict[Path, tuple[int, int]] = {}  # by this process: file, and how many times
+_held: list[FolderLock] = []  # by this process
 
 
 def _forget() -> None:
-    for file, _ in _held.values():
-        if file >= 0:
-            os.close(file)
+    for file in {lock.file for lock in _held if lock.file >= 0}:
+        os.close(file)
     _held.clear()
 
 
@@ -41,10 +38,9 @@ class FolderInUseError(RuntimeError):
 class FolderLock:
     """Keeps other processes' runs out of a folder until it is released, or this process ends, however it ends.
 
-    A POSIX record lock on a file in the folder, of the kind that belongs to the open file (``F_OFD_SETLK``): the plain
-    kind would be lost when anything in the process opens and closes that file, to copy the folder say. Forked
-    processes close it, so that data-loading workers which outlive a killed run do not hold it. In the process that
-    holds it, it may be taken again.
+    An ``flock`` on a file in the folder. It belongs to the open file: a POSIX record lock would be lost when anything
+    in the process opens and closes that file, to copy the folder say. Forked processes close it, so that data-loading
+    workers which outlive a killed run do not hold it. In the process that holds it, it may be taken again.
 
     Args:
         folder: An existing folder.
@@ -54,6 +50,8 @@ class FolderLock:
         OSError: If the folder cannot be written to.
 
     Attributes:
+        path: The file that is locked.
+        file: Its descriptor; -1 where the file system knows no locks.
         is_first: Whether it keeps others out from now on: not where this process had it already, or where the file
             system knows no locks.
 
@@ -69,25 +67,20 @@ class FolderLock:
 
     def __init__(self, folder: str | Path) -> None:
         self.path = Path(folder).resolve() / NAME
-        file, times = _held.get(self.path, (-1, 0))
-        if times == 0:
-            file = _lock(self.path)
-        self.is_first = times == 0 and file >= 0
-        _held[self.path] = (file, times + 1)
-        self._is_held = True
+        outer = next((lock for lock in _held if lock.path == self.path), None)
+        self.file: int = outer.file if outer else _lock(self.path)
+        self.is_first = outer is None and self.file >= 0
+        _held.append(self)
 
     def release(self) -> None:
         """Lets others in; a second call does nothing."""
-        if not self._is_held:
+        if self not in _held:
             return
-        self._is_held = False
-        file, times = _held.pop(self.path)
-        if times > 1:
-            _held[self.path] = (file, times - 1)
-        elif file >= 0:
+        _held.remove(self)
+        if self.file >= 0 and all(lock.file != self.file for lock in _held):
             with suppress(OSError):  # of a folder that has become read-only: an unlocked file keeps nobody out
                 self.path.unlink(missing_ok=True)  # while it is held: whoever has just opened it sees that it is gone
-            os.close(file)
+            os.close(self.file)
 
 
 def _lock(path: Path) -> int:
@@ -95,7 +88,7 @@ def _lock(path: Path) -> int:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.fcntl(file, fcntl.F_OFD_SETLK, _WHOLE_FILE)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.read(file, 1000).decode(errors="replace").strip()
             os.close(file)

@@ -47,10 +47,15 @@ class SavedRun(Stateful):
         warns too of what changes results: another version of torch, another kind of machine, other settings.
 
         Raises:
-            ValueError: If the state has another format, or a part's state lacks a key or was made with other data.
+            trainer.saving.SnapshotError: If the state has another format.
+            ValueError: If a part's state lacks a key or was made with other data.
             RuntimeError: If the model is another: torch lists the keys.
         """
-        _check_format(state)
+        number = state.get("format", 1)
+        if number != FORMAT:
+            is_newer = not isinstance(number, int) or number > FORMAT
+            remedy = "update Kusari" if is_newer else "take the Kusari that wrote it, or start afresh"
+            raise SnapshotError(f"it has format {number} and this Kusari reads {FORMAT}: {remedy}.")
         warn_of_differences(state["settings"], self.settings_tree())
         load_into(self.updater, state["updater"], "updater")
         load_declared(self, state, "")
@@ -74,31 +79,19 @@ class SavedRun(Stateful):
         state = load(path)
         if "updater" not in state:
             raise SnapshotError(f"{path} is not the snapshot of a run; name one that snapshot() wrote.")
-        try:
-            _check_format(state)
-        except ValueError as error:
-            raise SnapshotError(f"{path}: {error}") from error
-        if state["error"] is not None:
+        if state.get("error") is not None:
             told = f"{path} was taken when iteration {state['iteration']} or the next had failed with {state['error']}"
             if strict:
                 raise SnapshotError(f"{told}; name it to go on from there all the same.")
             warn(f"{told}: part of that iteration may be done twice or not at all.")
-        self.resumed_from = Path(path)
         token = FORCED.set(force)
         try:
             self.load_state_dict(state)
         except (ValueError, RuntimeError) as error:
-            kind = ValueError if isinstance(error, ValueError) else RuntimeError
+            kind = next(kind for kind in (SnapshotError, ValueError, RuntimeError) if isinstance(error, kind))
             raise kind(f"{path} does not fit this run: {error}") from error
         finally:
             FORCED.reset(token)
+        self.resumed_from = Path(path)
         if self.is_resumed_in_place and not strict:  # else what is newer is damaged, or half of an iteration
             self.run_id = branched(self.run_id, state["iteration"], Path(path).parent)
-
-
-def _check_format(state: dict[str, Any]) -> None:
-    number = state.get("format", 1)
-    if number != FORMAT:
-        is_newer = not isinstance(number, int) or number > FORMAT
-        remedy = "update Kusari" if is_newer else "take the Kusari that wrote it, or start afresh"
-        raise ValueError(f"it has format {number} and this Kusari reads {FORMAT}: {remedy}.")

@@ -73,7 +73,7 @@ class SnapshotFile:
 
 
 class _Archive(io.RawIOBase):
-    """What ``torch.save`` writes to: hands everything on to a file, counted and hashed; nothing is held in memory.
+    """What ``torch.save`` writes to: hands each piece on to a file and to ``update``; nothing is held in memory.
 
     torch makes another error of what a full disk raises: the first is kept here, and what comes after it passed over.
     """
@@ -81,7 +81,6 @@ class _Archive(io.RawIOBase):
     def __init__(self, file: BinaryIO, update: Callable[[Any], object]) -> None:
         self._file = file
         self._update = update
-        self.length = 0
         self.error: BaseException | None = None
 
     def writable(self) -> bool:
@@ -92,7 +91,6 @@ class _Archive(io.RawIOBase):
             try:
                 self._file.write(data)
                 self._update(data)
-                self.length += len(data)
             except BaseException as error:  # Ctrl-C too
                 self.error = error
         return len(data)
@@ -113,15 +111,14 @@ class _Pickler(pickle.Pickler):
 _PATIENT = SimpleNamespace(__name__="pickle", Pickler=_Pickler)  # as much of a module as torch.save asks for
 
 
-def _archive(state: dict[str, Any], file: BinaryIO, update: Callable[[Any], object]) -> int:
-    """Writes a state to a file, and shows each piece to ``update``; returns the length."""
+def _archive(state: dict[str, Any], file: BinaryIO, update: Callable[[Any], object]) -> None:
+    """Writes a state to a file, and shows each piece to ``update``."""
     archive = _Archive(file, update)
     pickling = pickle if threading.current_thread() is threading.main_thread() else _PATIENT
     with io.BufferedWriter(archive, _CHUNK) as gathered:
         torch.save(state, gathered, pickle_module=pickling)
     if archive.error is not None:
         raise archive.error
-    return archive.length
 
 
 def save(state: dict[str, Any], path: str | Path, *, run_id: str = "0" * 16, iteration: int = 0) -> None:
@@ -146,8 +143,8 @@ def save(state: dict[str, Any], path: str | Path, *, run_id: str = "0" * 16, ite
 
     def fill(file: BinaryIO) -> None:
         digest = hashlib.sha256()
-        length = _archive(state, file, digest.update)
-        head = _HEAD.pack(MAGIC, bytes.fromhex(run_id), iteration, length)
+        _archive(state, file, digest.update)
+        head = _HEAD.pack(MAGIC, bytes.fromhex(run_id), iteration, file.tell())
         digest.update(head)
         file.write(head + digest.digest())
 
@@ -188,9 +185,6 @@ def load(path: str | Path) -> dict[str, Any]:
         >>> saving.load(tmp / "snapshot")
         {'weights': [0.5]}
     """
-    path = Path(path)
-    if path.is_dir():
-        raise SnapshotError(f"{path} is a folder, not a snapshot; name a file in it.")
     try:
         with open(path, "rb") as file:
             written = os.fstat(file.fileno()).st_mtime_ns
@@ -205,7 +199,7 @@ def load(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def _verify(file: BinaryIO, path: Path) -> None:
+def _verify(file: BinaryIO, path: str | Path) -> None:
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - _TAIL, 0))
     head, digest = file.read(_HEAD.size), file.read()
@@ -219,11 +213,10 @@ def _verify(file: BinaryIO, path: Path) -> None:
     while chunk := file.read(min(rest, _CHUNK)):
         found.update(chunk)
         rest -= len(chunk)
-    is_damaged = found.digest() != digest
-    if not is_damaged and not head.startswith(MAGIC):
-        raise SnapshotError(f"{path} was written by a newer Kusari, in the file format {head[:8]!r}: update Kusari.")
-    if is_damaged or _HEAD.unpack(head)[-1] != size - _TAIL:
+    if found.digest() != digest:
         raise SnapshotError(f"{path} is damaged: its checksum does not match; take another, or start afresh.")
+    if not head.startswith(MAGIC):
+        raise SnapshotError(f"{path} was written by a newer Kusari, in the file format {head[:8]!r}: update Kusari.")
     file.seek(0)
 
 

@@ -26,9 +26,11 @@ _ZERO_GRAD = Optimizer.zero_grad  # torch's own, which others may replace
 class _Named(dict[str, Any]):
     """Parts of one kind by name: a single one is called ``main``."""
 
-    def __init__(self, kind: str, part: Any, expected: type = object) -> None:
+    def __init__(self, kind: str, part: Any, expected: type = object, needs_main: bool = True) -> None:
         super().__init__(part if isinstance(part, dict) else {"main": part})
         self.kind = kind
+        if needs_main and "main" not in self:
+            raise ValueError(f"the {kind}s {sorted(self)} lack 'main'; e.g. {{'main': {kind}}}.")
         for name, value in self.items():
             if not isinstance(value, expected):
                 wanted = f"{expected.__module__}.{expected.__qualname__}"
@@ -36,10 +38,6 @@ class _Named(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         raise ValueError(f"there is no {self.kind} {name!r}; there are {sorted(self)}.")
-
-    def require_main(self) -> None:
-        if "main" not in self:
-            raise ValueError(f"the {self.kind}s {sorted(self)} lack 'main'; e.g. {{'main': {self.kind}}}.")
 
 
 class StandardUpdater(Stateful):
@@ -110,14 +108,11 @@ class StandardUpdater(Stateful):
             if limit is not None and not limit > 0:
                 raise ValueError(f"{name} must be positive, or None for no clipping, got {limit}.")
         self._iterator = _Named("iterator", iterator)
-        self._optimizer = _Named("optimizer", optimizer, Optimizer)
-        self._model = _Named("model", model, nn.Module)
+        is_plain = type(self).update_core is StandardUpdater.update_core
+        self._optimizer = _Named("optimizer", optimizer, Optimizer, needs_main=is_plain)
+        self._model = _Named("model", model, nn.Module, needs_main=is_plain)
         _refuse_wrapped(self._model)
         _refuse_foreign(self._optimizer, self._model)
-        if type(self).update_core is StandardUpdater.update_core:
-            self._optimizer.require_main()
-            self._model.require_main()
-        self._iterator.require_main()
         self.device = device_of(next(iter(self._model.values()))) if device is None else torch.device(device)
         for module in self._model.values():
             module.to(self.device)
@@ -309,8 +304,7 @@ class StandardUpdater(Stateful):
                     f"the snapshot has {state['kinds'][name]} for optimizer {name!r}, the updater {kind}: its state"
                     " cannot be continued; take the same, or start afresh."
                 )
-        scaler = self.scaler and state["scaler"]  # the precision may have changed
-        load_declared(self, state | {"scaler": scaler}, "updater")
+        load_declared(self, state | {"scaler": self.scaler and state["scaler"]}, "updater")  # either may have none
 
 
 def call_with(function: Callable[..., Any], batch: Any) -> Any:
