@@ -23,7 +23,7 @@ from trainer.iterators import SerialIterator
 ROOT = Path(trainer.__file__).resolve().parent.parent
 
 # Of one bare iteration. They fall when the engine is simplified; the aim is 35 functions in 7 files.
-MOST_FUNCTIONS = 33
+MOST_FUNCTIONS = 34
 MOST_FILES = 7
 MOST_CHANGES = 13  # of the file, from one call to the next
 

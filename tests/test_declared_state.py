@@ -280,7 +280,7 @@ def test_an_updater_without_a_state_may_be_saved(tmp_path):
     resumed = Trainer(Plain(), (3, "iteration"), out=tmp_path)
     resumed.extend(extensions.snapshot(), trigger=(1, "iteration"))
     resumed.resume(tmp_path / "snapshot_iter_2")
-    assert resumed.run_id == run.run_id
+    assert resumed.run_id[:12] == run.run_id[:12]
 
 
 def test_a_phase_that_is_none_is_refused(tmp_path):
