@@ -18,7 +18,6 @@ class SavedRun(Stateful):
     """The part of a :class:`~trainer.Trainer` that saves and resumes it."""
 
     resumed_from: Path | None
-    _elapsed: float
     saved = ("run_id", "updater", "extensions", "_stop_fired", "_snapshots")
 
     def settings_tree(self: Any) -> dict[str, Any]:

@@ -18,10 +18,9 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
@@ -49,8 +48,7 @@ class SnapshotError(ValueError):
     """
 
 
-@dataclass(frozen=True)
-class SnapshotFile:
+class SnapshotFile(NamedTuple):
     """A snapshot file as its tail describes it; not verified.
 
     Attributes:
@@ -287,9 +285,7 @@ def read_tail(path: str | Path) -> SnapshotFile | None:
         return None
     try:
         with open(path, "rb") as file:
-            if file.seek(0, os.SEEK_END) < _TAIL:
-                return None
-            file.seek(-_TAIL, os.SEEK_END)
+            file.seek(-_TAIL, os.SEEK_END)  # an OSError, too, if the file is shorter
             magic, run_id, iteration, _ = _HEAD.unpack(file.read(_HEAD.size))
             mtime = os.fstat(file.fileno()).st_mtime
     except OSError:  # load() says why, when it is asked for this file
