@@ -161,18 +161,17 @@ class StandardUpdater(Stateful):
 
     def _accumulate(self) -> None:
         self._before = [self.epoch, self.epoch_detail]
-        batches, sizes, observations = [], [], []
+        batches, observations = [], []
         for _ in range(self.accumulate):
             try:
-                batches.append(self.fetch())
+                batches.append((self.fetch(), self.batch_size))
             except StopIteration:
                 if not batches:
                     raise
                 break  # the iterator does not repeat: its last update has fewer batches
-            sizes.append(self.batch_size)
-        self.batch_size = sum(sizes)
+        self.batch_size = sum(size for _, size in batches)
         _zero_grad(self._optimizer["main"])
-        for batch, size in zip(batches, sizes, strict=True):
+        for batch, size in batches:
             observation = Observation()
             observation.weight = size
             with report_scope(observation) if THREAD.reporters else nullcontext():
