@@ -266,9 +266,7 @@ def find(folder: str | Path) -> list[SnapshotFile]:
     """
     paths = [path for path in Path(folder).iterdir() if not path.is_symlink() and not path.name.startswith(".")]
     found = [file for path in paths if (file := read_tail(path)) is not None]  # a link is no second snapshot
-    last_write: dict[str, float] = {}
-    for file in found:
-        last_write[file.run_id[:12]] = max(file.mtime, last_write.get(file.run_id[:12], 0.0))
+    last_write = {file.run_id[:12]: file.mtime for file in sorted(found, key=lambda file: file.mtime)}
     return sorted(found, key=lambda f: (last_write[f.run_id[:12]], f.run_id, f.iteration, f.mtime), reverse=True)
 
 

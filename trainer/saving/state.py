@@ -139,8 +139,7 @@ def load_into(part: Any, state: Any, path: str) -> None:
         return
     if not state:  # it was not there, or had none
         return
-    own = getattr(type(part), "load_state_dict", None)
-    if own is None or own is Stateful.load_state_dict:
+    if getattr(type(part), "load_state_dict", Stateful.load_state_dict) is Stateful.load_state_dict:
         load_declared(part, state, path)
         return
     try:
