@@ -297,12 +297,11 @@ class StandardUpdater(Stateful):
             if set(named) != set(state[named.kind]):
                 saved = sorted(state[named.kind])
                 raise ValueError(f"the snapshot has {named.kind}s {saved}, the updater {sorted(named)}.")
-        for name, kind in self._kinds.items():
-            if kind != state["kinds"][name]:
-                raise ValueError(
-                    f"the snapshot has {state['kinds'][name]} for optimizer {name!r}, the updater {kind}: its state"
-                    " cannot be continued; take the same, or start afresh."
-                )
+        if self._kinds != state["kinds"]:
+            raise ValueError(
+                f"the snapshot has the optimizers {state['kinds']}, the updater {self._kinds}: their state cannot be"
+                " continued; take the same, or start afresh."
+            )
         load_declared(self, state | {"scaler": self.scaler and state["scaler"]}, "updater")  # either may have none
 
 
