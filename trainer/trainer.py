@@ -316,7 +316,6 @@ class Trainer(_Loop, SavedRun):
         updater, entries = self.updater, self._ordered()
         for entry in entries:
             entry.hook("restore")(self)
-        for entry in entries:
             check_declared(entry.extension, f"extensions/{entry.name}")
         self.start = {"iteration": (updater.iteration, 1), "epoch": epoch_progress(updater), "time": self._elapsed}
         for entry in sorted(entries, key=lambda entry: -entry.priority):
