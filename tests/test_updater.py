@@ -512,7 +512,9 @@ def test_another_optimizer_at_a_resume_is_refused(tmp_path):
 
     first, second = make(torch.optim.Adam), make(torch.optim.AdamW)
     first.update()
-    with pytest.raises(ValueError, match="the snapshot has Adam for optimizer 'main', the updater AdamW"):
+    with pytest.raises(
+        ValueError, match="the snapshot has the optimizers {'main': 'Adam'}, the updater {'main': 'AdamW'}"
+    ):
         second.load_state_dict(first.state_dict())
 
 

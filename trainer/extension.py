@@ -87,7 +87,7 @@ def make_extension(
     finalizer: Callable[[], None] | None = None,
     initializer: Callable[[Trainer], None] | None = None,
     on_error: Callable[[Trainer, BaseException, TracebackType | None], None] | None = None,
-    **kwargs: Any,
+    invoke_before_training: Any = None,
 ) -> Callable[[F], F]:
     """Decorates a function of the trainer with what ``extend`` looks for. Chainer: ``training.make_extension``.
 
@@ -98,10 +98,10 @@ def make_extension(
         finalizer: Called without arguments at the end.
         initializer: Called with the trainer before training.
         on_error: Called with trainer, exception and traceback when training failed.
-        **kwargs: None is known.
+        invoke_before_training: Chainer's old one, refused with what to write instead.
 
     Raises:
-        TypeError: If another argument is given; ``ValueError`` for Chainer's old ``invoke_before_training``.
+        ValueError: If ``invoke_before_training`` is given.
 
     Example:
         >>> from trainer import make_extension
@@ -111,7 +111,7 @@ def make_extension(
         >>> say_epoch.trigger, say_epoch.default_name
         ((1, 'epoch'), 'say_epoch')
     """
-    refuse_old(kwargs)
+    refuse_old(invoke_before_training)
 
     def decorate(function: F) -> F:
         extension: Any = function
@@ -124,21 +124,19 @@ def make_extension(
     return decorate
 
 
-def refuse_old(kwargs: dict[str, Any]) -> None:
-    """Refuses unknown keyword arguments; of ``invoke_before_training`` (Chainer 1) it says what to write instead.
+def refuse_old(invoke_before_training: Any) -> None:
+    """Refuses ``invoke_before_training`` (Chainer 1), whatever its value, and says what to write instead.
 
     Example:
         >>> from trainer.extension import refuse_old
-        >>> refuse_old({"invoke_before_training": True})
+        >>> refuse_old(True)
         Traceback (most recent call last):
         ValueError: invoke_before_training is gone; define initialize(trainer), or extend(call_before_training=True).
     """
-    if "invoke_before_training" in kwargs:
+    if invoke_before_training is not None:
         raise ValueError(
             "invoke_before_training is gone; define initialize(trainer), or extend(call_before_training=True)."
         )
-    if kwargs:
-        raise TypeError(f"unexpected keyword argument {next(iter(kwargs))!r}.")
 
 
 def always(trainer: Trainer) -> bool:

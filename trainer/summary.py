@@ -170,19 +170,16 @@ def averaged(observations: Iterable[Observation]) -> dict[str, Any]:
         >>> float(mean["x"]), tuple(mean["hits"])
         (1.5, (1, 4))
     """
-    columns: dict[str, list[Any]] = {}
+    columns: dict[str, list[Any]] = defaultdict(list)
     for observation in observations:
         for key, value in observation.items():
-            is_plain = is_scalar(value)
-            columns.setdefault(key, []).append(Weighted(value, observation.weight) if is_plain else value)
+            columns[key].append(Weighted(value, observation.weight) if is_scalar(value) else value)
     means: dict[str, Any] = {}
     for key, values in columns.items():
-        if not all(isinstance(value, Metric) for value in values):
-            means[key] = values[-1]
-            continue
-        if len(set(map(type, values))) > 1:  # a Ratio in one batch and a plain number in another
+        is_metric = all(isinstance(value, Metric) for value in values)
+        if is_metric and len(set(map(type, values))) > 1:  # a Ratio in one batch and a plain number in another
             values = [Weighted(torch.as_tensor(v.total) / v.count, v.count) if type(v) is Ratio else v for v in values]
-        means[key] = values[0].merge(*values[1:])
+        means[key] = values[0].merge(*values[1:]) if is_metric else values[-1]
     return means
 
 

@@ -155,7 +155,6 @@ class Trainer(_Loop, SavedRun):
         self._show_error = True
         self._is_over = False
         self._stop_fired = False  # once fired, a trigger that cannot tell again means the end on a resume too
-        self._start_time: float = 0.0
         self._elapsed: float = 0.0  # before this start; after the end, all of it
         self._error: str | None = None  # in which the iteration under way has failed
         self._random: dict[str, Any] | None = None  # loaded, to be put back when everything is initialized
@@ -200,7 +199,7 @@ class Trainer(_Loop, SavedRun):
         priority: int | None = None,
         *,
         call_before_training: bool = False,
-        **kwargs: Any,
+        invoke_before_training: Any = None,
     ) -> None:
         """Registers an extension: any function of the trainer, or a :class:`~trainer.Extension`.
 
@@ -212,7 +211,7 @@ class Trainer(_Loop, SavedRun):
             priority: By default the extension's own, or ``PRIORITY_READER``. Among equals the first registered
                 is called first.
             call_before_training: Call it also once before the first iteration of a fresh run.
-            **kwargs: None is known; Chainer's old ``invoke_before_training`` is refused with what to write instead.
+            invoke_before_training: Chainer's old one, refused with what to write instead.
 
         Raises:
             TypeError: If no name is given and the extension has none; or it is a class, a ``make_extension`` without
@@ -221,7 +220,7 @@ class Trainer(_Loop, SavedRun):
                 remembers when it was last asked, and would fire for the first one only.
             AttributeError: If the extension's ``saved`` names an attribute that it does not have.
         """
-        refuse_old(kwargs)
+        refuse_old(invoke_before_training)
         refuse_mistakes(extension)
         entry = Entry(extension, name, trigger, priority, call_before_training)
         if entry.name == "training":

@@ -99,16 +99,10 @@ def _lock(path: Path) -> int:
                 ) from None
             warn(f"{path.parent} cannot be locked ({error.strerror}): nothing keeps a second run out.")
             return -1
-        if _is_at(file, path):  # else its last holder has removed it in between
-            with suppress(OSError):  # of a full disk: who holds it is only a courtesy
-                os.ftruncate(file, 0)
-                os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-            return file
+        with suppress(FileNotFoundError):  # its last holder may have removed it in between
+            if os.path.samestat(os.fstat(file), os.stat(path)):
+                with suppress(OSError):  # of a full disk: who holds it is only a courtesy
+                    os.ftruncate(file, 0)
+                    os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+                return file
         os.close(file)
-
-
-def _is_at(file: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
-    except FileNotFoundError:
-        return False

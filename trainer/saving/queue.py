@@ -38,10 +38,10 @@ class SnapshotQueue(Stateful):
         due = self._due
         saving = [entry for entry, _ in due if getattr(entry.extension, "saves_run", False)]
         for other, _ in self.entries if saving else ():
-            if saving != [other] and _is_writing(other):
+            if saving != [other] and getattr(other.extension, "is_writing", False):
                 other.extension.wait()
         for index, (_, call) in enumerate(due):
-            self.pending = [entry.name for entry, _ in due[:index] if _is_writing(entry)]
+            self.pending = [entry.name for entry, _ in due[:index] if getattr(entry.extension, "is_writing", False)]
             self.pending += [entry.name for entry, _ in due[index + 1 :]]
             call(trainer)
         self.pending = []
@@ -58,7 +58,3 @@ class SnapshotQueue(Stateful):
             missed = f"{', '.join(pending)}: what was due in iteration {trainer.updater.iteration} could not be made up"
             warn(f"{missed} for ({error!r}).")
             self.pending = []
-
-
-def _is_writing(entry: Any) -> bool:
-    return bool(getattr(entry.extension, "is_writing", False))

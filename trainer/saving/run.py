@@ -18,7 +18,6 @@ class SavedRun(Stateful):
     """The part of a :class:`~trainer.Trainer` that saves and resumes it."""
 
     resumed_from: Path | None
-    _elapsed: float
     saved = ("extensions", "_snapshots", "_stop_fired", "run_id")
 
     def settings_tree(self: Any) -> dict[str, Any]:

@@ -18,10 +18,9 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
@@ -49,8 +48,7 @@ class SnapshotError(ValueError):
     """
 
 
-@dataclass(frozen=True)
-class SnapshotFile:
+class SnapshotFile(NamedTuple):
     """A snapshot file as its tail describes it; not verified.
 
     Attributes:
@@ -268,9 +266,7 @@ def find(folder: str | Path) -> list[SnapshotFile]:
     """
     paths = [path for path in Path(folder).iterdir() if not path.is_symlink() and not path.name.startswith(".")]
     found = [file for path in paths if (file := read_tail(path)) is not None]  # a link is no second snapshot
-    last_write: dict[str, float] = {}
-    for file in found:
-        last_write[file.run_id[:12]] = max(file.mtime, last_write.get(file.run_id[:12], 0.0))
+    last_write = {file.run_id[:12]: file.mtime for file in sorted(found, key=lambda file: file.mtime)}
     return sorted(found, key=lambda f: (last_write[f.run_id[:12]], f.run_id, f.iteration, f.mtime), reverse=True)
 
 
@@ -287,9 +283,7 @@ def read_tail(path: str | Path) -> SnapshotFile | None:
         return None
     try:
         with open(path, "rb") as file:
-            if file.seek(0, os.SEEK_END) < _TAIL:
-                return None
-            file.seek(-_TAIL, os.SEEK_END)
+            file.seek(-_TAIL, os.SEEK_END)  # an OSError, too, if the file is shorter
             magic, run_id, iteration, _ = _HEAD.unpack(file.read(_HEAD.size))
             mtime = os.fstat(file.fileno()).st_mtime
     except OSError:  # load() says why, when it is asked for this file

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer.checks import warn
 
-_PLAIN = (bool, int, float, str, bytes, Tensor, torch.nn.Parameter, torch.nn.Buffer)
+_PLAIN = (type(None), bool, int, float, str, bytes, Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 KINDS = "_classes"  # the key of a state under which the classes of its parts stand
 FORCED = ContextVar("FORCED", default=False)  # whether an iterator loads a state that was made with other data
@@ -283,18 +283,13 @@ def check(state: Any, path: str = "") -> None:
         TypeError: extensions/BestValue/best is numpy.float64: save float(...).
     """
     kind = type(state)
-    if state is None or kind in _PLAIN:
-        return
-    if kind in (list, tuple):
-        for index, value in enumerate(state):
-            check(value, f"{path}/{index}" if path else str(index))
-    elif kind in (dict, OrderedDict, Counter):
-        for key, value in state.items():
+    if kind in (list, tuple, dict, OrderedDict, Counter):
+        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
             parts = key if type(key) is tuple else (key,)
             if any(type(part) not in (str, int, float, bool, type(None)) for part in parts):
                 raise TypeError(f"{path or 'the state'} has the key {key!r} of {_name(type(key))}: make it a str.")
             check(value, f"{path}/{key}" if path else str(key))
-    else:
+    elif kind not in _PLAIN:
         value = state.item() if isinstance(state, np.generic) else state
         simple = next((t.__name__ for t in (bool, int, float, str, bytes, dict, list) if isinstance(value, t)), None)
         remedy = f"{simple}(...)" if simple else "numbers, strings, tensors, lists and dicts"

@@ -108,13 +108,12 @@ class EarlyStoppingTrigger(Stateful):
 
     def reached(self, trainer: Trainer) -> bool:
         """Tells whether training is over, without a new check: so a resumed run may be given more patience."""
-        reached = getattr(self._max_trigger, "reached", None)
-        return self.count >= self.patience or (reached(trainer) if reached else self._has_max_fired)
+        reached = getattr(self._max_trigger, "reached", lambda trainer: self._has_max_fired)
+        return self.count >= self.patience or reached(trainer)
 
     def get_training_length(self) -> tuple[float, str] | None:
         """Returns period and unit of ``max_trigger``, how long training takes at most; None if it cannot tell."""
-        tell = getattr(self._max_trigger, "get_training_length", None)
-        return tell() if tell else None
+        return getattr(self._max_trigger, "get_training_length", lambda: None)()
 
     def __repr__(self) -> str:
         return f"EarlyStoppingTrigger(monitor={self.monitor!r}, patience={self.patience})"

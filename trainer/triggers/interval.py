@@ -161,7 +161,7 @@ def get_trigger(trigger: Any) -> Callable[..., bool]:
         IntervalTrigger(0.1, 'epoch')
     """
     if trigger is None:
-        return _never
+        return lambda trainer: False
     if callable(trigger):
         return trigger  # type: ignore[no-any-return]
     if isinstance(trigger, (tuple, list)) and len(trigger) == 2:
@@ -169,7 +169,3 @@ def get_trigger(trigger: Any) -> Callable[..., bool]:
     raise TypeError(
         f"a trigger must be (period, unit), a function of the trainer, or None, got {trigger!r}; e.g. (1, 'epoch')."
     )
-
-
-def _never(trainer: Any) -> bool:
-    return False

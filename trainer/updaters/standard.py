@@ -161,18 +161,17 @@ class StandardUpdater(Stateful):
 
     def _accumulate(self) -> None:
         self._before = [self.epoch, self.epoch_detail]
-        batches, sizes, observations = [], [], []
+        batches, observations = [], []
         for _ in range(self.accumulate):
             try:
-                batches.append(self.fetch())
+                batches.append((self.fetch(), self.batch_size))
             except StopIteration:
                 if not batches:
                     raise
                 break  # the iterator does not repeat: its last update has fewer batches
-            sizes.append(self.batch_size)
-        self.batch_size = sum(sizes)
+        self.batch_size = sum(size for _, size in batches)
         _zero_grad(self._optimizer["main"])
-        for batch, size in zip(batches, sizes, strict=True):
+        for batch, size in batches:
             observation = Observation()
             observation.weight = size
             with report_scope(observation) if THREAD.reporters else nullcontext():
@@ -298,12 +297,11 @@ class StandardUpdater(Stateful):
             if set(named) != set(state[named.kind]):
                 saved = sorted(state[named.kind])
                 raise ValueError(f"the snapshot has {named.kind}s {saved}, the updater {sorted(named)}.")
-        for name, kind in self._kinds.items():
-            if kind != state["kinds"][name]:
-                raise ValueError(
-                    f"the snapshot has {state['kinds'][name]} for optimizer {name!r}, the updater {kind}: its state"
-                    " cannot be continued; take the same, or start afresh."
-                )
+        if self._kinds != state["kinds"]:
+            raise ValueError(
+                f"the snapshot has the optimizers {state['kinds']}, the updater {self._kinds}: their state cannot be"
+                " continued; take the same, or start afresh."
+            )
         load_declared(self, state | {"scaler": self.scaler and state["scaler"]}, "updater")  # either may have none
 
 
