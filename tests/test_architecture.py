@@ -53,7 +53,7 @@ def traced(calls):
     def note(frame, event, argument):
         code = frame.f_code
         path = Path(code.co_filename)
-        is_ours = path.is_relative_to(ROOT) and not path.is_relative_to(ROOT / "tests")
+        is_ours = any(path.is_relative_to(ROOT / floor) for floor in ("trainer", "extensions"))
         if event == "call" and is_ours and code.co_name not in COMPREHENSIONS:
             name = getattr(code, "co_qualname", code.co_name)  # co_qualname: Python 3.11
             calls.append((str(path.relative_to(ROOT)), name, code.co_firstlineno))
