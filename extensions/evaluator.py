@@ -20,7 +20,7 @@ from trainer import (
     concat_examples,
     random,
 )
-from trainer.datasets.convert import count_samples, device_of
+from trainer.datasets.convert import device_of, size_of
 from trainer.iterators import as_iterator
 from trainer.reporter import report, report_scope
 from trainer.updaters.precision import autocast
@@ -67,7 +67,7 @@ class Evaluator(Extension):
 
     trigger = (1, "epoch")
     priority = PRIORITY_WRITER
-    saved = ("_iterators",)
+    settings = ("seeds",)
 
     default_name = "validation"
 
@@ -102,6 +102,11 @@ class Evaluator(Extension):
         self.progress_bar = progress_bar
         self.precision = precision
         autocast(precision, torch.device("cpu"))  # refuses a wrong word now and not in the first evaluation
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """The seeds of the iterators that have one."""
+        return {name: part.seed for name, part in self._iterators.items() if hasattr(part, "seed")}
 
     def get_iterator(self, name: str) -> Any:
         """Returns the iterator of a name."""
@@ -156,7 +161,7 @@ class Evaluator(Extension):
         summary = DictSummary()
         for batch in self._shown(iterator) if self.progress_bar else _batches(iterator):
             observation = Observation()
-            observation.weight = getattr(iterator, "n_samples", None) or count_samples(batch)
+            observation.weight = size_of(batch, iterator)
             with report_scope(observation), torch.no_grad(), autocast(self.precision, device):
                 call_with(function, self.converter(batch, device))
             summary.add(observation)

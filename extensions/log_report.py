@@ -120,5 +120,6 @@ class LogReport(Extension):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned; the log itself is read by :meth:`initialize`."""
-        self.log = list(state["log"])
+        if self._filename is None:
+            self.log = list(state["log"])
         super().load_state_dict({key: value for key, value in state.items() if key != "log"})

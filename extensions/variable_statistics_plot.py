@@ -49,7 +49,7 @@ class VariableStatisticsPlot(Extension):
         True
     """
 
-    saved = ("_seed", "_count", "_sample", "_trigger")
+    saved = ("_seed", "_count", "_trigger")
 
     def __init__(
         self,
@@ -94,20 +94,6 @@ class VariableStatisticsPlot(Extension):
         self._count = 0
         self._sample: list[tuple[int, Tensor]] = []  # iteration; mean, std and percentiles of each kind
 
-    def initialize(self, trainer: Trainer) -> None:
-        """On a resume, refuses a sample of other statistics.
-
-        Raises:
-            ValueError: If it was saved with other percentiles, or with or without gradients.
-        """
-        shape = (len(self._kinds), 2 + len(self._percents))
-        for _, values in self._sample:
-            if values.shape != shape:
-                raise ValueError(
-                    f"the saved statistics of an iteration have shape {tuple(values.shape)}, these {shape}:"
-                    " report_data, report_grad and percentile_sigmas of VariableStatisticsPlot must stay as they were."
-                )
-
     def __call__(self, trainer: Trainer) -> None:
         """Adds the iteration to the sample, perhaps; draws if it is time."""
         if self._seed is None:
@@ -136,7 +122,7 @@ class VariableStatisticsPlot(Extension):
 
         sample = sorted(self._sample, key=lambda kept: kept[0])
         iterations = [iteration for iteration, _ in sample]
-        statistics = torch.stack([values.to(self._parameters[0].device) for _, values in sample]).cpu().numpy()
+        statistics = torch.stack([values for _, values in sample]).cpu().numpy()
         names = [name for name, wanted in zip(("mean", "percentiles"), self._rows, strict=True) if wanted]
         size = self._figsize or (5.2 * len(self._kinds) + 1.6, 3.4 * len(names) + 0.4)
         figure = Figure(figsize=size, layout="constrained")
@@ -171,6 +157,33 @@ class VariableStatisticsPlot(Extension):
         for axes in grid[:, -1]:
             axes.legend(bbox_to_anchor=(1.02, 1), loc="upper left", borderaxespad=0)
         saving.write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or "png"))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the sample, in one tensor."""
+        statistics = torch.stack([values for _, values in self._sample]) if self._sample else None
+        return {
+            **super().state_dict(),
+            "iterations": [iteration for iteration, _ in self._sample],
+            "statistics": statistics,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: If it was saved with other percentiles, or with or without gradients.
+        """
+        self._sample = []
+        if state["statistics"] is not None:
+            saved, shape = tuple(state["statistics"].shape[1:]), (len(self._kinds), 2 + len(self._percents))
+            if saved != shape:
+                raise ValueError(
+                    f"the saved statistics of an iteration have shape {saved}, these {shape}: report_data, report_grad"
+                    " and percentile_sigmas of VariableStatisticsPlot must stay as they were."
+                )
+            statistics = state["statistics"].to(self._parameters[0].device)
+            self._sample = list(zip(state["iterations"], statistics, strict=True))
+        super().load_state_dict(state)
 
 
 def _parameters(targets: Any) -> list[Tensor]:

@@ -23,7 +23,7 @@ from trainer.iterators import SerialIterator
 ROOT = Path(trainer.__file__).resolve().parent.parent
 
 # Of one bare iteration. They fall when the engine is simplified; the aim is 35 functions in 7 files.
-MOST_FUNCTIONS = 33
+MOST_FUNCTIONS = 34
 MOST_FILES = 7
 MOST_CHANGES = 13  # of the file, from one call to the next
 
@@ -145,7 +145,11 @@ def section(title):
         for path in (ROOT / floor).rglob("*.py")
         for name, _ in functions(ast.parse(path.read_text(encoding="utf-8")))
     }
-    return text.splitlines(), [name for name in re.findall(r"`([\w.]+)`", text) if name in known]
+    spans = re.findall(r"`([\w.]+)`", text)
+    classes = {name.split(".")[0] for name in known if "." in name}
+    unknown = [s for s in spans if s.split(".")[0] in classes and "." in s and s not in {*known, "LogReport.log"}]
+    assert not unknown, f"the page names what is not there: {unknown}"
+    return text.splitlines(), [name for name in spans if name in known]
 
 
 def names_of(calls):

@@ -96,7 +96,7 @@ def test_the_same_script_is_not_warned(tmp_path, saved):
 
 def test_the_snapshot_s_seed_wins_in_the_evaluation_too(tmp_path, saved):
     resumed = make_run(tmp_path, seed=5)
-    told = "updater/iterator/main/seed 0, now 5; extensions/validation/extension/iterators/main/seed 0, now 5"
+    told = "updater/iterator/main/seed 0, now 5; extensions/validation/extension/seeds/main 0, now 5"
     with pytest.warns(UserWarning, match=f"made with {told}: .* Seeds and hyperparameters stay the snapshot's"):
         resumed.resume(saved)
     valid = resumed.get_extension("validation").get_iterator("main")

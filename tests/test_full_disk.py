@@ -181,7 +181,10 @@ def test_no_file_outside_of_the_folder_is_deleted_by_the_names_in_a_snapshot(tmp
     state["extensions"]["_Snapshot"]["extension"]["files"]["kept"] = [name]
     saving.save(state, out / "evil", run_id=state["run_id"], iteration=8)
     resumed = prepare(out, "SimpleWriter")
-    with pytest.raises(ValueError, match="evil does not fit this run: the file name .* leads out of the folder of the"):
+    with pytest.raises(
+        ValueError,
+        match="evil does not fit this run: extensions/_Snapshot/.*: the file name .* leads out of the folder of the",
+    ):
         resumed.resume(out / "evil")
     assert (tmp_path / "precious").read_text() == "mine"
 

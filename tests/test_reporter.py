@@ -117,7 +117,7 @@ def test_numbers_arrays_tensors_bools_and_weights_are_averaged_and_the_rest_left
 
 
 def test_a_weight_must_be_a_number():
-    with pytest.raises(ValueError, match=r"the weight of 'x' must be a number or 0-d tensor, got \[1\]"):
+    with pytest.raises(ValueError, match=r"the weight in \(value, weight\) must be a number or 0-d tensor, got \[1\]"):
         DictSummary().add({"x": (1.0, [1])})
 
 

@@ -346,8 +346,8 @@ def test_the_statistics_are_those_of_all_numbers_put_together(run):
     run.extend(extensions.VariableStatisticsPlot(predictor(run), percentile_sigmas=(0, 50, 100), trigger=None))
     run.run()
     state = run.get_extension("VariableStatisticsPlot").state_dict()
-    assert [iteration for iteration, _ in state["sample"]] == [1, 2, 3, 4]
-    for kind, row in zip(("data", "grad"), state["sample"][-1][1], strict=True):
+    assert state["iterations"] == [1, 2, 3, 4] and state["statistics"].shape == (4, 2, 5)
+    for kind, row in zip(("data", "grad"), state["statistics"][-1], strict=True):
         x = np.concatenate([getattr(p, kind).numpy().ravel() for p in predictor(run).parameters()])
         np.testing.assert_allclose(row, [x.mean(), x.std(), x.min(), np.median(x), x.max()], rtol=1e-5, atol=1e-7)
 
@@ -360,8 +360,8 @@ def test_the_sample_is_uniform_and_moves_no_generator():
         plot = extensions.VariableStatisticsPlot(torch.zeros(1), 5, trigger=None, percentile_sigmas=())
         for iteration in range(1, 41):
             plot(at(iteration))
-            assert len(plot.state_dict()["sample"]) == min(iteration, 5)
-        sums += [iteration for iteration, _ in plot.state_dict()["sample"]]
+            assert len(plot.state_dict()["iterations"]) == min(iteration, 5)
+        sums += plot.state_dict()["iterations"]
     assert len(set(sums)) > 35 and np.mean(sums) == pytest.approx(20.5, abs=2.5)  # 3 standard errors
     assert equal((trainer.random.capture(), random.getstate()), before)
 
@@ -382,7 +382,6 @@ def test_a_plot_goes_on_only_with_the_same_statistics(run):
     other = extensions.VariableStatisticsPlot(predictor(run), percentile_sigmas=(50,))
     with pytest.raises(ValueError, match=r"have shape \(2, 11\), these \(2, 3\): .* percentile_sigmas .* must stay"):
         other.load_state_dict(plot.state_dict())
-        other.initialize(run)
     fresh = extensions.VariableStatisticsPlot(predictor(run), percentile_sigmas=(50,))
     other.load_state_dict(fresh.state_dict())
     assert other.state_dict() == fresh.state_dict()

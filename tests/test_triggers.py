@@ -439,8 +439,8 @@ def test_a_trigger_of_another_kind_at_a_resume_starts_fresh(tmp_path):
     with pytest.warns(UserWarning) as caught:
         resumed.load_state_dict(first.state_dict())
     assert [str(warning.message) for warning in caught] == [
-        "the stop trigger was IntervalTrigger and is EarlyStoppingTrigger now: it starts fresh.",
-        "the trigger of extension 'x' was IntervalTrigger and is OnceTrigger now: it starts fresh.",
+        "extensions/training/trigger was IntervalTrigger and is EarlyStoppingTrigger now: it starts fresh.",
+        "extensions/x/trigger was IntervalTrigger and is OnceTrigger now: it starts fresh.",
     ]
     resumed.run()
     assert resumed.updater.iteration == 4

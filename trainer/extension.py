@@ -6,8 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainer.checks import warn
-from trainer.saving.state import Stateful, declared, load_declared, state_of
+from trainer.saving.state import KINDS, Stateful, declared, load_declared
 from trainer.triggers import get_trigger
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ PRIORITY_EDITOR = 200  # changes what is there
 PRIORITY_READER = 100  # only reads it
 
 PHASE_PLUGIN, PHASE_STOP, PHASE_OBJECT, PHASE_RUN, PHASE_EXIT = range(5)  # the order of an iteration
+PHASES = (PHASE_PLUGIN, PHASE_OBJECT, PHASE_RUN, PHASE_EXIT)  # of an extension
 
 
 class Extension(Stateful):
@@ -33,7 +33,8 @@ class Extension(Stateful):
         priority: Within a phase, those of higher priority are called first.
         name: The name under which it is registered, once it is.
         phase: 0 for plug-ins. What saves the run comes after the stop trigger, whatever its priority, or it would save
-            the state of later plug-ins before they have run: 2 for files of one object, 3 for snapshots of the run.
+            the state of later plug-ins before they have run: 2 for files of one object, 3 for snapshots of the run, 4
+            for what ends it after them.
         saved: Names of the attributes that a resumed run gets back; see :class:`~trainer.saving.Stateful`.
 
     Example:
@@ -166,23 +167,16 @@ class Entry(Stateful):
         self.priority: int = getattr(extension, "priority", PRIORITY_READER) if priority is None else priority
         self.call_before_training = first
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns both states, and the trigger's class."""
-        return {"kind": type(self.trigger).__name__, **super().state_dict()}
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned; a trigger of another class starts fresh, with a warning."""
-        kind, now = state["kind"], type(self.trigger).__name__
-        trigger = state["trigger"] if kind == now else state_of(self.trigger)
-        load_declared(self, {"extension": state["extension"], "trigger": trigger}, f"extensions/{self.name}")
-        if kind != now and state["trigger"] and trigger:
-            owner = "the stop trigger" if self.name == "training" else f"the trigger of extension {self.name!r}"
-            warn(f"{owner} was {kind} and is {now} now: it starts fresh.")
+        """Puts back both states: the extension's too if its class has another name by now."""
+        kinds = state.get(KINDS, {}) | {"extension": type(self.extension).__name__}
+        load_declared(self, state | {KINDS: kinds}, f"extensions/{self.name}")
 
     @property
     def order(self) -> tuple[int, int]:
         """Its place in an iteration: by phase, then by priority."""
-        return getattr(self.extension, "phase", PHASE_PLUGIN), -self.priority
+        phase = getattr(self.extension, "phase", PHASE_PLUGIN)
+        return phase if phase in PHASES else PHASE_PLUGIN, -self.priority
 
     def hook(self, name: str) -> Callable[..., Any]:
         """Returns a method of the extension; what it has not does nothing."""
@@ -208,6 +202,9 @@ def refuse_mistakes(extension: Any) -> None:
         Traceback (most recent call last):
         TypeError: Extension is a class; extend with an object of it: extend(Extension(...)).
     """
+    if isinstance(extension, Extension) and extension.phase not in PHASES:
+        name = type(extension).__name__
+        raise ValueError(f"{name}.phase must be one of {PHASES}, got {extension.phase!r}: rename yours.")
     name = getattr(extension, "__name__", type(extension).__name__)
     if isinstance(extension, type):
         raise TypeError(f"{name} is a class; extend with an object of it: extend({name}(...)).")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.summary import Ratio, Weighted
+from trainer.summary import Ratio, Weighted, is_weighted
 
 
 class Reporter:
@@ -181,6 +181,6 @@ def kept(value: Any) -> Any:
     """
     if isinstance(value, Tensor):
         return value.detach().clone()  # about 1 microsecond, and no waiting for the device
-    if isinstance(value, tuple) and len(value) == 2:
+    if type(value) is Ratio or (isinstance(value, tuple) and is_weighted(value)):
         return (Ratio if type(value) is Ratio else Weighted)(*map(kept, value))
     return value.copy() if isinstance(value, np.ndarray) else value

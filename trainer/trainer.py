@@ -258,15 +258,21 @@ class Trainer(_Loop, SavedRun):
         """
         calls = [(e, e.extension if wrap is None else wrap(e.name, e.extension)) for e in self._ordered()]
         self._calls = [(entry.trigger, call) for entry, call in calls if entry.order[0] == PHASE_PLUGIN]
-        stop = self.stop_trigger
-        self._calls.append((stop.reached if isinstance(stop, ProgressTrigger) else stop, Trainer._stop))
+        self._calls.append((always, Trainer._ask_stop))
         self._snapshots.entries = [(entry, call) for entry, call in calls if entry.order[0] > PHASE_STOP]
         if self._snapshots.entries:
             self._calls.append((self._snapshots.is_due, self._snapshots))
 
-    def _stop(self) -> None:
-        self._is_over = True
-        self._stop_fired = not isinstance(self.stop_trigger, ProgressTrigger)  # which can tell again on a resume
+    def _ask_stop(self, resumed: bool = False) -> None:
+        """Asks the stop trigger whether the end is reached; one with ``reached()`` can be extended on a resume."""
+        trigger = self.stop_trigger
+        if isinstance(trigger, ProgressTrigger):  # it needs no memory for this
+            self._is_over = trigger.reached(self)
+            return
+        if not (resumed and hasattr(trigger, "state_dict")):  # else it was asked of this iteration before the save
+            self._stop_fired = bool(trigger(self)) or self._stop_fired
+        reached = getattr(trigger, "reached", None)
+        self._is_over = self._stop_fired if reached is None else bool(reached(self))
 
     def _ordered(self) -> list[Entry]:
         return sorted(self._entries.values(), key=lambda entry: entry.order)
@@ -274,7 +280,7 @@ class Trainer(_Loop, SavedRun):
     @property
     def extensions(self) -> dict[str, Entry]:
         """The extensions with their triggers, by name; ``training`` is the stop trigger's."""
-        return {"training": Entry(Trainer._stop, "training", self.stop_trigger), **self._entries}
+        return {"training": Entry(Trainer._ask_stop, "training", self.stop_trigger), **self._entries}
 
     def _register_models(self) -> None:
         for name, model in getattr(self.updater, "get_all_models", dict)().items():
@@ -305,7 +311,7 @@ class Trainer(_Loop, SavedRun):
             self._register_models()  # once more: it may have been compiled since, or have other parts
             self._open_extensions()
             self._snapshots.make_up(self)
-            self._ask_at_start()
+            self._ask_stop(resumed=not self.is_before_training)
         except BaseException as error:
             self._close(error)
             raise
@@ -316,7 +322,10 @@ class Trainer(_Loop, SavedRun):
         updater, entries = self.updater, self._ordered()
         for entry in entries:
             entry.hook("restore")(self)
-            check_declared(entry.extension, f"extensions/{entry.name}")
+        check_declared(updater, "updater")
+        for entry in self.extensions.values():
+            check_declared(entry.extension, f"extensions/{entry.name}/extension")
+            check_declared(entry.trigger, f"extensions/{entry.name}/trigger")
         self.start = {"iteration": (updater.iteration, 1), "epoch": epoch_progress(updater), "time": self._elapsed}
         for entry in sorted(entries, key=lambda entry: -entry.priority):
             entry.hook("initialize")(self)
@@ -330,16 +339,6 @@ class Trainer(_Loop, SavedRun):
         if self._random is not None:  # only now: what was initialized may have drawn
             random.restore(self._random)
             self._random = None
-
-    def _ask_at_start(self) -> None:
-        """Asks the stop trigger whether the end lies behind; one with ``reached()`` can be extended on resume."""
-        stop = self.stop_trigger
-        if hasattr(stop, "reached"):
-            self._is_over = bool(stop.reached(self))
-        else:
-            if self.is_before_training or not hasattr(stop, "state_dict"):  # else it was asked before the save
-                self._stop_fired = bool(stop(self)) or self._stop_fired
-            self._is_over = self._stop_fired
 
     def finalize(self) -> None:
         """Closes everything; a loop of your own calls it if it ends before the stop trigger fires."""

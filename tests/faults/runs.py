@@ -161,7 +161,7 @@ OPERATIONS = {  # where the function is, its name, and what tells the subject fr
     "replace": (os, "replace", _target),
     "unlink": (pathlib.Path, "unlink", _path),
     "symlink": (pathlib.Path, "symlink_to", _path),
-    "load": (saving, "load", _path),
+    "load": (importlib.import_module("trainer.saving.run"), "load", _path),
     "fetch": (Data, "__getitem__", lambda args: args[0].name),
     "forward": (torch.nn.Sequential, "forward", lambda args: "training" if args[0].training else "evaluation"),
     "backward": (StandardUpdater, "backward", lambda args: str(args[0].iteration)),

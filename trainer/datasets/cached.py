@@ -152,7 +152,7 @@ class CachedDataset(Dataset[Any]):
         """
         n, some, errors = self._length, {}, []
         for index in dict.fromkeys((*(0, n // 2, n - 1)[:n], *range(min(n, _MOST_TRIED)))):
-            before = random.capture(cuda=False)
+            before = random.raw_state()
             try:
                 made = [self._make(index), self._make(index)]
             except Exception as error:  # it is raised when this sample is asked for
@@ -173,7 +173,7 @@ class CachedDataset(Dataset[Any]):
         with single_thread():  # as the iterators do
             return self.dataset[index]
 
-    def _check(self, index: int, sample: Any, before: dict[str, Any]) -> None:
+    def _check(self, index: int, sample: Any, before: random.Raw) -> None:
         """Refuses a sample that random numbers decide, and one that is not like the first."""
         if random.has_drawn(before):
             raise ValueError(f"{self._name} draws from a global random generator: {_RANDOM}")
@@ -196,7 +196,7 @@ class CachedDataset(Dataset[Any]):
 
     def _add(self, index: int) -> Any:
         """Returns a sample that is not in the file, and puts it there."""
-        before = random.capture(cuda=False)
+        before = random.raw_state()
         sample = self._make(index)
         self._check(index, sample, before)
         content = self._layout.pack(sample)

@@ -93,6 +93,19 @@ def count_samples(batch: Any) -> int:
         return 1
 
 
+def size_of(batch: Any, iterator: Any) -> int:
+    """Returns the samples in a batch: the length of a list, else what the iterator says, else what can be read off.
+
+    Example:
+        >>> from trainer.datasets.convert import size_of
+        >>> from trainer.iterators import SerialIterator
+        >>> iterator = SerialIterator(range(10), 4)
+        >>> size_of(next(iterator), iterator)
+        4
+    """
+    return len(batch) if isinstance(batch, list) else getattr(iterator, "n_samples", None) or count_samples(batch)
+
+
 def device_of(model: torch.nn.Module) -> torch.device:
     """Returns where a model's first parameter is; the CPU for a model without any."""
     parameter = next(model.parameters(), None)

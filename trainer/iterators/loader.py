@@ -45,12 +45,13 @@ class DataLoaderIterator(BaseIterator):
         (tensor([0, 1, 2]), tensor([3, 4]), 1)
     """
 
-    saved = ("_stream",)
+    saved = ("stream",)
     counts = ("batches an epoch", "DataLoader")
 
     def __init__(self, loader: DataLoader[Any], repeat: bool = True, seed: int | None = None) -> None:
         self.loader = loader
-        self._stream: dict[str, Any] = {}  # the generators as the loader left them, global and its own, in mid-epoch
+        self._stream: random.Raw | None = None  # the global generators as the loader left them, in mid-epoch
+        self._own: list[torch.Tensor] = []  # and those that it was given
         length = length_hint(loader, -1)  # -1 for an iterable data set of unknown length: an epoch ends when it does
         if length == 0:
             raise ValueError("the DataLoader has no batches: its data set is empty, or drop_last leaves nothing.")
@@ -62,12 +63,12 @@ class DataLoaderIterator(BaseIterator):
                 if self.current_position == 0:
                     random.seed_generators(self._epoch_seed())
                 else:
-                    random.restore(self._stream)
+                    self._set_stream()
                 if self._batches is None:
                     self._batches = self._open()
                 batch = next(self._batches, _END)
-                own = [generator.get_state() for generator in self._generators()]
-                self._stream = random.capture(cuda=False) | {"own": own}
+                self._stream = random.raw_state()
+                self._own = [generator.get_state() for generator in self._generators()]
         except BaseException:
             self._batches = None  # the next call opens the loader at this batch once more
             raise
@@ -85,7 +86,7 @@ class DataLoaderIterator(BaseIterator):
 
     def _end_epoch(self) -> None:
         self.epoch, self.current_position = self.epoch + 1, 0
-        self._batches, self._stream = None, {}
+        self._batches, self._stream = None, None
 
     def _epoch_seed(self) -> int:
         return random.derive(self.seed, random.LOADER, self.epoch)
@@ -126,10 +127,24 @@ class DataLoaderIterator(BaseIterator):
             rest = copy.copy(loader)
             vars(rest).update(batch_sampler=indices, persistent_workers=False, _iterator=None)
             batches = _batches_of(rest)
-        random.restore(self._stream)
-        for generator, state in zip(self._generators(), self._stream["own"], strict=True):
+        self._set_stream()
+        for generator, state in zip(self._generators(), self._own, strict=True):
             generator.set_state(state)
         return batches
+
+    def _set_stream(self) -> None:
+        if self._stream is not None:
+            random.set_raw_state(self._stream)
+
+    @property
+    def stream(self) -> dict[str, Any]:
+        """The generators as the loader left them in mid-epoch, as values that a snapshot may hold."""
+        return {} if self._stream is None else random.packed(self._stream) | {"own": self._own}
+
+    @stream.setter
+    def stream(self, state: dict[str, Any]) -> None:
+        self._own = state.get("own", [])
+        self._stream = random.unpacked(state) if state else None
 
 
 def _batches_of(loader: DataLoader[Any]) -> Iterator[Any]:

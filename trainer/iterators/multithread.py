@@ -62,7 +62,7 @@ class MultithreadIterator(SerialIterator):
         if self._workers is None:
             self._workers = ThreadPoolExecutor(self.n_threads, thread_name_prefix="samples")
         with random.preserved(), single_thread():
-            before = random.capture(cuda=False)
+            before = random.raw_state()
             try:
                 made = self._samples.batch(stretches, self._workers.map)
             except BaseException:

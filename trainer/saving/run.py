@@ -9,7 +9,7 @@ from trainer import random
 from trainer.checks import warn
 from trainer.saving.settings import describe, settings_of, warn_of_differences
 from trainer.saving.snapshots import SnapshotError, branched, load
-from trainer.saving.state import FORCED, Stateful, declared, load_declared
+from trainer.saving.state import FORCED, Stateful, declared_state, is_part, load_declared, load_into, state_of
 
 FORMAT = 3  # of a run's state
 
@@ -18,12 +18,13 @@ class SavedRun(Stateful):
     """The part of a :class:`~trainer.Trainer` that saves and resumes it."""
 
     resumed_from: Path | None
-    saved = ("run_id", "updater", "extensions", "_stop_fired", "_snapshots")
+    saved = ("extensions", "_snapshots", "_stop_fired", "run_id")
 
     def settings_tree(self: Any) -> dict[str, Any]:
         """Returns what the run's bits depend on beside its state: the machine, ``args``, the settings of its parts."""
         device = getattr(self.updater, "device", None)
-        return {"environment": describe(device), "args": dict(self.args), **settings_of(self)}
+        own = {"environment": describe(device), "args": dict(self.args), "updater": settings_of(self.updater)}
+        return own | settings_of(self)
 
     def state_dict(self: Any) -> dict[str, Any]:
         """Returns the state of the whole run: model, optimizer, data order, extensions, triggers, random state."""
@@ -34,7 +35,8 @@ class SavedRun(Stateful):
             "settings": self.settings_tree(),
             "elapsed_time": self._elapsed if self._phase == "new" else self.elapsed_time,
             "random": random.capture(),
-            **Stateful.state_dict(self),
+            "updater": state_of(self.updater) if is_part(self.updater) else {},
+            **declared_state(self, "the run"),
         }
 
     def load_state_dict(self: Any, state: dict[str, Any]) -> None:
@@ -54,8 +56,9 @@ class SavedRun(Stateful):
             remedy = "update Kusari" if is_newer else "take the Kusari that wrote it, or start afresh"
             raise SnapshotError(f"it has format {number} and this Kusari reads {FORMAT}: {remedy}.")
         warn_of_differences(state["settings"], self.settings_tree())
+        load_into(self.updater, state["updater"], "updater")
+        load_declared(self, state, "")
         self._elapsed, self._random = state["elapsed_time"], state["random"]
-        load_declared(self, {key: state[key] for key in declared(self)}, "")
         random.restore(self._random)
 
     def resume(self: Any, path: str | Path, *, strict: bool = False, force: bool = False) -> None:

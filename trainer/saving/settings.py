@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from trainer.checks import warn
-from trainer.saving.state import declared
+from trainer.saving.state import Stateful, declared, state_of
 
 __version__ = "0.1.0"
 
@@ -42,11 +42,12 @@ def settings_of(part: Any) -> dict[str, Any]:
         >>> settings_of(SerialIterator(range(10), 4, seed=7))
         {'seed': 7, 'batch_size': 4, 'shuffle': True}
     """
+    tree: dict[str, Any] = {}
     if isinstance(part, dict):
         tree = {name: settings_of(value) for name, value in part.items()}
-    else:
+    elif isinstance(part, Stateful):
         tree = {key: settings_of(getattr(part, name)) for key, name in declared(part).items()}
-        tree |= {key: getattr(part, name) for key, name in declared(part, "settings").items()}
+        tree |= {key: state_of(getattr(part, name)) for key, name in declared(part, "settings").items()}
     return {key: value for key, value in tree.items() if value != {}}
 
 
@@ -63,10 +64,15 @@ def differences(saved: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any
     if isinstance(saved, dict) and isinstance(now, dict):
         for key in {**saved, **now} if saved else ():
             before, after = saved.get(key, MISSING), now.get(key, MISSING)
-            if isinstance(before, dict) == isinstance(after, dict):
+            if path == "args" or isinstance(before, dict) == isinstance(after, dict):
                 yield from differences(before, after, f"{path}/{key}" if path else str(key))
-    elif saved != now:
-        yield path, saved, now
+    else:
+        try:
+            differ = bool(saved != now)
+        except (RuntimeError, ValueError):  # a comparison of tensors has no truth
+            differ = repr(saved) != repr(now)
+        if differ:
+            yield path, saved, now
 
 
 def warn_of_differences(saved: dict[str, Any], now: dict[str, Any]) -> None:
@@ -87,7 +93,7 @@ def warn_of_differences(saved: dict[str, Any], now: dict[str, Any]) -> None:
     for path, before, _ in found:
         if path == "environment/threads":
             told += f" torch.set_num_threads({before}) brings the threads back."
-    if any("hyperparameters" in path or path.endswith("/seed") for path, _, _ in found):
+    if any("hyperparameters" in path or "seed" in path for path, _, _ in found):
         told += (
             " Seeds and hyperparameters stay the snapshot's; to change a hyperparameter, set it in"
             " optimizer.param_groups after trainer.resume(path)."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter, OrderedDict
 from contextvars import ContextVar
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from trainer.checks import warn
 
 _PLAIN = (type(None), bool, int, float, str, bytes, Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
+KINDS = "_classes"  # the key of a state under which the classes of its parts stand
 FORCED = ContextVar("FORCED", default=False)  # whether an iterator loads a state that was made with other data
 
 
@@ -21,8 +23,8 @@ class Stateful:
     """A part of a run that names what is saved of it: trainer, updater, iterator, trigger and plug-in alike.
 
     A snapshot can hold None, numbers, strings, bytes, tensors, and lists, tuples and dicts of these. NumPy's scalars
-    become Python's. A part with a ``state_dict`` of its own, or a dict of such parts, is saved through it. Tensors are
-    loaded onto the attribute's device, in place where shape and dtype fit.
+    become Python's. A part with a ``state_dict`` of its own, or a dict of such parts, is saved through it. A loaded
+    tensor goes to the device of the one that it replaces, and into its memory where shape and dtype fit.
 
     Attributes:
         saved: Names of the attributes that training changes. A subclass adds to those of its bases.
@@ -45,7 +47,7 @@ class Stateful:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the values of the attributes that ``saved`` names, without their leading underscores."""
-        return {key: state_of(getattr(self, name)) for key, name in declared(self).items()}
+        return declared_state(self, type(self).__name__)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned.
@@ -60,7 +62,9 @@ def declared(part: Any, attribute: str = "saved") -> dict[str, str]:
     """Returns the attributes that a part's classes name in ``saved`` (or ``settings``), by their keys in a state.
 
     Raises:
+        TypeError: If ``saved`` is no tuple of names.
         AttributeError: If the part has no attribute of a name.
+        ValueError: If two names have the same key.
 
     Example:
         >>> from trainer.saving.state import declared
@@ -71,12 +75,18 @@ def declared(part: Any, attribute: str = "saved") -> dict[str, str]:
     found: dict[str, str] = {}
     for kind in reversed(type(part).__mro__):
         names = vars(kind).get(attribute, ())
-        for name in (names,) if isinstance(names, str) else names:
+        names = (names,) if isinstance(names, str) else names
+        if not (isinstance(names, (tuple, list)) and all(isinstance(name, str) for name in names)):
+            if attribute == "saved" and issubclass(kind, Stateful):
+                raise TypeError(f"{kind.__name__}.saved must be names of attributes, got {names!r}; e.g. ('best',).")
+            continue  # something else that happens to be called so
+        for name in names:
             if not hasattr(part, name):
                 raise AttributeError(
                     f"{kind.__name__} names {name!r} in {attribute!r} and has no such attribute: set it in __init__."
                 )
-            found[name.lstrip("_")] = name
+            if found.setdefault(name.lstrip("_"), name) != name:
+                raise ValueError(f"{kind.__name__} saves {name!r} and {found[name.lstrip('_')]!r}: rename one of them.")
     return found
 
 
@@ -93,25 +103,55 @@ def is_part(value: Any) -> bool:
     return callable(value) or hasattr(value, "state_dict")
 
 
-def state_of(value: Any) -> Any:
+def state_of(value: Any, path: str = "") -> Any:
     """Returns what a snapshot holds of a value, or of a part: its ``state_dict()``, or an empty dict without one.
+
+    Raises:
+        TypeError: If a part stands in a list, or in a dict beside other values.
 
     Example:
         >>> import numpy
         >>> from trainer.saving.state import state_of
         >>> from trainer.triggers import OnceTrigger
-        >>> state_of({"best": numpy.float64(0.5), "trigger": OnceTrigger(), "function": print})
-        {'best': 0.5, 'trigger': {'finished': False}, 'function': {}}
+        >>> state_of({"trigger": OnceTrigger(), "function": print}), state_of([numpy.float64(0.5)])
+        ({'trigger': {'finished': False}, 'function': {}}, [0.5])
     """
-    if isinstance(value, dict):
-        return {key: state_of(part) for key, part in value.items()}
+    if is_part(value) and isinstance(value, dict):
+        return {key: state_of(part, f"{path}/{key}") for key, part in value.items()}
     if is_part(value):
-        return value.state_dict() if hasattr(value, "state_dict") else Stateful.state_dict(value)
-    if isinstance(value, np.generic):
-        return value.item()
+        return value.state_dict() if hasattr(value, "state_dict") else declared_state(value, path)
+    return _plain(value, path)
+
+
+def _plain(value: Any, path: str) -> Any:
+    if hasattr(value, "state_dict"):
+        raise TypeError(
+            f"{path} is {_name(type(value))}, which has a state of its own: make it an attribute that `saved` names, or"
+            " put such parts into a dict by themselves."
+        )
+    if isinstance(value, dict):
+        return {key: _plain(part, f"{path}/{key}") for key, part in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(map(state_of, value))
-    return value
+        return type(value)(_plain(part, f"{path}/{index}") for index, part in enumerate(value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def declared_state(part: Any, path: str) -> dict[str, Any]:
+    """Returns the values of the attributes that a part names in ``saved``, and the classes of those that are parts.
+
+    Example:
+        >>> from extensions import MicroAverage
+        >>> from trainer.saving.state import declared_state
+        >>> declared_state(MicroAverage("correct", "count", "accuracy"), "")["_classes"]
+        {'numerator': 'Summary', 'denominator': 'Summary', 'trigger': 'IntervalTrigger'}
+    """
+    values = {key: getattr(part, name) for key, name in declared(part).items()}
+    state = {key: state_of(value, f"{path}/{key}") for key, value in values.items()}
+    if kinds := {
+        key: type(value).__name__ for key, value in values.items() if is_part(value) and not isinstance(value, dict)
+    }:
+        state[KINDS] = kinds
+    return state
 
 
 def load_into(part: Any, state: Any, path: str) -> None:
@@ -139,17 +179,29 @@ def load_into(part: Any, state: Any, path: str) -> None:
         return
     if not state:  # it was not there, or had none
         return
-    if getattr(type(part), "load_state_dict", Stateful.load_state_dict) is Stateful.load_state_dict:
+    own = getattr(type(part), "load_state_dict", None)
+    if not hasattr(part, "load_state_dict") or own is Stateful.load_state_dict:
+        if gone := [key for key in state if key not in (*declared(part), KINDS)]:
+            warn(f"the snapshot's {', '.join(map(repr, gone))} of {path} is gone from the script: dropped.")
         load_declared(part, state, path)
         return
     try:
         part.load_state_dict(state)
     except KeyError as error:
         raise ValueError(f"the state of {path} lacks {error}: it was saved by something else.") from error
+    except ValueError as error:
+        if path in str(error) or type(error) is not ValueError:
+            raise
+        raise ValueError(f"{path}: {error}") from error
 
 
 def load_declared(part: Any, state: dict[str, Any], path: str) -> None:
     """Puts a state back into the attributes that a part names in ``saved``; ``path`` names the part in messages.
+
+    A part of another class than the one that was saved starts fresh, with a warning.
+
+    Raises:
+        ValueError: If the state lacks a name.
 
     Example:
         >>> from trainer.saving.state import load_declared
@@ -158,32 +210,46 @@ def load_declared(part: Any, state: dict[str, Any], path: str) -> None:
         Traceback (most recent call last):
         ValueError: the state of the trigger lacks 'finished': it was saved by something else.
     """
-    names = declared(part)
+    names, kinds = declared(part), state.get(KINDS, {})
     if missing := [key for key in names if key not in state]:
-        raise ValueError(f"the state of {path} lacks {', '.join(map(repr, missing))}: it was saved by something else.")
-    if gone := [key for key in state if key not in names]:
-        warn(f"the snapshot's {', '.join(map(repr, gone))} of {path} is gone from the script: dropped.")
+        lacks = ", ".join(map(repr, missing))
+        raise ValueError(f"the state of {path or 'the run'} lacks {lacks}: it was saved by something else.")
     for key, name in names.items():
-        current, saved = getattr(part, name), state[key]
-        if (value := _put_back(current, saved, f"{path}/{key}" if path else key)) is not current:
-            setattr(part, name, value)
+        current, saved, where = getattr(part, name), state[key], f"{path}/{key}" if path else key
+        kind, now = kinds.get(key), type(current).__name__
+        if is_part(current) and (kind == now or isinstance(current, dict)):
+            load_into(current, saved, where)
+        elif is_part(current) or kind is not None:
+            if saved and (current is None or state_of(current, where)):
+                advice = "; make it in __init__ to have it restored" if current is None else ": it starts fresh"
+                warn(f"{where} was {kind or 'a plain value'} and is {now} now{advice}.")
+        else:
+            setattr(part, name, _restored(current, saved))
 
 
-def _put_back(current: Any, saved: Any, path: str) -> Any:
-    """Returns what an attribute is to be: itself, if it could take the saved value in."""
-    if is_part(current):
-        load_into(current, saved, path)
-        return current
-    if isinstance(saved, Tensor) and isinstance(current, Tensor):
+def _restored(current: Any, saved: Any) -> Any:
+    """Returns what an attribute, or a value in it, is to be: in the memory of a tensor, and of the class of a dict."""
+    if isinstance(saved, Tensor):
+        if not isinstance(current, Tensor):
+            return saved.clone()
         if (current.shape, current.dtype) != (saved.shape, saved.dtype):
-            return saved.to(current.device)
+            return saved.to(current.device, copy=True)
         with torch.no_grad():
             return current.copy_(saved)
-    return state_of(saved)  # a list of its own
+    if isinstance(saved, dict):
+        old = current if isinstance(current, dict) else {}
+        restored = copy.copy(old)  # of its own class: a Counter, a defaultdict
+        restored.clear()
+        restored.update({key: _restored(old.get(key), value) for key, value in saved.items()})
+        return restored
+    if isinstance(saved, (list, tuple)):
+        fits = isinstance(current, (list, tuple)) and len(current) == len(saved)
+        return type(saved)(map(_restored, current if fits else [None] * len(saved), saved))
+    return saved
 
 
 def check_declared(part: Any, path: str) -> None:
-    """Refuses what a part names in ``saved`` and no snapshot can hold; parts with a state of their own are not asked.
+    """Refuses what a part names in ``saved`` and no snapshot can hold. A part with its own ``state_dict`` is not asked.
 
     Raises:
         TypeError: With the path of what cannot be saved.
@@ -193,10 +259,15 @@ def check_declared(part: Any, path: str) -> None:
         >>> from trainer.saving.state import check_declared
         >>> check_declared(MicroAverage("correct", "count", "accuracy"), "extensions/MicroAverage")
     """
-    for key, name in declared(part).items():
-        value = getattr(part, name)
+    names = declared(part)
+    if getattr(type(part), "state_dict", Stateful.state_dict) is not Stateful.state_dict:
+        return
+    for key, name in names.items():
+        value, where = getattr(part, name), f"{path}/{key}"
         if not is_part(value):
-            check(state_of(value), f"{path}/{key}")
+            check(_plain(value, where), where)
+        elif callable(value) and not key.endswith("trigger") and not (hasattr(value, "state_dict") or declared(value)):
+            raise TypeError(f"{where} is {_name(type(value))}, without state_dict: give it one, or do not save it.")
 
 
 def check(state: Any, path: str = "") -> None:

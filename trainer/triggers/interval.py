@@ -73,27 +73,32 @@ class ProgressTrigger(Stateful):
             raise ValueError(f"unit must be 'iteration' or 'epoch', got {unit!r}; e.g. (10, 'epoch').")
         self.unit = unit
         self._progress: tuple[int, int] | None = None  # when it was last asked
-        self._count = 0  # marks passed by then
+        self._next: float | None = None  # the mark after that, times _q
+        self._first: float  # the first mark, times _q
+        self._q: int  # of which all marks are multiples, as a fraction 1 / _q
 
-    def _passed(self, n: int, per: int) -> int:
-        """Returns how many marks are not beyond n / per."""
+    def _mark(self, n: int, per: int) -> float:
+        """Returns the first mark beyond n / per, times ``_q``; infinity if there is none."""
         raise NotImplementedError
 
     def __call__(self, trainer: Trainer) -> bool:
         """Tells whether a mark was passed since the last call; at the first call, since this process began."""
-        if self._progress is None:
-            start = getattr(trainer, "start", None) or {self.unit: (0, 1)}
-            self._count = self._passed(*start[self.unit])
         updater = trainer.updater
-        n, per = self._progress = (updater.iteration, 1) if self.unit == "iteration" else epoch_progress(updater)
-        previous, self._count = self._count, self._passed(n, per)
-        return self._count != previous
+        n, per = (updater.iteration, 1) if self.unit == "iteration" else epoch_progress(updater)
+        if self._next is None:
+            start = getattr(trainer, "start", None) or {self.unit: (0, 1)}
+            self._next = self._mark(*(self._progress or start[self.unit]))
+        self._progress = n, per
+        if n * self._q < self._next * per:
+            return False
+        self._next = self._mark(n, per)
+        return True
 
     def reached(self, trainer: Trainer) -> bool:
         """Tells whether the first mark lies behind: what it means as a stop trigger."""
         updater = trainer.updater
         n, per = (updater.iteration, 1) if self.unit == "iteration" else epoch_progress(updater)
-        return self._passed(n, per) > 0
+        return n * self._q >= self._first * per
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the progress at the last call."""
@@ -102,8 +107,7 @@ class ProgressTrigger(Stateful):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned, perhaps of a trigger with other marks."""
         n, per = state["progress"]
-        self._progress = (n, per)
-        self._count = self._passed(n, per)
+        self._progress, self._next = (n, per), None
 
 
 class IntervalTrigger(ProgressTrigger):
@@ -129,13 +133,13 @@ class IntervalTrigger(ProgressTrigger):
     def __init__(self, period: float, unit: str) -> None:
         super().__init__(unit)
         wanted = f"period must be a positive number of {unit}s"
-        self._p, self._q = exact(period, wanted).as_integer_ratio()
-        if self._p <= 0:
+        self._first, self._q = exact(period, wanted).as_integer_ratio()
+        if self._first <= 0:
             raise ValueError(f"{wanted}, got {period!r}; e.g. (10, 'epoch').")
         self.period = period
 
-    def _passed(self, n: int, per: int) -> int:
-        return n * self._q // (per * self._p)
+    def _mark(self, n: int, per: int) -> float:
+        return (n * self._q // (per * self._first) + 1) * self._first
 
     def get_training_length(self) -> tuple[float, str]:
         """Returns period and unit: how long training takes with this as stop trigger."""

@@ -38,14 +38,15 @@ class ManualScheduleTrigger(ProgressTrigger):
             raise ValueError(f"points must name at least one {unit}, got {points!r}; e.g. [30, 60].")
         self._q = math.lcm(*(point.denominator for point in fractions))
         self._points = [int(point * self._q) for point in fractions]
+        self._first = self._points[0]
 
-    def _passed(self, n: int, per: int) -> int:
-        return bisect_right(self._points, n * self._q // per)
+    def _mark(self, n: int, per: int) -> float:
+        return [*self._points, math.inf][bisect_right(self._points, n * self._q // per)]
 
     @property
     def finished(self) -> bool:
         """Whether no point is left."""
-        return self._progress is not None and self._count == len(self._points)
+        return self._progress is not None and self._mark(*self._progress) == math.inf
 
     def __repr__(self) -> str:
         return f"ManualScheduleTrigger({self.points!r}, {self.unit!r})"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.checks import at_least
-from trainer.datasets.convert import concat_examples, count_samples, device_of
+from trainer.datasets.convert import concat_examples, device_of, size_of
 from trainer.iterators import as_iterator
 from trainer.reporter import THREAD, report, report_scope
 from trainer.saving.state import Stateful, load_declared
@@ -189,7 +189,7 @@ class StandardUpdater(Stateful):
         iterator = self._iterator[name]
         batch = next(iterator)
         if name == "main":
-            self.batch_size = getattr(iterator, "n_samples", None) or count_samples(batch)
+            self.batch_size = size_of(batch, iterator)
         return batch
 
     def compute_loss(self, batch: Any) -> Tensor:

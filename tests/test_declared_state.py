@@ -1,0 +1,325 @@
+"""A part names what is saved of it; reading, checking and loading are done in one place."""
+
+import collections
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from helpers import make_run
+
+import extensions
+from trainer import Extension
+from trainer.iterators import SerialIterator
+from trainer.saving import Stateful
+from trainer.triggers import ManualScheduleTrigger, OnceTrigger
+
+
+class Plugin(Extension):
+    """Keeps a value under ``value``, and counts its calls."""
+
+    saved = ("value", "_calls")
+
+    def __init__(self, value=None):
+        self.value = value
+        self._calls = 0
+
+    def __call__(self, trainer):
+        self._calls += 1
+
+
+def resumed(out, before, after, **kwargs):
+    """Runs with one plug-in, and loads the state into a run with another; returns the second run."""
+    first, second = make_run(out), make_run(out)
+    first.extend(before, name="x", **kwargs)
+    first.run()
+    second.extend(after, name="x", **kwargs)
+    second.load_state_dict(first.state_dict())
+    return second
+
+
+def test_names_add_up_along_the_classes_and_lose_their_underscores():
+    class More(Plugin):
+        saved = ("more",)
+        more = 1
+
+    assert More(2).state_dict() == {"value": 2, "calls": 0, "more": 1}
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "message"),
+    [
+        (("valeu",), AttributeError, "Wrong names 'valeu' in 'saved' and has no such attribute: set it in __init__"),
+        ("valeu", AttributeError, "Wrong names 'valeu' in 'saved'"),
+        ({"value": 1}, TypeError, r"Wrong\.saved must be names of attributes, got {'value': 1}; e\.g\. \('best',\)"),
+        (("calls",), ValueError, "Wrong saves 'calls' and '_calls': rename one of them"),
+    ],
+)
+def test_a_wrong_declaration_is_refused_when_the_trainer_is_extended(tmp_path, names, error, message):
+    class Wrong(Plugin):
+        saved = names
+        calls = 0
+
+    with pytest.raises(error, match=message):
+        make_run(tmp_path).extend(Wrong())
+
+
+def test_a_single_name_may_stand_by_itself():
+    class One(Stateful):
+        saved = "best"
+        best = 3
+
+    assert One().state_dict() == {"best": 3}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({1}, "extensions/x/extension/value is set: save numbers, strings, tensors, lists and dicts"),
+        (np.ones(2), "extensions/x/extension/value is numpy.ndarray: save numbers"),
+        ([{"a": object()}], "extensions/x/extension/value/0/a is object: save numbers"),
+        (
+            [torch.nn.Linear(1, 1)],
+            "extensions/x/extension/value/0 is .*Linear, which has a state of its own: make it an",
+        ),
+        ({"net": torch.nn.Linear(1, 1), "n": 1}, "extensions/x/extension/value/net is .*Linear, which has a state"),
+        (len, "extensions/x/extension/value is builtin.* without state_dict: give it one, or do not save it"),
+    ],
+)
+def test_what_no_snapshot_can_hold_is_refused_when_the_run_starts(tmp_path, value, message):
+    run = make_run(tmp_path)
+    run.extend(Plugin(value), name="x")
+    with pytest.raises(TypeError, match=message):
+        run.run()
+    assert run.updater.iteration == 0
+
+
+def test_and_when_it_is_saved_for_it_may_have_come_later(tmp_path):
+    run, plugin = make_run(tmp_path), Plugin()
+    run.extend(plugin, name="x")
+    run.extend(lambda trainer: setattr(plugin, "value", {1}), name="spoil")
+    run.extend(extensions.snapshot(), trigger=(2, "iteration"))
+    with pytest.raises(TypeError, match="extensions/x/extension/value is set: save numbers"):
+        run.run(show_loop_exception_msg=False)
+
+
+def test_a_state_dict_of_ones_own_overrides_the_names(tmp_path):
+    class Own(Plugin):
+        def state_dict(self):
+            return {"values": sorted(self.value)}
+
+        def load_state_dict(self, state):
+            self.value = set(state["values"])
+
+    assert resumed(tmp_path, Own({1, 2}), Own({3})).get_extension("x").value == {1, 2}
+
+
+def test_a_state_that_a_subclass_extends_is_loaded_without_a_word(tmp_path):
+    class More(Plugin):
+        def state_dict(self):
+            return super().state_dict() | {"more": 1}
+
+        def load_state_dict(self, state):
+            super().load_state_dict(state)
+            self.more = state["more"]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert resumed(tmp_path, More(2), More(3)).get_extension("x").more == 1
+
+
+def test_numpy_s_scalars_become_python_s(tmp_path):
+    value = resumed(tmp_path, Plugin([np.float64(0.5), {"n": np.int64(3)}]), Plugin()).get_extension("x").value
+    assert value == [0.5, {"n": 3}] and type(value[0]) is float and type(value[1]["n"]) is int
+
+
+def test_tensors_are_loaded_in_place_where_shape_and_dtype_fit(tmp_path):
+    mean, weights = torch.zeros(2), {"a": torch.zeros(2), "b": torch.zeros(3)}
+    kept = [mean, weights["a"]]
+    plugin = resumed(
+        tmp_path, Plugin([torch.ones(2), {"a": torch.ones(2), "b": torch.ones(2)}]), Plugin([mean, weights])
+    )
+    mean_now, weights_now = plugin.get_extension("x").value
+    assert mean_now is kept[0] and weights_now["a"] is kept[1]
+    assert all((tensor == 1).all() for tensor in (mean, weights_now["a"], weights_now["b"]))
+
+
+def test_what_is_loaded_is_not_shared_with_the_run_that_it_comes_from(tmp_path):
+    first = Plugin([torch.zeros(2), [1]])
+    second = resumed(tmp_path, first, Plugin()).get_extension("x")
+    second.value[0] += 1
+    second.value[1].append(2)
+    assert first.value[1] == [1] and not first.value[0].any()
+
+
+def test_a_counter_stays_one(tmp_path):
+    value = (
+        resumed(tmp_path, Plugin(collections.Counter("aab")), Plugin(collections.Counter())).get_extension("x").value
+    )
+    value["new"] += 1
+    assert value == {"a": 2, "b": 1, "new": 1}
+
+
+def test_parts_in_a_dict_are_saved_through_themselves(tmp_path):
+    nets = {"a": torch.nn.Linear(1, 1), "b": torch.nn.Linear(1, 1)}
+    other = {"a": torch.nn.Linear(1, 1), "b": torch.nn.Linear(1, 1)}
+    assert resumed(tmp_path, Plugin(nets), Plugin(other)).get_extension("x").value is other
+    assert all(torch.equal(nets[name].weight, other[name].weight) for name in nets)
+
+
+def test_a_part_that_is_not_there_yet_at_a_resume_is_told_of(tmp_path):
+    message = "extensions/x/extension/value was Linear and is NoneType now; make it in __init__ to have it restored"
+    with pytest.warns(UserWarning, match=message):
+        assert resumed(tmp_path, Plugin(torch.nn.Linear(1, 1)), Plugin()).get_extension("x").value is None
+
+
+def test_a_part_of_another_class_starts_fresh(tmp_path):
+    old, new = Plugin(OnceTrigger()), Plugin(ManualScheduleTrigger(3, "iteration"))
+    told = "extensions/x/extension/value was OnceTrigger and is ManualScheduleTrigger now: it starts fresh"
+    with pytest.warns(UserWarning, match=told):
+        resumed(tmp_path, old, new)
+
+
+def test_a_trigger_in_place_of_none_counts_from_the_resume(tmp_path):
+    fired = []
+    first, second = make_run(tmp_path), make_run(tmp_path, (12, "iteration"))
+    first.extend(lambda trainer: None, name="x")
+    first.run()  # four iterations, in each of which it is called
+    second.extend(lambda trainer: fired.append(trainer.updater.iteration), name="x", trigger=(3, "iteration"))
+    second.load_state_dict(first.state_dict())
+    second.run()
+    assert fired == [6, 9, 12]
+
+
+def test_a_name_that_the_snapshot_lacks_is_an_error_and_one_too_many_is_told_of(tmp_path):
+    class Fewer(Extension):
+        saved = ("value",)
+        value = 0
+
+        def __call__(self, trainer):
+            pass
+
+    with pytest.raises(
+        ValueError, match="the state of extensions/x/extension lacks 'calls': it was saved by something"
+    ):
+        resumed(tmp_path, Fewer(), Plugin())
+    with pytest.warns(UserWarning, match="the snapshot's 'calls' of extensions/x/extension is gone from the script"):
+        resumed(tmp_path, Plugin(), Fewer())
+
+
+def test_a_function_may_have_a_state_too(tmp_path):
+    def make():
+        counts = [0]
+
+        def count(trainer):
+            counts[0] += 1
+
+        count.state_dict = lambda: {"count": counts[0]}
+        count.load_state_dict = lambda state: counts.__setitem__(0, state["count"])
+        count.counts = counts
+        return count
+
+    assert resumed(tmp_path, make(), make()).get_extension("x").counts == [4]
+
+
+def test_a_trigger_of_ones_own_needs_names_only(tmp_path):
+    class Every:
+        saved = ("asked",)
+        asked = 0
+
+        def __call__(self, trainer):
+            self.asked += 1
+            return self.asked % 3 == 0
+
+    trigger = Every()
+    first, second = make_run(tmp_path), make_run(tmp_path)
+    first.extend(lambda trainer: None, name="x", trigger=Every())
+    first.run()
+    second.extend(lambda trainer: None, name="x", trigger=trigger)
+    second.load_state_dict(first.state_dict())
+    assert trigger.asked == 4
+
+
+def test_other_attributes_that_are_called_settings_or_saved_are_let_alone(tmp_path):
+    class Net(torch.nn.Linear):
+        settings = {"depth": 3}
+        saved = False
+
+    run = make_run(tmp_path)
+    run.updater.get_model("main").predictor = Net(2, 3)
+
+    class Mine(Plugin):
+        settings = property(lambda self: {})
+
+    run.extend(Mine(), name="x")
+    assert "extensions" not in run.settings_tree()
+    run.load_state_dict(run.state_dict())
+
+
+def test_a_resume_that_fails_leaves_the_run_as_it_was(tmp_path):
+    run, other = make_run(tmp_path), make_run(tmp_path, n=15)
+    run.run()
+    run_id, elapsed = other.run_id, other._elapsed
+    with pytest.raises(ValueError, match="was made with 10 samples"):
+        other.load_state_dict(run.state_dict())
+    assert (other.run_id, other._elapsed, other._random) == (run_id, elapsed, None)
+
+
+def test_an_updater_without_a_state_may_be_saved(tmp_path):
+    from trainer import Trainer
+
+    class Plain:
+        iteration = epoch = epoch_detail = 0
+
+        def update(self):
+            self.iteration += 1
+
+    run = Trainer(Plain(), (3, "iteration"), out=tmp_path)
+    run.extend(extensions.snapshot(), trigger=(1, "iteration"))
+    run.run()
+    resumed = Trainer(Plain(), (3, "iteration"), out=tmp_path)
+    resumed.extend(extensions.snapshot(), trigger=(1, "iteration"))
+    resumed.resume(tmp_path / "snapshot_iter_2")
+    assert resumed.run_id[:12] == run.run_id[:12]
+
+
+def test_a_phase_that_is_none_is_refused(tmp_path):
+    for phase in ("train", 1):
+        plugin = Plugin()
+        plugin.phase = phase
+        with pytest.raises(ValueError, match=f"Plugin.phase must be one of .*, got {phase!r}: rename yours"):
+            make_run(tmp_path).extend(plugin)
+
+
+def test_a_stop_trigger_that_is_set_while_the_run_goes_on_counts(tmp_path):
+    run = make_run(tmp_path, (20, "iteration"))
+    run.extend(lambda trainer: setattr(trainer, "stop_trigger", lambda t: t.updater.iteration >= 3), name="shorten")
+    run.run()
+    assert run.updater.iteration == 3
+
+
+def test_the_log_stays_when_a_run_goes_back_in_the_same_process(tmp_path):
+    run = make_run(tmp_path, (6, "iteration"))
+    log = extensions.LogReport(trigger=(1, "iteration"))
+    run.extend(log)
+    states = {}
+    run.extend(
+        lambda trainer: states.setdefault(trainer.updater.iteration, trainer.state_dict()), name="keep", priority=1
+    )
+    for _ in range(5):
+        with run.iteration():
+            run.updater.update()
+    run.load_state_dict(states[3])
+    assert [entry["iteration"] for entry in log.log] == [1, 2, 3, 4, 5]
+    run.finalize()
+
+
+def test_a_subclass_that_changes_the_batch_is_counted_by_what_it_yields(tmp_path):
+    class Doubled(SerialIterator):
+        def __next__(self):
+            return super().__next__() * 2
+
+    run = make_run(tmp_path)
+    run.updater._iterator["main"] = Doubled(run.updater.get_iterator("main").dataset, 5)
+    run.updater.update()
+    assert run.updater.batch_size == 10
