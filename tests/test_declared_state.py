@@ -168,7 +168,7 @@ def test_parts_in_a_dict_are_saved_through_themselves(tmp_path):
 
 
 def test_a_part_that_is_not_there_yet_at_a_resume_is_told_of(tmp_path):
-    message = "extensions/x/extension/value was Linear and is NoneType now; make it in __init__ to have it restored"
+    message = "extensions/x/extension/value was Linear and is NoneType now: it is not restored; make it in __init__"
     with pytest.warns(UserWarning, match=message):
         assert resumed(tmp_path, Plugin(torch.nn.Linear(1, 1)), Plugin()).get_extension("x").value is None
 
@@ -203,7 +203,7 @@ def test_a_name_that_the_snapshot_lacks_is_an_error_and_one_too_many_is_told_of(
         ValueError, match="the state of extensions/x/extension lacks 'calls': it was saved by something"
     ):
         resumed(tmp_path, Fewer(), Plugin())
-    with pytest.warns(UserWarning, match="the snapshot's 'calls' of extensions/x/extension is gone from the script"):
+    with pytest.warns(UserWarning, match="the snapshot's 'calls' of extensions/x/extension has no place in the script"):
         resumed(tmp_path, Plugin(), Fewer())
 
 
@@ -323,3 +323,89 @@ def test_a_subclass_that_changes_the_batch_is_counted_by_what_it_yields(tmp_path
     run.updater._iterator["main"] = Doubled(run.updater.get_iterator("main").dataset, 5)
     run.updater.update()
     assert run.updater.batch_size == 10
+
+
+def test_names_may_be_given_by_an_object_or_a_function(tmp_path):
+    class Mine(Plugin):
+        def __init__(self):
+            super().__init__()
+            self.saved = ("mine",)
+            self.mine = 0
+
+    def count(trainer):
+        count.calls += 1
+
+    count.calls = 0
+    count.saved = ("calls",)
+    run = make_run(tmp_path)
+    run.extend(count)
+    run.run()
+    assert run.state_dict()["extensions"]["count"]["extension"] == {"calls": 4}
+    assert Mine().state_dict() == {"value": None, "calls": 0, "mine": 0}
+
+
+def test_a_state_that_nothing_loads_is_told_of(tmp_path):
+    class Half(Extension):
+        def state_dict(self):
+            return {"k": 1}
+
+        def __call__(self, trainer):
+            pass
+
+    with pytest.warns(UserWarning, match="the snapshot's 'k' of extensions/x/extension has no place in the script"):
+        resumed(tmp_path, Half(), Half())
+
+
+def test_a_property_without_a_setter_cannot_be_saved(tmp_path):
+    class Fixed(Plugin):
+        saved = ("fixed",)
+        fixed = property(lambda self: 1)
+
+    run = make_run(tmp_path)
+    run.extend(Fixed())
+    with pytest.raises(TypeError, match="extensions/Fixed/extension/fixed is a property without a setter: a resume"):
+        run.run()
+
+
+def test_a_dict_that_is_filled_with_parts_later_is_told_of(tmp_path):
+    with pytest.warns(UserWarning, match="extensions/x/extension/value was dict and is dict now: it is not restored"):
+        resumed(tmp_path, Plugin({"a": torch.nn.Linear(1, 1)}), Plugin({}))
+
+
+def test_a_shared_trigger_that_names_its_state_is_refused(tmp_path):
+    class Every:
+        saved = ("asked",)
+        asked = 0
+
+        def __call__(self, trainer):
+            return True
+
+    run, trigger = make_run(tmp_path), Every()
+    run.extend(Plugin(), name="a", trigger=trigger)
+    with pytest.raises(ValueError, match="of 'b' is already that of 'a': it would fire for the first one only"):
+        run.extend(Plugin(), name="b", trigger=trigger)
+
+
+def test_a_warning_names_the_line_of_the_script(tmp_path):
+    first, second = make_run(tmp_path), make_run(tmp_path)
+    first.extend(Plugin())
+    first.run()
+    with pytest.warns(UserWarning, match="is gone from the script") as told:
+        second.load_state_dict(first.state_dict())
+    assert [warning.filename for warning in told] == [__file__]
+
+
+def test_an_iterator_of_ones_own_is_told_what_it_lacks():
+    from trainer.iterators import as_iterator
+
+    class Mine:
+        epoch = epoch_detail = 0
+        is_new_epoch = False
+
+        def __next__(self):
+            return [1]
+
+    with pytest.raises(
+        TypeError, match="got Mine, which lacks state_dict, load_state_dict, finalize; e.g. SerialIterator"
+    ):
+        as_iterator(Mine())

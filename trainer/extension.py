@@ -185,7 +185,7 @@ class Entry(Stateful):
     def triggers(self) -> list[Any]:
         """Returns its trigger, and the one that it keeps for what it does now and then, as far as they have a state."""
         both = (self.trigger, getattr(self.extension, "_trigger", None))
-        return [trigger for trigger in both if hasattr(trigger, "state_dict")]
+        return [trigger for trigger in both if hasattr(trigger, "state_dict") or declared(trigger)]
 
 
 def refuse_mistakes(extension: Any) -> None:

@@ -151,6 +151,9 @@ def _batches_of(loader: DataLoader[Any]) -> Iterator[Any]:
     return Workers(loader) if loader.num_workers > 0 else iter(loader)
 
 
+_TRAINS = ("__next__", "epoch", "epoch_detail", "is_new_epoch", "state_dict", "load_state_dict", "finalize")
+
+
 def as_iterator(source: Any, repeat: bool = True) -> Any:
     """Returns an iterator: a ``DataLoader`` wrapped, an iterator as it is.
 
@@ -165,7 +168,10 @@ def as_iterator(source: Any, repeat: bool = True) -> Any:
     """
     if isinstance(source, DataLoader):
         return DataLoaderIterator(source, repeat)
-    if not hasattr(source, "epoch_detail" if repeat else "__next__"):  # an evaluation asks for no progress
-        kind = type(source).__name__
-        raise TypeError(f"expected an iterator or a DataLoader, got {kind}; e.g. SerialIterator(dataset, batch_size).")
+    needed = _TRAINS if repeat else ("__next__",)  # an evaluation asks for no progress
+    if lacks := [name for name in needed if not hasattr(source, name)]:
+        raise TypeError(
+            f"expected an iterator or a DataLoader, got {type(source).__name__}, which lacks {', '.join(lacks)}; e.g."
+            " SerialIterator(dataset, batch_size)."
+        )
     return source

@@ -73,20 +73,21 @@ def declared(part: Any, attribute: str = "saved") -> dict[str, str]:
         {'next': '_next'}
     """
     found: dict[str, str] = {}
-    for kind in reversed(type(part).__mro__):
-        names = vars(kind).get(attribute, ())
+    owner = type(part).__name__
+    for kind in [*reversed(type(part).__mro__), part]:  # a function, or an object, may name some by itself
+        names = getattr(kind, "__dict__", {}).get(attribute, ())
         names = (names,) if isinstance(names, str) else names
         if not (isinstance(names, (tuple, list)) and all(isinstance(name, str) for name in names)):
-            if attribute == "saved" and issubclass(kind, Stateful):
-                raise TypeError(f"{kind.__name__}.saved must be names of attributes, got {names!r}; e.g. ('best',).")
+            if attribute == "saved" and isinstance(part, Stateful):
+                raise TypeError(f"{owner}.saved must be names of attributes, got {names!r}; e.g. ('best',).")
             continue  # something else that happens to be called so
         for name in names:
             if not hasattr(part, name):
                 raise AttributeError(
-                    f"{kind.__name__} names {name!r} in {attribute!r} and has no such attribute: set it in __init__."
+                    f"{owner} names {name!r} in {attribute!r} and has no such attribute: set it in __init__."
                 )
             if found.setdefault(name.lstrip("_"), name) != name:
-                raise ValueError(f"{kind.__name__} saves {name!r} and {found[name.lstrip('_')]!r}: rename one of them.")
+                raise ValueError(f"{owner} saves {name!r} and {found[name.lstrip('_')]!r}: rename one of them.")
     return found
 
 
@@ -147,9 +148,7 @@ def declared_state(part: Any, path: str) -> dict[str, Any]:
     """
     values = {key: getattr(part, name) for key, name in declared(part).items()}
     state = {key: state_of(value, f"{path}/{key}") for key, value in values.items()}
-    if kinds := {
-        key: type(value).__name__ for key, value in values.items() if is_part(value) and not isinstance(value, dict)
-    }:
+    if kinds := {key: type(value).__name__ for key, value in values.items() if is_part(value)}:
         state[KINDS] = kinds
     return state
 
@@ -182,7 +181,7 @@ def load_into(part: Any, state: Any, path: str) -> None:
     own = getattr(type(part), "load_state_dict", None)
     if not hasattr(part, "load_state_dict") or own is Stateful.load_state_dict:
         if gone := [key for key in state if key not in (*declared(part), KINDS)]:
-            warn(f"the snapshot's {', '.join(map(repr, gone))} of {path} is gone from the script: dropped.")
+            warn(f"the snapshot's {', '.join(map(repr, gone))} of {path} has no place in the script: dropped.")
         load_declared(part, state, path)
         return
     try:
@@ -206,23 +205,26 @@ def load_declared(part: Any, state: dict[str, Any], path: str) -> None:
     Example:
         >>> from trainer.saving.state import load_declared
         >>> from trainer.triggers import OnceTrigger
-        >>> load_declared(OnceTrigger(), {}, "the trigger")
+        >>> load_declared(OnceTrigger(), {}, "the trigger")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        ValueError: the state of the trigger lacks 'finished': it was saved by something else.
+        ValueError: the state of the trigger lacks 'finished': it was saved by something else. Take what saved it, or...
     """
     names, kinds = declared(part), state.get(KINDS, {})
     if missing := [key for key in names if key not in state]:
         lacks = ", ".join(map(repr, missing))
-        raise ValueError(f"the state of {path or 'the run'} lacks {lacks}: it was saved by something else.")
+        raise ValueError(
+            f"the state of {path or 'the run'} lacks {lacks}: it was saved by something else. Take what saved it, or"
+            " give the extension another name to let it start fresh."
+        )
     for key, name in names.items():
         current, saved, where = getattr(part, name), state[key], f"{path}/{key}" if path else key
         kind, now = kinds.get(key), type(current).__name__
         if is_part(current) and (kind == now or isinstance(current, dict)):
             load_into(current, saved, where)
         elif is_part(current) or kind is not None:
-            if saved and (current is None or state_of(current, where)):
-                advice = "; make it in __init__ to have it restored" if current is None else ": it starts fresh"
-                warn(f"{where} was {kind or 'a plain value'} and is {now} now{advice}.")
+            advice = "it starts fresh" if is_part(current) else "it is not restored; make it in __init__"
+            if saved and not (is_part(current) and not state_of(current, where)):  # a function has nothing to lose
+                warn(f"{where} was {kind or 'a plain value'} and is {now} now: {advice}.")
         else:
             setattr(part, name, _restored(current, saved))
 
@@ -266,6 +268,8 @@ def check_declared(part: Any, path: str) -> None:
         value, where = getattr(part, name), f"{path}/{key}"
         if not is_part(value):
             check(_plain(value, where), where)
+            if getattr(getattr(type(part), name, None), "fset", ...) is None:
+                raise TypeError(f"{where} is a property without a setter: a resume could not set it.")
         elif callable(value) and not key.endswith("trigger") and not (hasattr(value, "state_dict") or declared(value)):
             raise TypeError(f"{where} is {_name(type(value))}, without state_dict: give it one, or do not save it.")
 

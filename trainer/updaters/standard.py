@@ -57,7 +57,8 @@ class StandardUpdater(Stateful):
         model: The model whose parameters the optimizer changes, or a dict as for ``optimizer``. It is called as
             ``model(*batch)`` and returns the loss, a mean over the batch.
         accumulate: Batches that make one update, as if they were one batch: each loss weighs its number of samples,
-            and so do the observed values, whose means are reported once.
+            and so do the observed values, whose means are reported once. An ``update_core`` of your own has to do so
+            by itself.
         clip_norm: The most that the norm of the gradient, all parameters of an optimizer together, may be (Pascanu
             et al. 2013). Chainer: ``GradientClipping``.
         clip_value: The most that an element of the gradient may be, either way. Chainer: ``GradientHardClipping``.
