@@ -70,7 +70,7 @@ class _Snapshot(Extension):
         return self._filename(trainer) if callable(self._filename) else self._filename.format(trainer)
 
     def on_error(self, trainer: Trainer, exc: BaseException, tb: TracebackType | None) -> None:
-        """With ``snapshot_on_error`` saves what there is beside the others, over none and counted with none."""
+        """With ``snapshot_on_error`` saves what there is; overwrites nothing, and does not count for ``n_retains``."""
         if self._snapshot_on_error:
             name = self._name(trainer)
             if name in self._files.kept or (Path(trainer.out) / name).exists():  # kept: perhaps still under way
@@ -252,7 +252,7 @@ def snapshot_object(
 ) -> Extension:
     """Returns an extension that saves one object's ``state_dict``. Chainer: ``extensions.snapshot_object``.
 
-    The file is a plain one: ``torch.load(path, weights_only=True)`` reads it, with nothing of ours.
+    The file is a plain one: ``torch.load(path, weights_only=True)`` reads it without Kusari.
 
     Args:
         target: A model, or anything with ``state_dict`` and ``load_state_dict``.

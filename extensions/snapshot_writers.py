@@ -93,7 +93,7 @@ class ThreadWriter(SimpleWriter):
             self._executor = self._start()
         try:
             self._last = self._submit(self._executor, target, path)
-        except BrokenExecutor:  # its process has died; that is told of the file that it was writing
+        except BrokenExecutor:  # its process has died; the error names the file that it was writing
             self._executor = self._start()
             self._last = self._submit(self._executor, target, path)
         return self._last

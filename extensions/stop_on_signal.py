@@ -1,4 +1,4 @@
-"""Stops a run that is told to end, so that nothing of it is lost."""
+"""Saves a run and stops it on a signal."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def settings_of(part: Any) -> dict[str, Any]:
 def differences(saved: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yields path, value in the snapshot and value of today where two trees differ.
 
-    A part that one of the trees lacks is passed over: that it is new or gone is told where its state is loaded.
+    A part that one of the trees lacks is passed over; loading its state warns that it is new or gone.
 
     Example:
         >>> from trainer.saving.settings import differences
