@@ -320,9 +320,7 @@ class SerialIterator(BaseIterator):
         own = {key: value for key, value in state.items() if key not in ("order", "bad_samples")}
         order = state.get("order")
         if (order is None) != (self._order_sampler is None):
-            raise ValueError(
-                "the snapshot and the script must both have an order_sampler, or neither: keep what it had."
-            )
+            raise ValueError("snapshot and script must both have an order_sampler, or neither: keep what it had.")
         super().load_state_dict(own)
         self.bad_samples.load(state["bad_samples"])
         is_other = state["length"] != len(self.dataset)
