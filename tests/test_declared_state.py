@@ -409,3 +409,55 @@ def test_an_iterator_of_ones_own_is_told_what_it_lacks():
         TypeError, match="got Mine, which lacks state_dict, load_state_dict, finalize; e.g. SerialIterator"
     ):
         as_iterator(Mine())
+
+
+def test_a_loaded_tensor_never_goes_into_the_memory_of_a_model_or_of_another_value(tmp_path):
+    def prepare():
+        run = make_run(tmp_path)
+        plugin = Plugin(dict(run.updater.get_model("main").state_dict()))  # the live weights
+        run.extend(plugin, name="x")
+        return run, plugin
+
+    first, plugin = prepare()
+    plugin.value = {name: torch.full_like(weight, 7.0) for name, weight in plugin.value.items()}
+    first.run()
+    second, resumed_plugin = prepare()
+    second.load_state_dict(first.state_dict())
+    for name, weight in second.updater.get_model("main").state_dict().items():
+        assert torch.equal(weight, first.updater.get_model("main").state_dict()[name])
+        assert (resumed_plugin.value[name] == 7).all()
+
+    shared = torch.zeros(2)
+    pair = resumed(tmp_path, Plugin([torch.ones(2), torch.full((2,), 4.0)]), Plugin([shared, shared])).get_extension(
+        "x"
+    )
+    assert [tensor[0].item() for tensor in pair.value] == [1, 4]
+
+
+def test_a_stop_trigger_that_names_its_state_is_not_asked_twice_of_an_iteration(tmp_path):
+    class Sixth:
+        saved = ("asked",)
+        asked = 0
+
+        def __call__(self, trainer):
+            self.asked += 1
+            return self.asked >= 6
+
+    def prepare():
+        run = make_run(tmp_path, Sixth())
+        run.extend(extensions.snapshot(), trigger=(1, "iteration"))
+        return run
+
+    whole = prepare()
+    whole.run()
+    second = prepare()
+    second.resume(tmp_path / "snapshot_iter_3")
+    second.run()
+    assert second.updater.iteration == whole.updater.iteration == 5
+
+
+def test_a_plain_value_in_place_of_parts_is_told_of(tmp_path):
+    told = "extensions/x/extension/value was a plain value and is dict now: it starts fresh"
+    with pytest.warns(UserWarning, match=told):
+        resumed(tmp_path, Plugin([1]), Plugin({"a": torch.nn.Linear(1, 1)}))
+    resumed(tmp_path, Plugin(), Plugin({"a": torch.nn.Linear(1, 1)}))

@@ -266,10 +266,11 @@ class Summary:
 def _column(values: tuple[Any, ...]) -> Any:
     """Stacks tensors of one shape, dtype and device on that device; reads anything else, the CPU's tensors too."""
     first = values[0]
-    if type(first) is not Tensor or first.is_cpu or first.ndim:
-        return list(map(float, values))
-    kinds = {(value.dtype, value.device) if type(value) is Tensor else None for value in values}
-    return torch.stack(values) if len(kinds) == 1 else list(map(float, values))
+    if type(first) is Tensor and not first.is_cpu and not first.ndim:
+        kinds = {(value.dtype, value.device) if type(value) is Tensor else None for value in values}
+        if len(kinds) == 1:
+            return torch.stack(values)
+    return [value.item() if isinstance(value, Tensor) else float(value) for value in values]
 
 
 class DictSummary:

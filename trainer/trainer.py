@@ -269,7 +269,7 @@ class Trainer(_Loop, SavedRun):
         if isinstance(trigger, ProgressTrigger):  # it needs no memory for this
             self._is_over = trigger.reached(self)
             return
-        if not (resumed and hasattr(trigger, "state_dict")):  # else it was asked of this iteration before the save
+        if not (resumed and self.extensions["training"].triggers()):  # else it was asked, before the save
             self._stop_fired = bool(trigger(self)) or self._stop_fired
         reached = getattr(trigger, "reached", None)
         self._is_over = self._stop_fired if reached is None else bool(reached(self))

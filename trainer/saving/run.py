@@ -5,11 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trainer import random
 from trainer.checks import warn
 from trainer.saving.settings import describe, settings_of, warn_of_differences
 from trainer.saving.snapshots import SnapshotError, branched, load
-from trainer.saving.state import FORCED, Stateful, declared_state, is_part, load_declared, load_into, state_of
+from trainer.saving.state import (
+    FORCED,
+    TAKEN,
+    Stateful,
+    declared_state,
+    is_part,
+    load_declared,
+    load_into,
+    memory_of,
+    state_of,
+)
 
 FORMAT = 3  # of a run's state
 
@@ -35,7 +47,7 @@ class SavedRun(Stateful):
             "settings": self.settings_tree(),
             "elapsed_time": self._elapsed if self._phase == "new" else self.elapsed_time,
             "random": random.capture(),
-            "updater": state_of(self.updater) if is_part(self.updater) else {},
+            "updater": (state_of if is_part(self.updater) else declared_state)(self.updater, "updater"),
             **declared_state(self, "the run"),
         }
 
@@ -57,7 +69,13 @@ class SavedRun(Stateful):
             raise SnapshotError(f"it has format {number} and this Kusari reads {FORMAT}: {remedy}.")
         warn_of_differences(state["settings"], self.settings_tree())
         load_into(self.updater, state["updater"], "updater")
-        load_declared(self, state, "")
+        models: list[Any] = [*getattr(self.updater, "get_all_models", dict)().values()]
+        weights = [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
+        token = TAKEN.set({memory_of(tensor) for tensor in weights if tensor.layout is torch.strided})
+        try:
+            load_declared(self, state, "")
+        finally:
+            TAKEN.reset(token)
         self._elapsed, self._random = state["elapsed_time"], state["random"]
         random.restore(self._random)
 

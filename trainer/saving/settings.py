@@ -68,7 +68,7 @@ def differences(saved: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any
                 yield from differences(before, after, f"{path}/{key}" if path else str(key))
     else:
         try:
-            differ = bool(saved != now)
+            differ = bool(saved != now) and repr(saved) != repr(now)  # NaN is not NaN
         except (RuntimeError, ValueError):  # a comparison of tensors has no truth
             differ = repr(saved) != repr(now)
         if differ:

@@ -16,6 +16,7 @@ from trainer.checks import warn
 _PLAIN = (type(None), bool, int, float, str, bytes, Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 KINDS = "_classes"  # the key of a state under which the classes of its parts stand
+TAKEN: ContextVar[set[int] | None] = ContextVar("TAKEN", default=None)  # memory that this load has written to
 FORCED = ContextVar("FORCED", default=False)  # whether an iterator loads a state that was made with other data
 
 
@@ -24,7 +25,8 @@ class Stateful:
 
     A snapshot can hold None, numbers, strings, bytes, tensors, and lists, tuples and dicts of these. NumPy's scalars
     become Python's. A part with a ``state_dict`` of its own, or a dict of such parts, is saved through it. A loaded
-    tensor goes to the device of the one that it replaces, and into its memory where shape and dtype fit.
+    tensor goes to the device of the one that it replaces, and into its memory where shape and dtype fit, unless that
+    memory is a model's, or has just been loaded into.
 
     Attributes:
         saved: Names of the attributes that training changes. A subclass adds to those of its bases.
@@ -176,7 +178,7 @@ def load_into(part: Any, state: Any, path: str) -> None:
         for name in state.keys() - part.keys():
             warn(f"{path}/{name} of the snapshot is gone from the script: dropped.")
         return
-    if not state:  # it was not there, or had none
+    if state is None or (isinstance(state, dict) and not state):  # it was not there, or had none
         return
     own = getattr(type(part), "load_state_dict", None)
     if not hasattr(part, "load_state_dict") or own is Stateful.load_state_dict:
@@ -219,11 +221,12 @@ def load_declared(part: Any, state: dict[str, Any], path: str) -> None:
     for key, name in names.items():
         current, saved, where = getattr(part, name), state[key], f"{path}/{key}" if path else key
         kind, now = kinds.get(key), type(current).__name__
-        if is_part(current) and (kind == now or isinstance(current, dict)):
+        if is_part(current) and (kind == now or (isinstance(current, dict) and isinstance(saved, dict))):
             load_into(current, saved, where)
         elif is_part(current) or kind is not None:
             advice = "it starts fresh" if is_part(current) else "it is not restored; make it in __init__"
-            if saved and not (is_part(current) and not state_of(current, where)):  # a function has nothing to lose
+            is_empty = saved is None or (isinstance(saved, dict) and not saved)
+            if not is_empty and not (is_part(current) and not state_of(current, where)):  # else nothing is lost
                 warn(f"{where} was {kind or 'a plain value'} and is {now} now: {advice}.")
         else:
             setattr(part, name, _restored(current, saved))
@@ -234,8 +237,11 @@ def _restored(current: Any, saved: Any) -> Any:
     if isinstance(saved, Tensor):
         if not isinstance(current, Tensor):
             return saved.clone()
-        if (current.shape, current.dtype) != (saved.shape, saved.dtype):
+        taken, fits = TAKEN.get(), (current.shape, current.dtype) == (saved.shape, saved.dtype)
+        if not fits or current.layout is not torch.strided or (taken and memory_of(current) in taken):
             return saved.to(current.device, copy=True)
+        if taken is not None:
+            taken.add(memory_of(current))
         with torch.no_grad():
             return current.copy_(saved)
     if isinstance(saved, dict):
@@ -248,6 +254,19 @@ def _restored(current: Any, saved: Any) -> Any:
         fits = isinstance(current, (list, tuple)) and len(current) == len(saved)
         return type(saved)(map(_restored, current if fits else [None] * len(saved), saved))
     return saved
+
+
+def memory_of(tensor: Tensor) -> int:
+    """Returns where a tensor's memory begins: the same for two that share it.
+
+    Example:
+        >>> import torch
+        >>> from trainer.saving.state import memory_of
+        >>> weight = torch.zeros(3)
+        >>> memory_of(weight) == memory_of(weight[1:])
+        True
+    """
+    return tensor.untyped_storage().data_ptr()
 
 
 def check_declared(part: Any, path: str) -> None:
