@@ -461,3 +461,19 @@ def test_a_plain_value_in_place_of_parts_is_told_of(tmp_path):
     with pytest.warns(UserWarning, match=told):
         resumed(tmp_path, Plugin([1]), Plugin({"a": torch.nn.Linear(1, 1)}))
     resumed(tmp_path, Plugin(), Plugin({"a": torch.nn.Linear(1, 1)}))
+
+
+@pytest.mark.filterwarnings("ignore:extensions/training/trigger was OnceTrigger:UserWarning")
+def test_another_stop_trigger_decides_anew(tmp_path):
+    first, second = (
+        make_run(tmp_path, OnceTrigger()),
+        make_run(tmp_path, lambda trainer: trainer.updater.iteration >= 3),
+    )
+    first.stop_trigger = lambda trainer: trainer.updater.iteration >= 2
+    first.run()
+    first.stop_trigger = OnceTrigger()
+    state = first.state_dict()
+    assert state["stop_fired"]
+    second.load_state_dict(state)
+    second.run()
+    assert second.updater.iteration == 3

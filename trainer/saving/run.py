@@ -13,6 +13,7 @@ from trainer.saving.settings import describe, settings_of, warn_of_differences
 from trainer.saving.snapshots import SnapshotError, branched, load
 from trainer.saving.state import (
     FORCED,
+    KINDS,
     TAKEN,
     Stateful,
     declared_state,
@@ -76,6 +77,8 @@ class SavedRun(Stateful):
             load_declared(self, state, "")
         finally:
             TAKEN.reset(token)
+        if state["extensions"]["training"].get(KINDS, {}).get("trigger") != type(self.stop_trigger).__name__:
+            self._stop_fired = False  # it was another trigger's
         self._elapsed, self._random = state["elapsed_time"], state["random"]
         random.restore(self._random)
 
