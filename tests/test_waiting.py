@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import extensions
 from trainer import Classifier, StandardUpdater, Trainer
 from trainer.iterators import SerialIterator
+from trainer.summary import CHUNK, Summary
 
 READS = [torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.equal.default]
 
@@ -107,3 +108,12 @@ def test_cuda_is_not_waited_for_between_two_entries_of_the_log(tmp_path, optimiz
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert run.updater.iteration == 30
+
+
+def test_what_is_pending_on_a_device_is_not_read_before_it_is_asked_for():
+    summary = Summary()
+    summary.add(float("nan"), 0)  # as observe_lr does before the first step
+    for _ in range(2 * CHUNK):
+        summary.add(torch.zeros((), device="meta"))  # to read it is an error
+    with pytest.raises(RuntimeError, match="meta"):
+        summary.compute_mean()

@@ -226,7 +226,7 @@ class Summary:
         columns, self._columns = self._columns, []
         x, x2, n = self._x, self._x2, self._n
         for *stacks, is_ratio in columns:
-            values, weights = (stack if isinstance(stack, list) else stack.tolist() for stack in stacks)
+            values, weights = (s.flatten().tolist() if isinstance(s, Tensor) else map(float, s) for s in stacks)
             for value, weight, ratio in zip(values, weights, is_ratio, strict=True):
                 if weight:
                     total = value if ratio else value * weight
@@ -264,13 +264,13 @@ class Summary:
 
 
 def _column(values: tuple[Any, ...]) -> Any:
-    """Stacks tensors of one shape, dtype and device on that device; reads anything else, the CPU's tensors too."""
-    first = values[0]
-    if type(first) is Tensor and not first.is_cpu and not first.ndim:
-        kinds = {(value.dtype, value.device) if type(value) is Tensor else None for value in values}
-        if len(kinds) == 1:
-            return torch.stack(values)
-    return [value.item() if isinstance(value, Tensor) else float(value) for value in values]
+    """Reads the CPU's tensors, stacks those of one shape, dtype and device there, and leaves the rest as it is."""
+    if set(map(type, values)) != {Tensor}:
+        return values
+    if values[0].is_cpu:
+        return [value.item() for value in values]
+    is_even = len({(value.dtype, value.device, value.shape) for value in values}) == 1
+    return torch.stack(values) if is_even else values
 
 
 class DictSummary:
