@@ -50,6 +50,39 @@ def test_a_block_may_draw_without_a_trace():
     assert equal(draw(), first)
 
 
+@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("inside", range(4))
+def test_a_block_leaves_no_trace_in_numpys_gaussians(before, inside):
+    # They are made in pairs, and the second one waits beside the generator's words.
+    for seed in (1, 1, 2):
+        expected = np.random.RandomState(seed).randn(before + 3)
+        np.random.seed(seed)
+        first = np.random.randn(before)
+        for _ in range(2):
+            with trainer.random.preserved():
+                np.random.randn(inside)
+        second = np.random.randn(1)
+        with trainer.random.preserved():
+            trainer.random.seed_generators(3)
+            np.random.randn(inside)
+        assert equal(np.concatenate([first, second, np.random.randn(2)]), expected)
+
+
+def test_a_block_leaves_another_generator_in_its_place():
+    usual = np.random.get_bit_generator()
+    try:
+        np.random.set_bit_generator(np.random.PCG64(1))
+        first = np.random.RandomState(np.random.PCG64(1)).randn(4)
+        with trainer.random.preserved():
+            np.random.randn(3)
+        with trainer.random.preserved():
+            np.random.set_bit_generator(usual)
+            np.random.randn(3)
+        assert equal(np.random.randn(4), first)
+    finally:
+        np.random.set_bit_generator(usual)
+
+
 def test_derived_seeds_never_change():
     # A snapshot of today must go on with the same order tomorrow.
     assert trainer.random.derive(0, 1, 2) == 8901564848246840783
