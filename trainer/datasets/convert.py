@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import is_dataclass
 from functools import cache, partial
 from numbers import Number
 from typing import Any
@@ -11,7 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import default_collate
+
+from trainer.checks import warn
 
 __all__ = ["concat_examples", "count_samples"]
 
@@ -20,7 +24,7 @@ def concat_examples(batch: Any, device: torch.device | str | None = None, paddin
     """Makes a batch of tensors and moves it to the device. Chainer: ``dataset.concat_examples``.
 
     One rule: a ``list`` is samples, which torch's ``default_collate`` puts together; anything else is a collated
-    batch, and only moved.
+    batch, and only moved: the tensors in tuples and mappings, and objects by their own ``to(device)``.
 
     With ``padding`` arrays may differ in shape: each is put into the top left corner of one as large as the largest,
     filled with the padding, of the first one's dtype. Padding is done where samples are collated, in one of two
@@ -31,7 +35,7 @@ def concat_examples(batch: Any, device: torch.device | str | None = None, paddin
         StandardUpdater(SerialIterator(dataset, 32), optimizer, model=model, converter=pad)  # in the main process
 
     Args:
-        batch: Samples, or tensors, or tuples and dicts of tensors of shape (N, ...).
+        batch: Samples, or tensors, or tuples and mappings of tensors of shape (N, ...), or an object with ``to``.
         device: Where to; None leaves them where they are.
         padding: A number; or for samples that are tuples or dicts, a tuple or dict of the same parts with a number
             each, or None where all shapes are the same.
@@ -63,7 +67,7 @@ def concat_examples(batch: Any, device: torch.device | str | None = None, paddin
         batch = as_tuple(batch)
     elif padding is not None:
         raise TypeError(
-            f"padding is for a list of samples, and this batch is collated already ({_outline(batch)}): pad where it"
+            f"padding is for a list of samples, and this batch is collated already ({outline(batch)}): pad where it"
             " is collated, e.g. MultiprocessIterator(..., collate_fn=functools.partial(concat_examples, padding=0))."
         )
     if device is None or (type(batch) is tuple and all([type(x) is Tensor and x.device == device for x in batch])):
@@ -79,31 +83,79 @@ def as_tuple(batch: Any) -> Any:
 def count_samples(batch: Any) -> int:
     """Returns the number of samples in a list of them or in a collated batch; 1 where that is unknown.
 
+    A collated batch holds as many as the leading sizes of its tensors and arrays say, if all agree.
+
     Example:
         >>> import torch
         >>> from trainer.datasets.convert import count_samples
-        >>> count_samples({"x": torch.zeros(4, 3)}), count_samples([1, 2, 3])
+        >>> count_samples({"task": "flowers", "x": torch.zeros(4, 3)}), count_samples([1, 2, 3])
         (4, 3)
+        >>> count_samples((torch.zeros(4, 3), torch.zeros(2)))
+        1
     """
-    while isinstance(batch, (tuple, dict)) and batch:
-        batch = batch[0] if isinstance(batch, tuple) else next(iter(batch.values()))
-    try:
-        return batch.size(0) if isinstance(batch, Tensor) else len(batch)  # a tensor's len() takes longer
-    except (TypeError, IndexError):
-        return 1
+    if isinstance(batch, list):
+        return len(batch)
+    sizes = set(_leading_sizes(batch))
+    return sizes.pop() if len(sizes) == 1 else 1
 
 
-def size_of(batch: Any, iterator: Any) -> int:
+def size_of(batch: Any, iterator: Any, owner: Any) -> int:
     """Returns the samples in a batch: the length of a list, else what the iterator says, else what can be read off.
 
+    Where the batch does not tell, it is 1, and ``owner``, who asks, warns of it once.
+
     Example:
+        >>> from types import SimpleNamespace
         >>> from trainer.datasets.convert import size_of
         >>> from trainer.iterators import SerialIterator
         >>> iterator = SerialIterator(range(10), 4)
-        >>> size_of(next(iterator), iterator)
+        >>> size_of(next(iterator), iterator, SimpleNamespace())
         4
     """
-    return len(batch) if isinstance(batch, list) else getattr(iterator, "n_samples", None) or count_samples(batch)
+    if isinstance(batch, list):
+        return len(batch)
+    size = getattr(iterator, "n_samples", None)
+    if size is not None:
+        return size  # type: ignore[no-any-return]
+    sizes = set(_leading_sizes(batch))
+    if len(sizes) == 1:
+        return sizes.pop()
+    if not getattr(owner, "_has_warned_of_size", False):
+        owner._has_warned_of_size = True
+        why = f"its tensors begin with the sizes {', '.join(map(str, sorted(sizes)))}" if sizes else "it has no tensors"
+        warn(
+            f"a batch of {type(iterator).__name__} does not tell how many samples it holds ({why}), so each batch"
+            " weighs 1 in means: let the iterator set n_samples to the number before it returns a batch, or report"
+            " (value, number of samples)."
+        )
+    return 1
+
+
+def _leading_sizes(value: Any) -> Iterator[int]:
+    if isinstance(value, Tensor):
+        if value.dim():
+            yield value.size(0)
+    elif isinstance(value, np.ndarray):
+        yield from value.shape[:1]
+    elif isinstance(value, PackedSequence):
+        yield int(value.batch_sizes[0])
+    else:
+        keys = _keys(value)
+        has_fields = keys is None and (is_dataclass(value) or is_object(value)) and hasattr(value, "__dict__")
+        for part in vars(value).values() if has_fields else [value[key] for key in keys or ()]:
+            yield from _leading_sizes(part)
+
+
+def is_object(value: Any) -> bool:
+    """Tells whether a batch is of a class of its own, which moves itself: PyG's ``Batch``, a ``PackedSequence``.
+
+    Example:
+        >>> import torch
+        >>> from trainer.datasets.convert import is_object
+        >>> is_object(torch.nn.utils.rnn.pack_sequence([torch.ones(2)])), is_object((torch.ones(2),))
+        (True, False)
+    """
+    return callable(getattr(value, "to", None)) and not isinstance(value, (Tensor, Mapping, type))
 
 
 def device_of(model: torch.nn.Module) -> torch.device:
@@ -129,6 +181,8 @@ def _walk(function: Callable[[list[Any], Any], Any], nests: list[Any], padding: 
 
 def _moved(leaves: list[Any], padding: Any, device: torch.device) -> Any:
     (tensor,) = leaves
+    if is_object(tensor):
+        return tensor.to(device)
     if not isinstance(tensor, Tensor) or tensor.device == device:
         return tensor
     if device.type != "cuda" or not tensor.is_cpu or tensor.layout is not torch.strided or tensor.is_nested:
@@ -191,9 +245,9 @@ def _fault(first: Any, sample: Any, padding: Any, name: str) -> str | None:
             if fault := _fault(first[key], sample[key], _of(padding, key), f"{name}, part {key!r}"):
                 return fault
     if error := _error([sample], padding):
-        return f"{name} is {_outline(sample)}, which cannot be put into a batch: {error}"
+        return f"{name} is {outline(sample)}, which cannot be put into a batch: {error}"
     return (
-        f"{name} is {_outline(sample)} where sample 0 is {_outline(first)}: make them alike in a transform, or give"
+        f"{name} is {outline(sample)} where sample 0 is {outline(first)}: make them alike in a transform, or give"
         " concat_examples a padding if only their sizes differ."
     )
 
@@ -207,7 +261,7 @@ def _error(samples: list[Any], padding: Any) -> Exception | None:
 
 
 def _keys(sample: Any) -> Collection[Any] | None:
-    if isinstance(sample, (tuple, list)):
+    if isinstance(sample, (tuple, list)) and not is_object(sample):
         return range(len(sample))
     return sample.keys() if isinstance(sample, Mapping) else None
 
@@ -216,7 +270,15 @@ def _of(padding: Any, key: Any) -> Any:
     return padding[key] if isinstance(padding, (tuple, dict)) else padding
 
 
-def _outline(value: Any) -> str:
+def outline(value: Any) -> str:
+    """Returns what a value is, for messages: its class, and shape or parts.
+
+    Example:
+        >>> import torch
+        >>> from trainer.datasets.convert import outline
+        >>> outline((torch.zeros(2, 3), "name")), outline(torch.zeros(2, 3))
+        ('tuple with parts [0, 1]', 'torch.float32 Tensor of shape (2, 3)')
+    """
     name = type(value).__name__
     if isinstance(value, (Tensor, np.ndarray)):
         return f"{value.dtype} {name} of shape {tuple(value.shape)}"
