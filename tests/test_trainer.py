@@ -368,10 +368,14 @@ def test_an_interrupt_finalizes_but_is_no_error(run):
     assert events[-1] == "finalize r" and "on_error r" not in events
 
 
-def test_a_training_iterator_that_ends_surfaces_as_stop_iteration(tmp_path):
+def test_a_training_iterator_that_ends_is_told_of_with_what_to_write(tmp_path):
     run = make_run(tmp_path, (5, "epoch"))
     run.updater.get_iterator("main").repeat = False
-    with pytest.raises(StopIteration):
+    message = (
+        "iterator 'main' ended after 2 iterations, for it does not repeat: give it repeat=True, or stop training where"
+        r" it ends, with the stop trigger \(1, 'epoch'\)"
+    )
+    with pytest.raises(RuntimeError, match=message):
         run.run()
 
 

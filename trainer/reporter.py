@@ -52,6 +52,10 @@ class Reporter:
             if getattr(module, "_compiled_call_impl", None) is not None:  # set by Module.compile()
                 self._compiled.update(id(part) for part in module.modules())
 
+    def name_of(self, observer: object) -> str | None:
+        """Returns the name that an object is registered under, or None."""
+        return self._observers.get(id(observer), (None,))[0]
+
     @contextmanager
     def scope(self, observation: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Makes this the current reporter and ``observation`` its target, until the block ends."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainer.checks import at_least
-from trainer.datasets.convert import concat_examples, device_of, size_of
+from trainer.checks import at_least, warn
+from trainer.datasets.convert import concat_examples, device_of, is_object, size_of
 from trainer.iterators import as_iterator
-from trainer.reporter import THREAD, report, report_scope
+from trainer.reporter import THREAD, Reporter
 from trainer.saving.state import Stateful, load_declared
-from trainer.summary import Observation, averaged
 from trainer.triggers import epoch_progress
+from trainer.updaters.accumulate import accumulate as accumulated
+from trainer.updaters.accumulate import scale_gradients, step_with_closure, takes_closure
+from trainer.updaters.outputs import loss_of, report_loss
 from trainer.updaters.precision import autocast
 
 _ZERO_GRAD = Optimizer.zero_grad  # torch's own, which others may replace
@@ -40,6 +43,10 @@ class _Named(dict[str, Any]):
         raise ValueError(f"there is no {self.kind} {name!r}; there are {sorted(self)}.")
 
 
+class EndOfDataError(RuntimeError):
+    """An iterator that does not repeat has come to its end."""
+
+
 class StandardUpdater(Stateful):
     """Takes a batch, computes the loss and its gradient, and lets the optimizer step. Chainer: ``StandardUpdater``.
 
@@ -55,10 +62,12 @@ class StandardUpdater(Stateful):
         device: Where the model is moved to and each batch is put; by default where the model is.
         loss_func: Called for the loss in place of the model.
         model: The model whose parameters the optimizer changes, or a dict as for ``optimizer``. It is called as
-            ``model(*batch)`` and returns the loss, a mean over the batch.
-        accumulate: Batches that make one update, as if they were one batch: each loss weighs its number of samples,
-            and so do the observed values, whose means are reported once. An ``update_core`` of your own has to do so
-            by itself.
+            ``model(*batch)``, or with a mapping as ``model(**batch)``, and returns the loss, a mean over the batch, or
+            a dict or an object that has it as ``loss``.
+        accumulate: Batches that make one update, as if they were one batch. Each weighs what the model says its loss
+            was averaged over, by reporting ``loss`` as ``(loss, number)`` (Classifier: the labels that count), else
+            its samples. The means of the observed values are reported once. An ``update_core`` of your own has to do
+            so by itself.
         clip_norm: The most that the norm of the gradient, all parameters of an optimizer together, may be (Pascanu
             et al. 2013). Chainer: ``GradientClipping``.
         clip_value: The most that an element of the gradient may be, either way. Chainer: ``GradientHardClipping``.
@@ -73,7 +82,8 @@ class StandardUpdater(Stateful):
     Raises:
         TypeError: If a part is not of its kind.
         ValueError: If a dict lacks ``"main"``, a number is out of range, the precision is not known, a model holds the
-            result of ``torch.compile``, or an optimizer no parameter of the models.
+            result of ``torch.compile``, an optimizer no parameter of the models, or fp16 is asked for with an optimizer
+            such as LBFGS, which evaluates the loss several times in a step.
 
     Example:
         >>> import torch
@@ -133,6 +143,15 @@ class StandardUpdater(Stateful):
         self.batch_size = 1
         self._before: list[float] | None = None  # epoch, epoch_detail before an update of several batches
         self._is_scaled = False  # whether an optimizer made a step with scaled gradients in this update
+        self._skipped: dict[int, tuple[int, Any]] = {}  # by optimizer: iteration of its last scaled step, was it none?
+        self._has_warned_of_nothing = False
+        self._factor: Any = None  # what the gradients of several batches lack
+        self._takes_closure = is_plain and takes_closure(self._optimizer["main"])
+        if self._takes_closure and precision == "fp16":
+            raise ValueError(
+                f"precision='fp16' does not go with {self._kinds['main']}, which evaluates the loss several times in a"
+                " step: take 'bf16' or 'fp32'."
+            )
         autocast(precision, self.device)  # refuses a wrong word now and not in the first update
         self.scaler = torch.amp.GradScaler(self.device.type) if precision == "fp16" else None
 
@@ -140,7 +159,14 @@ class StandardUpdater(Stateful):
 
     def update(self) -> None:
         """Does one update, and counts it."""
-        self.update_core()
+        try:
+            self.update_core()
+        except torch.OutOfMemoryError as error:
+            raise torch.OutOfMemoryError(
+                f"{error}\nThis update took {self.batch_size} samples (accumulate={self.accumulate}, precision="
+                f"{self.precision!r}). For the same step with less memory halve batch_size and double accumulate;"
+                " precision='bf16' needs less too."
+            ) from error
         self.complete_update()
 
     def complete_update(self) -> None:
@@ -152,53 +178,96 @@ class StandardUpdater(Stateful):
 
     def update_core(self) -> None:
         """The update itself; a subclass may do another."""
-        if self.accumulate == 1:
-            batch = self.next_batch()
-            _zero_grad(self._optimizer["main"])  # before the forward pass, which then has their memory
-            self.backward(self.compute_loss(batch))
-        else:
-            self._accumulate()
+        optimizer = self._optimizer["main"]
+        if self.accumulate > 1 or self._takes_closure:
+            self._update_from_several(optimizer)
+            return
+        batch = self.next_batch()
+        _zero_grad(optimizer)  # before the forward pass, which then has their memory
+        self.backward(self.compute_loss(batch))
         self.step()
 
-    def _accumulate(self) -> None:
-        self._before = [self.epoch, self.epoch_detail]
-        batches, observations = [], []
-        for _ in range(self.accumulate):
-            try:
+    def _update_from_several(self, optimizer: Optimizer) -> None:
+        self._before = [self.epoch, self.epoch_detail] if self.accumulate > 1 else None
+        batches = [(self.fetch(), self.batch_size)]
+        with suppress(EndOfDataError):  # the iterator does not repeat: its last update has fewer batches
+            while len(batches) < self.accumulate:
                 batches.append((self.fetch(), self.batch_size))
-            except StopIteration:
-                if not batches:
-                    raise
-                break  # the iterator does not repeat: its last update has fewer batches
         self.batch_size = sum(size for _, size in batches)
-        _zero_grad(self._optimizer["main"])
-        for batch, size in batches:
-            observation = Observation()
-            observation.weight = size
-            with report_scope(observation) if THREAD.reporters else nullcontext():
-                loss = self.compute_loss(self.converter(batch, self.device))
-            self.backward(loss * (size / self.batch_size))
-            observations.append(observation)
-        report(averaged(observations))
+
+        def evaluate() -> Tensor:
+            loss = self._evaluate(optimizer, batches)
+            self._finish(optimizer)
+            return torch.zeros((), device=self.device) if loss is None else loss
+
+        if self._takes_closure:
+            step_with_closure(optimizer, evaluate)
+        elif self._evaluate(optimizer, batches) is not None:
+            self.step()
+
+    def _evaluate(self, optimizer: Optimizer, batches: list[tuple[Any, int]]) -> Tensor | None:
+        """Computes the gradients of several batches; returns their mean loss, None if nothing counts in them."""
+        _zero_grad(optimizer)
+        reporter = THREAD.reporters[-1] if THREAD.reporters else self._reporter
+        loss, factor = accumulated(self, batches, reporter)
+        self._factor = None if isinstance(factor, float) and factor == 1 else factor
+        if loss is None and not self._has_warned_of_nothing:
+            self._has_warned_of_nothing = True
+            warn(
+                f"iteration {self.iteration + 1} makes no step, and neither will others like it: no label counts in its"
+                f" {len(batches)} batches."
+            )
+        return loss
+
+    @cached_property
+    def _reporter(self) -> Reporter:
+        """Knows the models when no trainer listens."""
+        reporter = Reporter()
+        for name, model in self.get_all_models().items():
+            reporter.add_model(name, model)
+        return reporter
 
     def next_batch(self, name: str = "main") -> Any:
         """Returns an iterator's next batch, converted and on the device."""
         return self.converter(self.fetch(name), self.device)
 
     def fetch(self, name: str = "main") -> Any:
-        """Returns an iterator's next batch as it comes."""
+        """Returns an iterator's next batch as it comes.
+
+        Raises:
+            trainer.updaters.standard.EndOfDataError: If the iterator does not repeat and has come to its end.
+        """
         iterator = self._iterator[name]
-        batch = next(iterator)
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            raise EndOfDataError(
+                f"iterator {name!r} ended after {self.iteration} iterations, for it does not repeat: give it"
+                " repeat=True, or stop training where it ends, with the stop trigger (1, 'epoch')."
+            ) from None
         if name == "main":
-            self.batch_size = size_of(batch, iterator)
+            self.batch_size = size_of(batch, iterator, self)
         return batch
 
     def compute_loss(self, batch: Any) -> Tensor:
-        """Returns the loss of a converted batch: a tuple is passed as positional, a dict as keyword arguments."""
+        """Returns the loss of a converted batch: a tuple is passed as positional, a mapping as keyword arguments.
+
+        Raises:
+            TypeError: If what comes back is no loss, nor a dict or an object that has one as ``loss``.
+            ValueError: If the loss is not of shape ``()``.
+        """
         if self.precision == "fp32":
-            return call_with(self.loss_func, batch)  # type: ignore[no-any-return]
-        with autocast(self.precision, self.device):
-            return call_with(self.loss_func, batch)  # type: ignore[no-any-return]
+            output = call_with(self.loss_func, batch)
+        else:
+            with autocast(self.precision, self.device):
+                output = call_with(self.loss_func, batch)
+        if isinstance(output, Tensor) and output.dim() == 0:
+            return output
+        model = self._model.get("main")
+        source = "loss_func" if self.loss_func is not model else f"model 'main' ({type(model).__name__})"
+        loss = loss_of(output, source)
+        report_loss(output, model)
+        return loss
 
     def backward(self, loss: Tensor) -> None:
         """Computes the gradient of a loss, scaled up if the precision is fp16."""
@@ -211,18 +280,33 @@ class StandardUpdater(Stateful):
             if all(p.grad is None for group in optimizer.param_groups for p in group["params"]):
                 return  # no loss has reached it: there is nothing to unscale, and nothing to do
             self._is_scaled = True
-        if self.clip_norm is not None or self.clip_value is not None:
+        if self.clip_norm is not None or self.clip_value is not None or self._factor is not None:
             if self.scaler is not None:
                 self.scaler.unscale_(optimizer)
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            if self.clip_value is not None:
-                nn.utils.clip_grad_value_(parameters, self.clip_value)
-            if self.clip_norm is not None:
-                nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+            self._finish(optimizer)
         if self.scaler is None:
             optimizer.step()
-        else:
+            return
+        found: list[Any] = []  # what the scaler tells a fused optimizer, which looks itself; others step or do not
+        with optimizer.register_step_post_hook(lambda made, *_: found.append(getattr(made, "found_inf", False))):
             self.scaler.step(optimizer)
+        self._skipped[id(optimizer)] = self.iteration, found[0] if found else True
+
+    def _finish(self, optimizer: Optimizer) -> None:
+        """Corrects the gradients of several batches, and clips them."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if self._factor is not None:
+            scale_gradients(parameters, self._factor)
+            self._factor = None
+        if self.clip_value is not None:
+            nn.utils.clip_grad_value_(parameters, self.clip_value)
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+
+    def has_skipped(self, optimizer: Optimizer) -> bool:
+        """Whether the scaler of fp16 left out an optimizer's step in the last update, for its gradients overflowed."""
+        iteration, was_skipped = self._skipped.get(id(optimizer), (-1, False))
+        return iteration == self.iteration - 1 and bool(was_skipped)
 
     def connect_trainer(self, trainer: Any) -> None:
         """Called by the trainer that is made of it: tells the iterators where to list bad samples."""
@@ -307,16 +391,16 @@ class StandardUpdater(Stateful):
 
 
 def call_with(function: Callable[..., Any], batch: Any) -> Any:
-    """Calls a function with a converted batch: a tuple as positional, a dict as keyword arguments.
+    """Calls a function with a converted batch: a tuple as positional, a mapping as keyword arguments.
 
     Example:
         >>> from trainer.updaters.standard import call_with
         >>> call_with(max, (3, 5)), call_with(dict, {"x": 1})
         (5, {'x': 1})
     """
-    if isinstance(batch, (tuple, list)):
+    if type(batch) in (tuple, list) or (isinstance(batch, (tuple, list)) and not is_object(batch)):
         return function(*batch)
-    if isinstance(batch, dict):
+    if isinstance(batch, Mapping):
         return function(**batch)
     return function(batch)
 
