@@ -6,12 +6,14 @@ import inspect
 from typing import Any
 
 from trainer import Extension, Trainer
+from trainer.extension import has_no_step
 
 
 class LRScheduler(Extension):
     """Steps a ``torch.optim.lr_scheduler`` or a ``timm.scheduler`` each time that its trigger fires.
 
-    The trigger decides whether a step is an epoch, as by default, or an iteration. A timm scheduler is told epoch and
+    The trigger decides whether a step is an epoch, as by default, or an iteration. On each iteration it steps as often
+    as its optimizer: not where the scaler of fp16 left out the optimizer's step. A timm scheduler is told epoch and
     iteration, and counts what it was built for. The scheduler's state is saved: a resumed run has the very rate it had.
 
     Args:
@@ -35,7 +37,7 @@ class LRScheduler(Extension):
     """
 
     trigger = (1, "epoch")
-    saved = ("scheduler",)
+    saved = ("scheduler", "_left_out")
 
     def __init__(self, scheduler: Any, monitor: str | None = None) -> None:
         if not (hasattr(scheduler, "step") and hasattr(scheduler, "state_dict")) or hasattr(scheduler, "param_groups"):
@@ -50,6 +52,7 @@ class LRScheduler(Extension):
             raise TypeError(f"{name} follows no observed value: leave monitor={monitor!r} out.")
         self.scheduler = scheduler
         self.monitor = monitor
+        self._left_out = 0  # iterations without a step
 
     def initialize(self, trainer: Trainer) -> None:
         """Sees to it that the scheduler changes an optimizer of the updater."""
@@ -62,9 +65,12 @@ class LRScheduler(Extension):
 
     def __call__(self, trainer: Trainer) -> None:
         """Makes one step."""
+        if has_no_step(trainer, self, [self.scheduler.optimizer]):
+            self._left_out += 1
+            return
         values = [] if self.monitor is None else [self._value(trainer)]
         if hasattr(self.scheduler, "step_update"):  # timm's; it passes over the clock that is not its own
-            self.scheduler.step_update(trainer.updater.iteration, *values)
+            self.scheduler.step_update(trainer.updater.iteration - self._left_out, *values)
             self.scheduler.step(trainer.updater.epoch, *values)
         else:
             self.scheduler.step(*values)
@@ -76,3 +82,7 @@ class LRScheduler(Extension):
                 " correct it, or give LRScheduler the trigger of what reports it."
             )
         return float(trainer.observation[str(self.monitor)])
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what ``state_dict`` returned, or a snapshot's from before iterations were left out."""
+        super().load_state_dict({"left_out": 0} | state)

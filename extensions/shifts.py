@@ -1,8 +1,9 @@
 """Seven schedules of an optimizer's learning rate, or of any other number in its parameter groups.
 
 Each is a function of time, ``value(t, init)``. A shift counts its own calls and sets the value after each, for the
-next update: on ``(1, "iteration")`` its time is iterations, extended with ``trigger=(1, "epoch")`` it is epochs. A
-resumed run has the very value it had.
+next update: on ``(1, "iteration")`` its time is iterations, extended with ``trigger=(1, "epoch")`` it is epochs. An
+iteration in which the scaler of fp16 left out the optimizer's step does not count. A resumed run has the very value it
+had.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch.optim import Optimizer
 
 from trainer import Extension, Trainer
+from trainer.extension import has_no_step
 
 NEEDED: Any = None  # the default of an argument that must be given: it stands behind attr, which has one
 OPTIONAL = ("attr", "init", "target", "optimizer", "warmup_start")
@@ -89,6 +91,8 @@ class _Shift(Extension):
         """Sets the next value."""
         if not self._optimizers:
             self.initialize(trainer)
+        if has_no_step(trainer, self, self._optimizers):
+            return
         self._t += 1
         self._set_next()
 

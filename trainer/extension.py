@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,6 +10,8 @@ from trainer.saving.state import KINDS, Stateful, declared, load_declared
 from trainer.triggers import get_trigger
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
     from trainer.trainer import Trainer
 
 __all__ = ["PRIORITY_EDITOR", "PRIORITY_READER", "PRIORITY_WRITER", "Extension", "make_extension"]
@@ -186,6 +188,27 @@ class Entry(Stateful):
         """Returns its trigger, and the one that it keeps for what it does now and then, as far as they have a state."""
         both = (self.trigger, getattr(self.extension, "_trigger", None))
         return [trigger for trigger in both if hasattr(trigger, "state_dict") or declared(trigger)]
+
+
+def has_no_step(trainer: Trainer, extension: Any, optimizers: Iterable[Optimizer]) -> bool:
+    """Tells whether an extension that counts an optimizer's steps is to leave out this call.
+
+    It is, if it is called in each iteration, and the scaler of fp16 left out the step of every one of the optimizers.
+    One that is called once an epoch counts epochs.
+
+    Example:
+        >>> from extensions import ExponentialShift
+        >>> from trainer.extension import has_no_step
+        >>> shift = ExponentialShift("lr", 0.5)
+        >>> run.extend(shift)
+        >>> has_no_step(run, shift, [run.updater.get_optimizer("main")])
+        False
+    """
+    has_skipped = getattr(trainer.updater, "has_skipped", None)
+    if has_skipped is None or not all(map(has_skipped, optimizers)):
+        return False
+    entry = trainer.extensions.get(extension.name)
+    return entry is None or entry.trigger is always
 
 
 def refuse_mistakes(extension: Any) -> None:
