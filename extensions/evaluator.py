@@ -23,6 +23,7 @@ from trainer import (
 from trainer.datasets.convert import device_of, size_of
 from trainer.iterators import as_iterator
 from trainer.reporter import report, report_scope
+from trainer.updaters.outputs import report_loss
 from trainer.updaters.precision import autocast
 from trainer.updaters.standard import call_with
 
@@ -161,9 +162,9 @@ class Evaluator(Extension):
         summary = DictSummary()
         for batch in self._shown(iterator) if self.progress_bar else _batches(iterator):
             observation = Observation()
-            observation.weight = size_of(batch, iterator)
+            observation.weight = size_of(batch, iterator, self)
             with report_scope(observation), torch.no_grad(), autocast(self.precision, device):
-                call_with(function, self.converter(batch, device))
+                report_loss(call_with(function, self.converter(batch, device)), model)
             summary.add(observation)
         return summary.compute_mean()
 
