@@ -91,6 +91,36 @@ def test_what_counts_is_what_the_model_says_it_is(tmp_path):
     assert torch.allclose(steps[0], steps[1], rtol=1e-5) and torch.allclose(steps[0], steps[2], rtol=1e-5)
 
 
+class OnDevice(torch.Tensor):
+    """Stands for a tensor that the host would have to wait for."""
+
+    is_cpu = False
+    reads = 0
+
+    def item(self):
+        OnDevice.reads += 1
+        return self.as_subclass(torch.Tensor).item()
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 0.05}, {"precision": "fp16"}], ids=str)
+@pytest.mark.parametrize("labels", LABELS)
+def test_what_counts_on_a_device_is_not_read_there(tmp_path, labels, options):
+    class Model(Classifier):
+        def forward(self, x, t):
+            loss = self.lossfun(self.predictor(x), t)
+            report({"loss": (loss, torch.count_nonzero(t != IGNORED).as_subclass(OnDevice))}, self)
+            return loss
+
+    data = sequences(LABELS[labels])
+    one, four = updater_of(data, 4, 1, **options), updater_of(data, 1, 4, **options)
+    model = four.get_model("main")
+    model.__class__ = Model
+    OnDevice.reads = 0
+    a, b = step_of(one), step_of(four)
+    assert torch.allclose(a, b, rtol=1e-5 if "precision" not in options else 1e-2, atol=1e-4 if options else 1e-7)
+    assert OnDevice.reads == 0
+
+
 def test_without_a_word_from_the_model_each_batch_weighs_its_samples():
     class Model(nn.Linear):
         def forward(self, x):
