@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import is_dataclass
 from functools import cache, partial
@@ -95,7 +95,7 @@ def count_samples(batch: Any) -> int:
     """
     if isinstance(batch, list):
         return len(batch)
-    sizes = set(_leading_sizes(batch))
+    sizes = _leading_sizes(batch, set())
     return sizes.pop() if len(sizes) == 1 else 1
 
 
@@ -117,7 +117,11 @@ def size_of(batch: Any, iterator: Any, owner: Any) -> int:
     size = getattr(iterator, "n_samples", None)
     if size is not None:
         return size  # type: ignore[no-any-return]
-    sizes = set(_leading_sizes(batch))
+    if type(batch) is tuple and len(batch) == 2 and type(batch[0]) is type(batch[1]) is Tensor:
+        x, t = batch  # the usual batch: 1 microsecond less than the walk
+        if x.dim() and t.dim() and x.size(0) == t.size(0):
+            return x.size(0)  # type: ignore[no-any-return]
+    sizes = _leading_sizes(batch, set())
     if len(sizes) == 1:
         return sizes.pop()
     if not getattr(owner, "_has_warned_of_size", False):
@@ -131,19 +135,21 @@ def size_of(batch: Any, iterator: Any, owner: Any) -> int:
     return 1
 
 
-def _leading_sizes(value: Any) -> Iterator[int]:
+def _leading_sizes(value: Any, found: set[int]) -> set[int]:
+    """Adds the leading size of every tensor in a value to those found."""
     if isinstance(value, Tensor):
         if value.dim():
-            yield value.size(0)
+            found.add(value.size(0))
     elif isinstance(value, np.ndarray):
-        yield from value.shape[:1]
+        found.update(value.shape[:1])
     elif isinstance(value, PackedSequence):
-        yield int(value.batch_sizes[0])
+        found.add(int(value.batch_sizes[0]))
     else:
         keys = _keys(value)
         has_fields = keys is None and (is_dataclass(value) or is_object(value)) and hasattr(value, "__dict__")
         for part in vars(value).values() if has_fields else [value[key] for key in keys or ()]:
-            yield from _leading_sizes(part)
+            _leading_sizes(part, found)
+    return found
 
 
 def is_object(value: Any) -> bool:
