@@ -145,9 +145,11 @@ def test_an_update_in_which_nothing_counts_makes_no_step_and_says_so_once(tmp_pa
     seen = []
     run = Trainer(updater, (4, "iteration"), out=tmp_path)
     run.extend(lambda t: seen.append(model.predictor.weight.detach().clone()), "note")
+    run.extend(extensions.ExponentialShift("lr", 0.5))
     with pytest.warns(UserWarning, match="iteration 2 makes no step.*no label counts in its 2 batches") as told:
         run.run()
     assert len(told) == 1 and updater.iteration == 4
+    assert updater.get_optimizer("main").param_groups[0]["lr"] == 0.5**2  # as often as the optimizer
     assert torch.equal(seen[0], seen[1]) and torch.equal(seen[1], seen[2])  # no momentum either
     assert not torch.equal(seen[2], seen[3]) and bool(seen[3].isfinite().all())
 

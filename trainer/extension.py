@@ -193,8 +193,8 @@ class Entry(Stateful):
 def has_no_step(trainer: Trainer, extension: Any, optimizers: Iterable[Optimizer]) -> bool:
     """Tells whether an extension that counts an optimizer's steps is to leave out this call.
 
-    It is, if it is called in each iteration, and the scaler of fp16 left out the step of every one of the optimizers.
-    One that is called once an epoch counts epochs.
+    It is, if it is called in each iteration, and this one left out the step of every one of the optimizers: the scaler
+    of fp16 did, or no label counted. One that is called once an epoch counts epochs.
 
     Example:
         >>> from extensions import ExponentialShift

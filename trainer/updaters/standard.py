@@ -143,7 +143,7 @@ class StandardUpdater(Stateful):
         self.batch_size = 1
         self._before: list[float] | None = None  # epoch, epoch_detail before an update of several batches
         self._is_scaled = False  # whether an optimizer made a step with scaled gradients in this update
-        self._skipped: dict[int, tuple[int, Any]] = {}  # by optimizer: iteration of its last scaled step, was it none?
+        self._skipped: dict[int, tuple[int, Any]] = {}  # by optimizer: an iteration, and whether it left out the step
         self._has_warned_of_nothing = False
         self._factor: Any = None  # what the gradients of several batches lack
         self._takes_closure = is_plain and takes_closure(self._optimizer["main"])
@@ -211,6 +211,8 @@ class StandardUpdater(Stateful):
         reporter = THREAD.reporters[-1] if THREAD.reporters else self._reporter
         loss, factor = accumulated(self, batches, reporter)
         self._factor = None if isinstance(factor, float) and factor == 1 else factor
+        if loss is None:
+            self._skipped[id(optimizer)] = self.iteration, True
         if loss is None and not self._has_warned_of_nothing:
             self._has_warned_of_nothing = True
             warn(
@@ -304,7 +306,7 @@ class StandardUpdater(Stateful):
             nn.utils.clip_grad_norm_(parameters, self.clip_norm)
 
     def has_skipped(self, optimizer: Optimizer) -> bool:
-        """Whether the scaler of fp16 left out an optimizer's step in the last update, for its gradients overflowed."""
+        """Whether the last update left out an optimizer's step: in fp16 for an overflow, or because nothing counted."""
         iteration, was_skipped = self._skipped.get(id(optimizer), (-1, False))
         return iteration == self.iteration - 1 and bool(was_skipped)
 
