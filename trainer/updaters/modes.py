@@ -1,0 +1,131 @@
+"""What an update trains: modes of models."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from trainer.checks import warn
+
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # often kept in eval mode on purpose: batch and instance norms
+
+
+def prepare_training(updater: Any) -> None:
+    """Puts predictors into training mode, and warns of other parts in eval mode.
+
+    Args:
+        updater: Models and optimizers are those of its ``get_all_models`` and ``get_all_optimizers``. Without both,
+            nothing is done.
+
+    Example:
+        >>> from trainer.updaters.modes import prepare_training
+        >>> prepare_training(run.updater)
+    """
+    models, optimizers = _parts(updater, "get_all_models"), _parts(updater, "get_all_optimizers")
+    owners = {id(p): name for name, part in optimizers.items() for p in _parameters(part) if p.requires_grad}
+    if owners:  # else it trains by other means
+        trained = {id(p) for model in models.values() for p in model.parameters()} & owners.keys()
+        _switch_predictors(models, trained)
+        _warn_of_eval(models, trained)
+
+
+def _parts(updater: Any, getter: str) -> dict[str, Any]:
+    return getattr(updater, getter, dict)()
+
+
+def _parameters(optimizer: Any) -> list[nn.Parameter]:
+    return [parameter for group in getattr(optimizer, "param_groups", ()) for parameter in group["params"]]
+
+
+# -- modes of models
+
+
+def _switch_predictors(models: dict[str, nn.Module], trained: set[int]) -> None:
+    switched = []
+    for name, model in models.items():
+        path, predictor = _predictor(model, trained)
+        is_layer = type(predictor).__module__.startswith("torch.nn.") and _is_leaf(predictor)
+        if is_layer or not _is_eval(predictor) or not _holds(predictor, trained):
+            continue
+        frozen = list(_frozen(predictor, trained))
+        predictor.train()
+        for module in frozen:
+            module.eval()
+        if not _is_eval(predictor):  # its own train() may keep it there
+            switched.append(_full(models, name, path))
+    if switched:
+        warn(
+            f"put into training mode, for every module of it was in eval mode: {_some(switched)}. Call train() before"
+            " the run; or, to train in eval mode, call eval() in an extension's initialize()."
+        )
+
+
+def _predictor(model: nn.Module, trained: set[int]) -> tuple[str, nn.Module]:
+    """Returns a model, or what is in it if it is only a wrapper in training mode, with its path."""
+    path = []
+    while not _is_eval(model):
+        children = [(name, child) for name, child in model.named_children() if _holds(child, trained)]
+        if len(children) != 1 or any(id(p) in trained for p in model.parameters(recurse=False)):
+            break
+        name, model = children[0]
+        path.append(name)
+    return ".".join(path), model
+
+
+def _frozen(module: nn.Module, trained: set[int]) -> Iterator[nn.Module]:
+    """Yields the topmost parts that have parameters of which none is trained."""
+    for child in module.children():
+        if _holds(child, trained):
+            yield from _frozen(child, trained)
+        elif any(True for _ in child.parameters()):
+            yield child
+
+
+def _warn_of_eval(models: dict[str, nn.Module], trained: set[int]) -> None:
+    found = [_full(models, name, path) for name, model in models.items() for path in _eval_parts(model, "", trained)]
+    if found:
+        warn(
+            f"in eval mode though trained: {_some(found)}. Dropout is off there, and batch norm does not learn its"
+            " statistics; if that is not meant, call train() before the run."
+        )
+
+
+def _eval_parts(module: nn.Module, path: str, trained: set[int]) -> Iterator[str]:
+    """Yields the topmost parts wholly in eval mode, unless they are single layers, or only norms are trained there."""
+    for name, child in module.named_children():
+        if not _is_eval(child):
+            yield from _eval_parts(child, f"{path}{name}.", trained)
+        elif not _is_leaf(child):
+            layers = [layer for layer in child.modules() if not isinstance(layer, NORMS)]
+            if any(id(p) in trained for layer in layers for p in layer.parameters(recurse=False)):
+                yield path + name
+
+
+def _is_eval(module: nn.Module) -> bool:
+    return not any(part.training for part in module.modules())
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return not any(True for _ in module.children())
+
+
+def _holds(module: nn.Module, parameters: Container[int]) -> bool:
+    return any(id(parameter) in parameters for parameter in module.parameters())
+
+
+# -- words
+
+
+def _full(models: dict[str, nn.Module], name: str, path: str) -> str:
+    """Returns a path in a model, with the model's name if there are several."""
+    if not path:
+        return f"model {name!r}"
+    return path if len(models) == 1 else f"{name}.{path}"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
