@@ -1,5 +1,6 @@
-"""What trains is what the user thinks trains: modes at the start."""
+"""What trains is what the user thinks trains: modes at the start, and parameters that are left out."""
 
+import copy
 import warnings
 from types import SimpleNamespace
 
@@ -253,6 +254,129 @@ def test_a_student_beside_its_teacher_is_a_predictor(tmp_path):
     _, told = started(tmp_path, model)
     assert len(told) == 1 and ": student. " in told[0]
     assert all(modes(model.student)) and not any(modes(model.teacher))
+
+
+def test_a_teacher_as_a_child_that_would_take_gradients_is_one_short_warning(tmp_path):
+    model = Classifier(network())
+    model.teacher = network().eval()
+    _, told = started(tmp_path, model, SGD(model.predictor.parameters(), 0.1))
+    assert len(told) == 1 and told[0].startswith("6 parameters of teacher.* are in no optimizer: ")
+    assert not any(modes(model.teacher))
+
+
+# -- parameters that are left out
+
+
+def test_a_head_that_came_after_the_optimizer_is_named_with_the_remedy(tmp_path):
+    net = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 9))
+    model = Classifier(net)
+    optimizer = SGD(model.parameters(), 0.1)
+    net[1] = nn.Linear(4, 3)
+    _, told = started(tmp_path, model, optimizer)
+    assert told == [
+        "2 parameters of predictor.1.* are in no optimizer and 2 parameters of optimizer 'main' are in no model: was"
+        " the model changed after the optimizer was made? Make the optimizer when the model is whole."
+    ]
+
+
+def test_a_network_that_was_replaced_when_the_updater_was_made_is_named(tmp_path):
+    models = {name: Classifier(network()) for name in ("main", "dis")}
+    optimizers = {name: SGD(model.parameters(), 0.1) for name, model in models.items()}
+    updater = StandardUpdater(SerialIterator(make_data(), 5), optimizers, model=models)
+    models["dis"].predictor = network()
+    run = Trainer(updater, (2, "epoch"), out=tmp_path)
+    (told,) = told_by(lambda: run.finished)
+    assert told.startswith("6 parameters of model 'dis' are in no optimizer and 6 parameters of optimizer 'dis' are")
+
+
+def test_a_trunk_left_out_on_purpose_is_one_short_warning(tmp_path):
+    timm = pytest.importorskip("timm")
+    model = Classifier(timm.create_model("resnet18", num_classes=3))
+    _, told = started(tmp_path, model, SGD(model.predictor.fc.parameters(), 0.1))
+    assert len(told) == 1 and len(told[0]) < 300
+    assert told[0].startswith(
+        "60 parameters of predictor.conv1.*, predictor.bn1.*, predictor.layer1.* and 3 more are in no optimizer:"
+        " these are not trained. If that is meant call requires_grad_(False) on them"
+    )
+    model = Classifier(trunk_and_head())
+    _, told = started(tmp_path, model, SGD(model.predictor[1].parameters(), 0.1))
+    assert len(told) == 1 and told[0].startswith("4 parameters of predictor.0.* are in no optimizer: ")
+
+
+def test_a_frozen_trunk_may_be_in_the_optimizer_or_not(tmp_path):
+    for number in range(2):
+        model = Classifier(trunk_and_head())
+        model.predictor[0].requires_grad_(False)
+        _, told = started(tmp_path / str(number), model, SGD([model, model.predictor[1]][number].parameters(), 0.1))
+        assert not told
+
+
+def test_learnable_weights_of_the_loss_outside_the_model_are_one_short_warning(tmp_path):
+    model, scale = Classifier(network()), nn.Parameter(torch.ones(()))
+    optimizer = SGD([*model.parameters(), scale], 0.1)
+    run, told = started(tmp_path, model, optimizer, lambda *batch: model(*batch) * scale)
+    assert told == [
+        "1 parameter of optimizer 'main' is in no model: such are in no snapshot, so a resume does not restore them."
+        " Give the updater their module as a model."
+    ]
+    run.run()
+    trained, state = scale.item(), copy.deepcopy(run.state_dict())
+    with torch.no_grad():
+        scale.fill_(1)
+    run.updater.load_state_dict(state["updater"])
+    assert trained != 1 and scale.item() == 1  # as the warning says
+
+
+def test_given_as_a_model_they_are_quiet_and_resumed(tmp_path):
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+    models = {"main": Classifier(network()), "scale": Scale()}
+    optimizer = SGD([p for model in models.values() for p in model.parameters()], 0.1)
+    run, told = started(tmp_path, models, optimizer, lambda *batch: models["main"](*batch) * models["scale"].scale)
+    run.run()
+    state, trained = copy.deepcopy(run.state_dict()), models["scale"].scale.item()
+    with torch.no_grad():
+        models["scale"].scale.fill_(1)
+    run.updater.load_state_dict(state["updater"])
+    assert not told and models["scale"].scale.item() == trained != 1
+
+
+def test_two_optimizers_are_taken_together(tmp_path):
+    gan = {"main": network(), "dis": network()}
+    _, told = started(tmp_path / "gan", gan, {name: SGD(model.parameters(), 0.1) for name, model in gan.items()})
+    assert not told
+    model = Classifier(trunk_and_head())
+    parts = {"main": SGD(model.predictor[0].parameters(), 0.1), "head": SGD(model.predictor[1].parameters(), 0.5)}
+    _, told = started(tmp_path / "parts", model, parts)
+    assert not told
+
+
+def test_a_moving_average_as_a_second_model_is_quiet(tmp_path):
+    model = Classifier(network())
+    models = {"main": model, "average": torch.optim.swa_utils.AveragedModel(model)}
+    _, told = started(tmp_path, models, SGD(model.parameters(), 0.1))
+    assert not told
+
+
+def test_shared_tied_lazy_and_empty_parameters_are_quiet(tmp_path):
+    tied = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    tied[1].weight = tied[0].weight
+    tied.empty = nn.Parameter(torch.empty(0))
+    optimizer = SGD([p for p in tied.parameters() if p.numel()], 0.1)
+    _, told = started(tmp_path / "tied", Classifier(tied), optimizer)
+    assert not told
+    shared = nn.Linear(2, 2)
+    models = {"main": nn.Sequential(shared, nn.Linear(2, 3)), "dis": nn.Sequential(shared, nn.Linear(2, 1))}
+    both = {"main": SGD(models["main"].parameters(), 0.1), "dis": SGD(models["dis"][1].parameters(), 0.1)}
+    _, told = started(tmp_path / "shared", models, both)
+    assert not told
+    lazy = Classifier(nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(3)))
+    run, told = started(tmp_path / "lazy", lazy)
+    run.run()
+    assert not told and lazy.predictor[0].weight.shape == (4, 2)
 
 
 class Adapter(nn.Module):

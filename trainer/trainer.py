@@ -97,6 +97,7 @@ class Trainer(_Loop, SavedRun):
 
     The run trains what its optimizers hold: at the start a predictor that is in eval mode with all its modules is put
     into training mode, with a warning; one such part of it, under a parent in training mode, is only warned of.
+    Parameters of the models that are in no optimizer, and those of an optimizer in no model, are warned of too.
 
     Args:
         updater: Does one update, as :class:`~trainer.StandardUpdater`: anything with ``update()``, ``iteration``,

@@ -1,4 +1,4 @@
-"""What an update trains: modes of models."""
+"""What an update trains: modes of models, and parameters that are left out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 
 from trainer.checks import warn
 
@@ -14,15 +15,22 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # often kept in eval mode on pu
 
 
 def prepare_training(updater: Any) -> None:
-    """Puts predictors into training mode, and warns of other parts in eval mode.
+    """Puts predictors into training mode, and warns of what would not be trained, or not be saved.
 
     Args:
         updater: Models and optimizers are those of its ``get_all_models`` and ``get_all_optimizers``. Without both,
             nothing is done.
 
     Example:
+        >>> import warnings
+        >>> import torch
         >>> from trainer.updaters.modes import prepare_training
-        >>> prepare_training(run.updater)
+        >>> run.updater.get_model("main").predictor = torch.nn.Linear(2, 3)  # after the optimizer was made
+        >>> with warnings.catch_warnings(record=True) as told:
+        ...     warnings.simplefilter("always")
+        ...     prepare_training(run.updater)
+        >>> str(told[0].message).split(":")[0]
+        "2 parameters of model 'main' are in no optimizer and 2 parameters of optimizer 'main' are in no model"
     """
     models, optimizers = _parts(updater, "get_all_models"), _parts(updater, "get_all_optimizers")
     owners = {id(p): name for name, part in optimizers.items() for p in _parameters(part) if p.requires_grad}
@@ -30,6 +38,7 @@ def prepare_training(updater: Any) -> None:
         trained = {id(p) for model in models.values() for p in model.parameters()} & owners.keys()
         _switch_predictors(models, trained)
         _warn_of_eval(models, trained)
+        _warn_of_left_out(models, owners)
 
 
 def _parts(updater: Any, getter: str) -> dict[str, Any]:
@@ -116,6 +125,49 @@ def _holds(module: nn.Module, parameters: Container[int]) -> bool:
     return any(id(parameter) in parameters for parameter in module.parameters())
 
 
+# -- parameters that are left out
+
+
+def _warn_of_left_out(models: dict[str, nn.Module], owners: dict[int, str]) -> None:
+    # A whole model that no optimizer trains, or is called after, is left out on purpose: a teacher, a moving average.
+    meant = {name: model for name, model in models.items() if name in owners.values() or _holds(model, owners)}
+    missing = {id(p) for model in meant.values() for p in model.parameters() if _can_learn(p)} - owners.keys()
+    known = {id(p) for model in models.values() for p in model.parameters()}
+    strays = [name for parameter, name in owners.items() if parameter not in known]
+    told = []
+    if missing:
+        groups = [_full(models, name, path) for name, m in meant.items() for path in _groups(m, "", missing)]
+        told.append(f"{_count(len(missing), _some(groups))} in no optimizer")
+    if strays:
+        names = _some([f"optimizer {name!r}" for name in dict.fromkeys(strays)])
+        told.append(f"{_count(len(strays), names)} in no model")
+    if missing and strays:
+        remedy = "was the model changed after the optimizer was made? Make the optimizer when the model is whole."
+    elif missing:
+        remedy = "these are not trained. If that is meant call requires_grad_(False) on them, else optimize them too."
+    else:
+        remedy = "such are in no snapshot, so a resume does not restore them. Give the updater their module as a model."
+    if told:
+        warn(f"{' and '.join(told)}: {remedy}")
+
+
+def _groups(module: nn.Module, path: str, missing: set[int]) -> Iterator[str]:
+    """Yields names for the missing parameters: of the topmost modules that lack all of theirs, else their own."""
+    if all(id(p) in missing for p in module.parameters() if _can_learn(p)):
+        if _holds(module, missing):
+            yield f"{path}*" if path else ""
+        return
+    for name, parameter in module.named_parameters(recurse=False):
+        if id(parameter) in missing:
+            yield path + name
+    for name, child in module.named_children():
+        yield from _groups(child, f"{path}{name}.", missing)
+
+
+def _can_learn(parameter: nn.Parameter) -> bool:
+    return parameter.requires_grad and (is_lazy(parameter) or parameter.numel() > 0)
+
+
 # -- words
 
 
@@ -129,3 +181,7 @@ def _full(models: dict[str, nn.Module], name: str, path: str) -> str:
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
+
+
+def _count(number: int, of: str) -> str:
+    return f"1 parameter of {of} is" if number == 1 else f"{number} parameters of {of} are"
