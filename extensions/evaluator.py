@@ -17,6 +17,7 @@ from trainer import (
     Observation,
     Reporter,
     Trainer,
+    Weighted,
     concat_examples,
     random,
 )
@@ -101,6 +102,7 @@ class Evaluator(Extension):
         self.eval_func = eval_func
         self.progress_bar = progress_bar
         self.precision = precision
+        self._weightless: set[str] = set()  # means over nothing, which are NaN and say nothing
         autocast(precision, torch.device("cpu"))  # refuses a wrong word now and not in the first evaluation
 
     @property
@@ -133,6 +135,7 @@ class Evaluator(Extension):
 
     def __call__(self, trainer: Trainer | None = None) -> dict[str, float]:
         """Evaluates, reports the means, and returns them; works without a trainer too."""
+        self._weightless = set()
         reporter = Reporter()
         for name, target in self._targets.items():
             reporter.add_model(f"{self.name}/{name}" if self.name else name, target)
@@ -144,7 +147,7 @@ class Evaluator(Extension):
                     stack.enter_context(_evaluation_mode(called))
             stack.enter_context(reporter.scope({}))
             result = self.evaluate()
-        report(result)
+        report({key: Weighted(mean, 0) if key in self._weightless else mean for key, mean in result.items()})
         return result
 
     def evaluate(self) -> dict[str, float]:
@@ -165,6 +168,7 @@ class Evaluator(Extension):
             with report_scope(observation), torch.no_grad(), autocast(self.precision, device):
                 call_with(function, self.converter(batch, device))
             summary.add(observation)
+        self._weightless = summary.weightless()
         return summary.compute_mean()
 
     def _shown(self, iterator: Any) -> Iterator[Any]:
