@@ -24,6 +24,7 @@ from trainer import (
 from trainer.datasets.convert import device_of, size_of
 from trainer.iterators import as_iterator
 from trainer.reporter import report, report_scope
+from trainer.updaters.modes import averaged_weights
 from trainer.updaters.precision import autocast
 from trainer.updaters.standard import call_with
 
@@ -37,7 +38,8 @@ class Evaluator(Extension):
     :class:`~trainer.Classifier` are exact over a short last batch: accuracy is correct / total.
 
     Gradients are off, every module of the target is in evaluation mode, and afterwards each has its own mode again;
-    the random generators are put back, so that evaluating changes nothing in the run.
+    the random generators are put back, so that evaluating changes nothing in the run. Within a run, the weights of
+    a schedule-free optimizer are the averaged ones meanwhile; after a run call ``optimizer.eval()`` before.
 
     Args:
         iterator: An iterator with ``repeat=False``, a ``DataLoader``, or a dict with the key ``"main"``.
@@ -142,6 +144,8 @@ class Evaluator(Extension):
         with ExitStack() as stack:
             stack.enter_context(random.preserved(cuda=True))
             stack.enter_context(torch.no_grad())
+            if trainer is not None:
+                stack.enter_context(averaged_weights(trainer.updater))
             for called in (*self._targets.values(), self.eval_func):
                 if isinstance(called, nn.Module):
                     stack.enter_context(_evaluation_mode(called))

@@ -1,10 +1,12 @@
-"""What an update trains: modes of models, and parameters that are left out."""
+"""What an update trains: modes of models and optimizers, and parameters that are left out."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
@@ -15,7 +17,7 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # often kept in eval mode on pu
 
 
 def prepare_training(updater: Any) -> None:
-    """Puts predictors into training mode, and warns of what would not be trained, or not be saved.
+    """Puts predictors and optimizers into training mode, and warns of what would not be trained, or not be saved.
 
     Args:
         updater: Models and optimizers are those of its ``get_all_models`` and ``get_all_optimizers``. Without both,
@@ -32,6 +34,7 @@ def prepare_training(updater: Any) -> None:
         >>> str(told[0].message).split(":")[0]
         "2 parameters of model 'main' are in no optimizer and 2 parameters of optimizer 'main' are in no model"
     """
+    train_optimizers(updater)
     models, optimizers = _parts(updater, "get_all_models"), _parts(updater, "get_all_optimizers")
     owners = {id(p): name for name, part in optimizers.items() for p in _parameters(part) if p.requires_grad}
     if owners:  # else it trains by other means
@@ -41,12 +44,70 @@ def prepare_training(updater: Any) -> None:
         _warn_of_left_out(models, owners)
 
 
+def train_optimizers(updater: Any) -> None:
+    """Calls ``train()`` of the optimizers that have one, as schedule-free ones do.
+
+    Example:
+        >>> from trainer.updaters.modes import train_optimizers
+        >>> train_optimizers(run.updater)
+    """
+    for optimizer in _with_modes(updater):
+        optimizer.train()
+
+
+@contextmanager
+def averaged_weights(updater: Any) -> Iterator[bool]:
+    """Within the block, the parameters of schedule-free optimizers are the averaged ones, to evaluate or to save.
+
+    Schedule-free optimizers (Defazio et al. 2024) have ``train()`` and ``eval()`` of their own; others are left alone.
+    Afterwards the parameters have the bits that they had before, which ``train()`` alone would not give back. Yields
+    whether there are such optimizers.
+
+    Args:
+        updater: Of the run.
+
+    Example:
+        In a plug-in of your own::
+
+            with averaged_weights(trainer.updater):
+                norm = sum(p.detach().norm() for p in model.parameters())
+    """
+    optimizers = _with_modes(updater)
+    with ExitStack() as stack:
+        for optimizer in optimizers:
+            stack.enter_context(_averaged(optimizer))
+        yield bool(optimizers)
+
+
+@contextmanager
+def _averaged(optimizer: Any) -> Iterator[None]:
+    parameters = _parameters(optimizer)
+    with torch.no_grad():
+        before = [parameter.clone() for parameter in parameters]
+    optimizer.eval()
+    if all(map(torch.equal, parameters, before)):
+        before = []  # it was in eval mode already, by somebody's own plug-in: train() alone is right
+    try:
+        yield
+    finally:
+        optimizer.train()
+        with torch.no_grad():
+            for parameter, value in zip(parameters, before, strict=False):
+                parameter.copy_(value)
+
+
 def _parts(updater: Any, getter: str) -> dict[str, Any]:
     return getattr(updater, getter, dict)()
 
 
 def _parameters(optimizer: Any) -> list[nn.Parameter]:
     return [parameter for group in getattr(optimizer, "param_groups", ()) for parameter in group["params"]]
+
+
+def _with_modes(updater: Any) -> list[Any]:
+    """Returns the optimizers with modes of their own; those of a module mean something else."""
+    optimizers = [part for part in _parts(updater, "get_all_optimizers").values() if not isinstance(part, nn.Module)]
+    return [part for part in optimizers if callable(getattr(part, "train", 0)) and callable(getattr(part, "eval", 0))]
 
 
 # -- modes of models
