@@ -63,7 +63,7 @@ def test_a_predictor_in_eval_mode_is_put_into_training_mode_and_it_is_said_at_th
         tmp_path,
     )
     with pytest.warns(
-        UserWarning, match="put into training mode, .* was in eval mode: predictor. Call train()"
+        UserWarning, match="^predictor: every module was in eval mode; put into training mode. Call train"
     ) as told:
         run.run()
     assert len(told) == 1 and told[0].filename == __file__
@@ -95,7 +95,7 @@ def test_the_root_and_what_lies_in_several_wrappers_are_predictors_too(tmp_path)
 
     for depth, model in enumerate([Classifier(network()).eval(), Classifier(Wrapper(network().eval()))]):
         _, told = started(tmp_path / str(depth), model)
-        assert len(told) == 1 and (": model 'main'." if depth == 0 else ": predictor.inner.") in told[0]
+        assert len(told) == 1 and told[0].startswith("model 'main': " if depth == 0 else "predictor.inner: ")
         assert all(modes(model))
 
 
@@ -108,7 +108,7 @@ def test_a_plug_in_may_keep_eval_mode(tmp_path):
     updater = StandardUpdater(SerialIterator(make_data(), 5), SGD(model.parameters(), 0.1), model=model)
     run = Trainer(updater, (2, "epoch"), out=tmp_path)
     run.extend(KeepEval(), trigger=lambda trainer: False)
-    with pytest.warns(UserWarning, match="call eval\\(\\) in an extension's initialize"):
+    with pytest.warns(UserWarning, match="eval\\(\\) in an extension's initialize"):
         run.run()
     assert not any(modes(model.predictor)) and model.predictor[1].num_batches_tracked == 0
 
@@ -122,7 +122,7 @@ def test_a_train_method_that_keeps_eval_mode_is_not_said_to_be_switched(tmp_path
     model.predictor.eval()
     _, told = started(tmp_path, model)
     assert not any(modes(model.predictor))
-    assert len(told) == 1 and told[0].startswith("in eval mode though trained: predictor. ")
+    assert len(told) == 1 and told[0].startswith("predictor: in eval mode, though trained. ")
 
 
 def test_a_single_layer_is_left_alone(tmp_path):
@@ -150,7 +150,7 @@ def test_within_a_predictor_what_is_not_trained_stays_in_eval_mode(tmp_path):
     trunk, head = model.predictor
     trunk.requires_grad_(False)
     run, told = started(tmp_path, model)
-    assert len(told) == 1 and ": predictor." in told[0]
+    assert len(told) == 1 and told[0].startswith("predictor: every module")
     assert all(modes(head)) and model.predictor.training and not any(modes(trunk))
     run.run()
     assert trunk[1].num_batches_tracked == 0
@@ -160,7 +160,7 @@ def test_both_networks_of_a_gan_are_said_in_one_warning(tmp_path):
     models = {"main": network().eval(), "dis": Classifier(network().eval())}
     optimizers = {name: SGD(model.parameters(), 0.1) for name, model in models.items()}
     _, told = started(tmp_path, models, optimizers)
-    assert len(told) == 1 and ": model 'main', dis.predictor. " in told[0]
+    assert len(told) == 1 and told[0].startswith("model 'main', dis.predictor: every module")
 
 
 def test_a_run_that_goes_on_is_checked_again(tmp_path):
@@ -179,7 +179,7 @@ def test_a_part_in_eval_mode_that_is_trained_is_warned_of_and_stays(tmp_path):
     model = Classifier(trunk_and_head())
     model.predictor[0].eval()
     _, told = started(tmp_path, model)
-    assert len(told) == 1 and told[0].startswith("in eval mode though trained: predictor.0. ")
+    assert len(told) == 1 and told[0].startswith("predictor.0: in eval mode, though trained. ")
     assert not any(modes(model.predictor[0])) and all(modes(model.predictor[1]))
 
 
@@ -187,7 +187,7 @@ def test_a_new_head_on_a_network_in_eval_mode_does_not_hide_the_rest(tmp_path):
     net = nn.Sequential(*(nn.Sequential(nn.Linear(2, 2), nn.Dropout()) for _ in range(5)), nn.Linear(2, 9)).eval()
     net[-1] = nn.Linear(2, 3)
     _, told = started(tmp_path, Classifier(net))
-    assert len(told) == 1 and "though trained: predictor.0, predictor.1, predictor.2 and 2 more. " in told[0]
+    assert len(told) == 1 and told[0].startswith("predictor.0, predictor.1, predictor.2 and 2 more: in")
 
 
 class BatchNormAct(nn.BatchNorm1d):
@@ -252,7 +252,7 @@ def test_a_student_beside_its_teacher_is_a_predictor(tmp_path):
 
     model = Pair()
     _, told = started(tmp_path, model)
-    assert len(told) == 1 and ": student. " in told[0]
+    assert len(told) == 1 and told[0].startswith("student: every module")
     assert all(modes(model.student)) and not any(modes(model.teacher))
 
 
@@ -296,7 +296,7 @@ def test_a_trunk_left_out_on_purpose_is_one_short_warning(tmp_path):
     assert len(told) == 1 and len(told[0]) < 300
     assert told[0].startswith(
         "60 parameters of predictor.conv1.*, predictor.bn1.*, predictor.layer1.* and 3 more are in no optimizer:"
-        " these are not trained. If that is meant call requires_grad_(False) on them"
+        " such are not trained. If that is meant, call requires_grad_(False) on them"
     )
     model = Classifier(trunk_and_head())
     _, told = started(tmp_path, model, SGD(model.predictor[1].parameters(), 0.1))

@@ -128,8 +128,8 @@ def _switch_predictors(models: dict[str, nn.Module], trained: set[int]) -> None:
             switched.append(_full(models, name, path))
     if switched:
         warn(
-            f"put into training mode, for every module of it was in eval mode: {_some(switched)}. Call train() before"
-            " the run; or, to train in eval mode, call eval() in an extension's initialize()."
+            f"{_some(switched)}: every module was in eval mode; put into training mode. Call train() before the run, or"
+            " eval() in an extension's initialize() to train in eval mode."
         )
 
 
@@ -158,7 +158,7 @@ def _warn_of_eval(models: dict[str, nn.Module], trained: set[int]) -> None:
     found = [_full(models, name, path) for name, model in models.items() for path in _eval_parts(model, "", trained)]
     if found:
         warn(
-            f"in eval mode though trained: {_some(found)}. Dropout is off there, and batch norm does not learn its"
+            f"{_some(found)}: in eval mode, though trained. Dropout is off there, and batch norm does not learn its"
             " statistics; if that is not meant, call train() before the run."
         )
 
@@ -205,7 +205,7 @@ def _warn_of_left_out(models: dict[str, nn.Module], owners: dict[int, str]) -> N
     if missing and strays:
         remedy = "was the model changed after the optimizer was made? Make the optimizer when the model is whole."
     elif missing:
-        remedy = "these are not trained. If that is meant call requires_grad_(False) on them, else optimize them too."
+        remedy = "such are not trained. If that is meant, call requires_grad_(False) on them; else give them to one."
     else:
         remedy = "such are in no snapshot, so a resume does not restore them. Give the updater their module as a model."
     if told:
