@@ -17,12 +17,14 @@ from trainer import (
     Observation,
     Reporter,
     Trainer,
+    Weighted,
     concat_examples,
     random,
 )
 from trainer.datasets.convert import device_of, size_of
 from trainer.iterators import as_iterator
 from trainer.reporter import report, report_scope
+from trainer.updaters.modes import averaged_weights
 from trainer.updaters.outputs import report_loss
 from trainer.updaters.precision import autocast
 from trainer.updaters.standard import call_with
@@ -37,7 +39,8 @@ class Evaluator(Extension):
     :class:`~trainer.Classifier` are exact over a short last batch: accuracy is correct / total.
 
     Gradients are off, every module of the target is in evaluation mode, and afterwards each has its own mode again;
-    the random generators are put back, so that evaluating changes nothing in the run.
+    the random generators are put back, so that evaluating changes nothing in the run. Within a run, the weights of
+    a schedule-free optimizer are the averaged ones meanwhile; after a run call ``optimizer.eval()`` before.
 
     Args:
         iterator: An iterator with ``repeat=False``, a ``DataLoader``, or a dict with the key ``"main"``.
@@ -102,6 +105,7 @@ class Evaluator(Extension):
         self.eval_func = eval_func
         self.progress_bar = progress_bar
         self.precision = precision
+        self._weightless: set[str] = set()  # means over nothing, which are NaN and say nothing
         autocast(precision, torch.device("cpu"))  # refuses a wrong word now and not in the first evaluation
 
     @property
@@ -134,18 +138,21 @@ class Evaluator(Extension):
 
     def __call__(self, trainer: Trainer | None = None) -> dict[str, float]:
         """Evaluates, reports the means, and returns them; works without a trainer too."""
+        self._weightless = set()
         reporter = Reporter()
         for name, target in self._targets.items():
             reporter.add_model(f"{self.name}/{name}" if self.name else name, target)
         with ExitStack() as stack:
             stack.enter_context(random.preserved(cuda=True))
             stack.enter_context(torch.no_grad())
+            if trainer is not None:
+                stack.enter_context(averaged_weights(trainer.updater))
             for called in (*self._targets.values(), self.eval_func):
                 if isinstance(called, nn.Module):
                     stack.enter_context(_evaluation_mode(called))
             stack.enter_context(reporter.scope({}))
             result = self.evaluate()
-        report(result)
+        report({key: Weighted(mean, 0) if key in self._weightless else mean for key, mean in result.items()})
         return result
 
     def evaluate(self) -> dict[str, float]:
@@ -166,6 +173,7 @@ class Evaluator(Extension):
             with report_scope(observation), torch.no_grad(), autocast(self.precision, device):
                 report_loss(call_with(function, self.converter(batch, device)), model)
             summary.add(observation)
+        self._weightless = summary.weightless()
         return summary.compute_mean()
 
     def _shown(self, iterator: Any) -> Iterator[Any]:

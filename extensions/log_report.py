@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from extensions.log_file import END, LogFile, head, put_aside
 from trainer import DictSummary, Extension, Trainer
 from trainer.checks import warn
 from trainer.saving.files import inside
 from trainer.triggers import get_trigger
+
+_WARNED: WeakSet[Trainer] = WeakSet()  # runs in which a loss was NaN or infinite: one warning each
 
 
 class LogReport(Extension):
@@ -21,7 +25,8 @@ class LogReport(Extension):
     An entry has each observed value, then ``epoch``, ``iteration`` and ``elapsed_time`` (seconds). It is appended in
     constant time. A snapshot holds the log's length and SHA-256; a resumed run cuts the log back to it, so that no
     entry stands twice. A fresh run keeps another's log that it finds in its folder as ``log.old``.
-    ``pd.DataFrame(json.load(open("result/log")))`` reads it; NaN and infinity are ``null``.
+    ``pd.DataFrame(json.load(open("result/log")))`` reads it; NaN and infinity are ``null``. The first mean of a loss
+    (what has "loss" in the last part of its name) that is NaN or infinite is warned of.
 
     Args:
         keys: Values to log; all by default.
@@ -67,6 +72,8 @@ class LogReport(Extension):
 
     def _make_entry(self, trainer: Trainer) -> None:
         entry: dict[str, Any] = self._summary.compute_mean()
+        bad = [key for key in entry if "loss" in key.rpartition("/")[2].lower() and not math.isfinite(entry[key])]
+        told = [f"{key} is {entry[key]}" for key in bad if key not in self._summary.weightless()]
         entry["epoch"] = trainer.updater.epoch
         entry["iteration"] = trainer.updater.iteration
         entry["elapsed_time"] = trainer.elapsed_time
@@ -83,6 +90,10 @@ class LogReport(Extension):
                     put_aside(Path(trainer.out) / name)  # another run's
                 self._file.open(Path(trainer.out), name)
                 self._file.append(self.log)
+        if told and trainer not in _WARNED:
+            _WARNED.add(trainer)
+            what = f"iteration {trainer.updater.iteration}: {', '.join(told)} (means since the last entry of the log)"
+            warn(f"{what}; extend(FailOnNonNumber()) would end the run there, before anything is saved.")
 
     def initialize(self, trainer: Trainer) -> None:
         """On a resume, takes up the log where the snapshot left it."""

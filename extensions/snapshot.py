@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from torch import nn
 
 from extensions.snapshot_files import ERROR, SnapshotFiles, matching
 from extensions.snapshot_writers import SimpleWriter
@@ -14,6 +17,7 @@ from trainer import Extension, Trainer, saving
 from trainer.checks import warn
 from trainer.extension import PHASE_OBJECT, PHASE_RUN
 from trainer.saving.snapshots import SnapshotError, free_path
+from trainer.updaters.modes import averaged_weights
 
 
 class _Snapshot(Extension):
@@ -171,7 +175,11 @@ class _ObjectSnapshot(_Snapshot):
     phase = PHASE_OBJECT
 
     def _state(self, trainer: Trainer) -> dict[str, Any]:
-        return self._target.state_dict()  # type: ignore[no-any-return]
+        if not isinstance(self._target, nn.Module):  # an optimizer, say, whose mode goes with the run's weights
+            return self._target.state_dict()  # type: ignore[no-any-return]
+        with averaged_weights(trainer.updater) as are_others:
+            state = self._target.state_dict()
+            return copy.deepcopy(state) if are_others else state  # a writer may read it only later
 
     def _load(self, trainer: Trainer, path: Path) -> None:
         self._target.load_state_dict(saving.load_weights(path))
@@ -252,7 +260,9 @@ def snapshot_object(
 ) -> Extension:
     """Returns an extension that saves one object's ``state_dict``. Chainer: ``extensions.snapshot_object``.
 
-    The file is a plain one: ``torch.load(path, weights_only=True)`` reads it without Kusari.
+    The file is a plain one: ``torch.load(path, weights_only=True)`` reads it without Kusari. Of a model that a
+    schedule-free optimizer trains, it holds the averaged weights, as its authors ask; the snapshot of a run holds those
+    that training goes on from.
 
     Args:
         target: A model, or anything with ``state_dict`` and ``load_state_dict``.

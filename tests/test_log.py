@@ -11,11 +11,14 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 from helpers import make_run
 from test_extensions import Terminal
 
 import extensions
-from trainer import Extension
+from trainer import Classifier, Extension, Ratio, Weighted
+from trainer.classifier import IGNORED
+from trainer.iterators import SerialIterator
 
 
 def logged(out, stop=(4, "iteration"), trigger=(1, "iteration"), **kwargs):
@@ -65,6 +68,66 @@ def test_keys_and_postprocess_shape_an_entry(tmp_path):
     entry = json.loads((tmp_path / "log").read_text())[0]
     assert list(entry) == ["main/loss", "epoch", "iteration", "elapsed_time", "note"]
     assert entry["note"] == "text" and entry["epoch"] == 7
+
+
+def told_by(run):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        run.run()
+    return told
+
+
+def spoiled(out, **values):
+    """A run that observes other values from its second iteration on."""
+    run = logged(out)
+    run.extend(extensions.LogReport(trigger=(2, "iteration"), filename="second"), name="second")
+    run.extend(lambda t: t.observation.update(values if t.updater.iteration > 1 else {}), "spoil", priority=400)
+    return run
+
+
+def test_the_first_loss_that_is_no_number_is_warned_of_once_at_the_users_line(tmp_path):
+    (told,) = told_by(
+        spoiled(tmp_path, **{"main/loss": math.nan, "gen/loss_cls": -math.inf, "lossless/rate": math.nan})
+    )
+    assert str(told.message) == (
+        "iteration 2: main/loss is nan, gen/loss_cls is -inf (means since the last entry of the log);"
+        " extend(FailOnNonNumber()) would end the run there, before anything is saved."
+    )
+    assert told.filename == __file__
+    assert len(told_by(spoiled(tmp_path / "other", loss=math.inf))) == 1  # each run has its own
+
+
+def test_what_is_no_loss_or_a_mean_over_nothing_is_not_warned_of(tmp_path):
+    values = {"main/accuracy": math.nan, "loss": Weighted(math.nan, 0), "a/loss": (math.nan, 0), "b/loss": Ratio(0, 0)}
+    assert not told_by(spoiled(tmp_path, **values))
+
+
+@pytest.mark.parametrize("label", [0, IGNORED])
+def test_an_evaluation_that_diverges_is_warned_of_and_one_without_labels_is_not(tmp_path, label):
+    run = logged(tmp_path)
+    model = Classifier(torch.nn.Linear(2, 3))
+    if label == 0:
+        torch.nn.init.constant_(model.predictor.bias, math.nan)
+    data = SerialIterator([(torch.rand(2), label)] * 4, 2, repeat=False)
+    run.extend(extensions.Evaluator(data, model), trigger=(2, "iteration"))
+    run.extend(extensions.FailOnNonNumber() if label == IGNORED else lambda t: None, "check")
+    told = told_by(run)
+    assert math.isnan(run.observation["validation/main/loss"])
+    assert len(told) == (label == 0)
+    if told:
+        assert "iteration 2: validation/main/loss is nan (means " in str(told[0].message)
+    assert type(run.get_extension("validation")()["validation/main/loss"]) is float
+
+
+def test_a_step_that_fp16_skips_is_no_divergence(tmp_path):
+    run = make_run(tmp_path, (4, "iteration"), precision="fp16")
+    run.extend(extensions.LogReport(trigger=(1, "iteration")))
+    run.updater.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24, backoff_factor=2.0**-12)
+    before = run.updater.get_model("main").predictor.weight.detach().clone()
+    weights = []
+    run.extend(lambda t: weights.append(t.updater.get_model("main").predictor.weight.detach().clone()), "see")
+    assert not told_by(run)  # its gradients overflowed, its loss did not
+    assert torch.equal(weights[0], before) and not torch.equal(weights[-1], before)
 
 
 def test_nan_and_infinity_are_null(tmp_path):

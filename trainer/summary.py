@@ -336,6 +336,10 @@ class DictSummary:
             statistics[key], statistics[key + ".std"] = summary.make_statistics()
         return statistics
 
+    def weightless(self) -> set[str]:
+        """Returns the keys of which every value weighed 0: their means are NaN, and say nothing."""
+        return {key for key, sums in self.state_dict().items() if not sums["n"]}
+
     def state_dict(self) -> dict[str, dict[str, float]]:
         """Returns the sums of each key."""
         return {key: summary.state_dict() for key, summary in self._summaries.items()}

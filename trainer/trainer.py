@@ -24,6 +24,7 @@ from trainer.saving.run import SavedRun
 from trainer.saving.state import check_declared
 from trainer.summary import Observation
 from trainer.triggers import ProgressTrigger, epoch_progress, get_trigger
+from trainer.updaters.modes import prepare_training, train_optimizers
 
 Call = Callable[["Trainer"], Any]
 
@@ -94,10 +95,17 @@ class Trainer(_Loop, SavedRun):
     The order of one iteration: a fresh ``observation`` and one update; the extensions, highest priority first, each
     trigger asked right before its extension; the stop trigger; the snapshots.
 
+    The run trains what its optimizers hold: at the start a predictor that is in eval mode with all its modules is put
+    into training mode, with a warning; one such part of it, under a parent in training mode, is only warned of.
+    Parameters of the models that are in no optimizer, and those of an optimizer in no model, are warned of too. A
+    schedule-free optimizer (with ``train()`` and ``eval()`` of its own) trains in its training mode: after a run call
+    ``optimizer.eval()`` for the averaged weights. Evaluator and ``snapshot_object`` switch by themselves.
+
     Args:
         updater: Does one update, as :class:`~trainer.StandardUpdater`: anything with ``update()``, ``iteration``,
             ``epoch`` and ``epoch_detail``. Used where it has them: ``get_all_models`` (whose reports get names),
-            ``connect_trainer`` (called with the trainer), ``finalize``, ``state_dict`` and ``load_state_dict``.
+            ``get_all_optimizers`` (what is trained), ``connect_trainer`` (called with the trainer), ``finalize``,
+            ``state_dict`` and ``load_state_dict``.
         stop_trigger: ``(10, "epoch")`` stops when ten epochs are reached; a function of the trainer stops when it
             returns True; None never.
         out: Folder of whatever the extensions write; made at the start. One process at a time runs in it.
@@ -159,6 +167,7 @@ class Trainer(_Loop, SavedRun):
         self._error: str | None = None  # in which the iteration under way has failed
         self._random: dict[str, Any] | None = None  # loaded, to be put back when everything is initialized
 
+        train_optimizers(updater)  # before anything is loaded: a snapshot holds the weights of training mode
         if connect := getattr(updater, "connect_trainer", None):
             connect(self)
         for extension in extensions or ():
@@ -322,6 +331,7 @@ class Trainer(_Loop, SavedRun):
         updater, entries = self.updater, self._ordered()
         for entry in entries:
             entry.hook("restore")(self)
+        prepare_training(updater)
         check_declared(updater, "updater")
         for entry in self.extensions.values():
             check_declared(entry.extension, f"extensions/{entry.name}/extension")
