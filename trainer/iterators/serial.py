@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -59,7 +59,7 @@ class BaseIterator(Stateful):
         self.epoch = self.current_position = 0
         self.is_new_epoch = False
         self.previous_epoch_detail: float | None = None
-        self._batches: Iterator[Any] | None = None  # a pass over the data
+        self._batches: Any = None  # a pass over the data
 
     @property
     def epoch_detail(self) -> float:
@@ -107,17 +107,23 @@ class BaseIterator(Stateful):
             ValueError: If the data have another length than they had. If forced, the current epoch starts again with
                 the data of now.
         """
-        is_other = state["length"] != self._length
-        if is_other and not FORCED.get():
+        difference = self._difference(state)
+        if difference and not FORCED.get():
             raise ValueError(
-                f"the snapshot was made with {state['length']} {self.counts[0]} and the {self.counts[1]} now has"
-                f" {self._length}: restore them, start afresh, or start the epoch again with the data of now:"
-                " trainer.resume(path, force=True)."
+                f"the snapshot was made with {difference}: restore them, start afresh, or start the epoch again with"
+                " the data of now: trainer.resume(path, force=True)."
             )
         super().load_state_dict(state | {"length": self._length})
-        if is_other:
+        if difference:
             self.current_position, self.previous_epoch_detail = 0, float(self.epoch)
         self._batches = None
+
+    def _difference(self, state: dict[str, Any]) -> str | None:
+        """Says how the data differ from those of a state; a length that was or is unknown is no difference."""
+        length = state["length"]
+        if None in (length, self._length) or length == self._length:
+            return None
+        return f"{length} {self.counts[0]} and the {self.counts[1]} now has {self._length}"
 
 
 class Samples:

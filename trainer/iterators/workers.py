@@ -32,7 +32,8 @@ class Workers:
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
-        self._batches: Any = loader._iterator  # persistent workers, if they were started before
+        # Persistent workers, if they were started before; torchdata keeps others there, which have ended.
+        self._batches: Any = loader._iterator if loader.persistent_workers else None
         given, others = loader.worker_init_fn, multiprocessing.active_children()
         loader.worker_init_fn = partial(_begin, given)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they would kill a worker that is not ready yet
@@ -62,12 +63,21 @@ class Workers:
         with self._attention():
             return next(self._batches)
 
+    def close(self) -> None:
+        """Ends the workers, in whatever state they are.
+
+        Left to the garbage collector, which is where an error's traceback leaves them, each would take 5 seconds: it
+        may close the pipes first that tell them to end.
+        """
+        if hasattr(self._batches, "_shutdown_workers"):
+            self._batches._shutdown_workers()
+
     @contextmanager
     def _attention(self) -> Iterator[None]:
         """Refuses to wait for dead workers; one that dies in the block interrupts it."""
         batches = self._batches
         try:
-            if batches is not None:
+            if hasattr(batches, "_worker_pids_set"):  # not a generator, of a loader with an __iter__ of its own
                 # torch's handler runs in the main thread
                 if threading.current_thread() is threading.main_thread() and not batches._worker_pids_set:
                     _set_worker_pids(id(batches), tuple(process.pid for process in batches._workers))
@@ -93,7 +103,7 @@ class Workers:
             ) from error
         finally:
             batches = self._batches
-            if batches is not None and batches._worker_pids_set:
+            if getattr(batches, "_worker_pids_set", False):
                 batches._worker_pids_set = False
                 _remove_worker_pids(id(batches))
 
