@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import resource
 import warnings
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from helpers import Augmented, equal
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Subset
+from torchvision import tv_tensors
 
 import trainer.random
 from trainer import concat_examples
@@ -216,6 +218,30 @@ def test_a_collate_function_of_one_s_own_runs_in_the_worker():
         iterator = MultiprocessIterator([1, 3], 2, n_processes=n_processes, collate_fn=pad, shuffle=False)
         assert next(iterator).tolist() == [[1, 0, 0], [1, 1, 1]]
         iterator.finalize()
+
+
+def make_tensors_of_many_kinds(n):
+    base, halves = torch.rand(1000, 4), torch.rand(1000).to(torch.bfloat16)
+    for i in range(n):
+        mask = tv_tensors.Mask(torch.arange(6).reshape(2, 3) + i)
+        given = torch.ones(3, requires_grad=True), torch.zeros(0, 4), torch.tensor([1 + 2j]).conj(), np.arange(3) + i
+        yield base[i], base[:5, i % 4], halves[i : i + 2], mask, base[i], *given
+
+
+def test_lists_of_samples_need_no_file_descriptor_for_each_tensor():
+    samples = list(make_tensors_of_many_kinds(100))
+    here, there = (MultiprocessIterator(samples, 40, shuffle=False, n_processes=n, collate_fn=None) for n in (0, 1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        for expected, got in [(next(here), next(there)) for _ in range(3)]:
+            for x, y in zip(sum(expected, ()), sum(got, ()), strict=True):
+                assert type(x) is type(y) and x.dtype == y.dtype and x.shape == y.shape and x.tolist() == y.tolist()
+                if isinstance(y, torch.Tensor):
+                    assert y.untyped_storage().nbytes() == y.nbytes and y.requires_grad == x.requires_grad
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        there.finalize()
 
 
 # -- resume
