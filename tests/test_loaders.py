@@ -1,6 +1,7 @@
 """Loaders of every kind: their epochs end where they end, and a resume from any iteration gives the same bits."""
 
 import copy
+import io
 import multiprocessing
 import random
 import warnings
@@ -27,6 +28,8 @@ import trainer.random
 from trainer import StandardUpdater, Trainer, saving
 from trainer.iterators import (
     DataLoaderIterator,
+    MultiprocessIterator,
+    MultithreadIterator,
     SerialIterator,
     as_iterator,
     refuse_shared_loaders,
@@ -473,6 +476,26 @@ def test_a_data_set_is_told_the_epoch_by_a_loader(workers, persistent, wrap):
     iterator.finalize()
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        SerialIterator,
+        lambda *args, **kwargs: MultithreadIterator(*args, n_threads=2, **kwargs),
+        lambda *args, **kwargs: MultiprocessIterator(*args, n_processes=2, collate_fn=None, **kwargs),
+    ],
+)
+def test_a_data_set_is_told_the_epoch_of_each_sample(make):
+    expected = [100 * e + i for e in range(4) for i in range(6)]
+    with make(Told(), 4, shuffle=False) as iterator:
+        assert sum((next(iterator) for _ in range(6)), []) == expected
+        iterator.reset()
+        assert sum((next(iterator) for _ in range(2)), []) == expected[:8]
+        state = iterator.state_dict()
+    with make(Told(), 4, shuffle=False) as resumed:
+        resumed.load_state_dict(state)
+        assert next(resumed) == expected[8:12]
+
+
 def test_a_persistent_iterable_data_set_that_is_told_the_epoch_is_copied_anew():
     iterator = DataLoaderIterator(DataLoader(Sharded(), 5, num_workers=2, persistent_workers=True))
     assert [next(iterator)[2].tolist() for _ in range(6)] == [[e] * 5 for e in range(3) for _ in range(2)]
@@ -553,3 +576,29 @@ def test_a_loader_that_cannot_serve_two_is_refused_by_the_evaluator(tmp_path):
     with pytest.raises(ValueError, match="the updater's iterator 'main' and validation's iterator 'main' are one"):
         run.run()
     assert updater.iteration == 0
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Pairs(IterableDataset):
+    def __iter__(self):
+        return iter([(torch.rand(2), i % 3) for i in range(6)])
+
+
+def test_the_bars_say_that_an_end_is_unknown(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(extensions.progress_bar, "SECONDS", 0.0)
+    model, out = trainer.Classifier(nn.Linear(2, 3)), Terminal()
+    updater = StandardUpdater(DataLoader(Pairs(), 2), torch.optim.SGD(model.parameters(), 0.1), model=model)
+    run = Trainer(updater, (3, "epoch"), out=tmp_path)
+    run.extend(extensions.ProgressBar(update_interval=1, out=out, bar_length=70))
+    run.run()
+    drawings = out.getvalue().split("\033[J")[1:-1]
+    assert len(drawings) == 9
+    assert "1iter [" in drawings[0] and "/" not in drawings[0].partition("iter")[0]
+    assert "this epoch: 1 batch, end unknown | epoch 1" in drawings[0]
+    assert "4/9 [" in drawings[3] and "this epoch: 2 batches, end unknown | epoch 2" in drawings[4]
+    extensions.Evaluator(DataLoader(Pairs(), 2), model, progress_bar=True)()
+    assert "validation, end unknown: 0it [" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import torch
 from trainer import random
 from trainer.checks import at_least
 from trainer.datasets.convert import as_tuple, concat_examples
-from trainer.datasets.transform import drawer, is_plain, single_thread
+from trainer.datasets.transform import drawer, epoch_setter, is_plain, single_thread
 from trainer.iterators.bad_samples import MOST_TRIED, BadSampleError, BadSamples, Key
 from trainer.saving.state import FORCED, Stateful
 
@@ -143,17 +143,23 @@ class Samples:
         self.seeds_generators = not self.is_plain
         self._dataset = dataset
         self._draw_sample = drawer(dataset)
+        self._set_epoch = epoch_setter(dataset)
+        self.epoch: int | None = None  # that the data set was told in this process
         self._bad_samples = bad_samples
         self._collate_fn = collate_fn
 
     def batch(self, stretches: list[Stretch], run: Callable[..., Iterable[Any]] = map) -> Made:
-        """Returns a batch and its bad samples; ``run`` calls a function with each key."""
-        keys = [
-            (seed, epoch, position + i, indices[i : len(indices) - size + i + 1])
-            for seed, epoch, position, size, indices in stretches
-            for i in range(size)
-        ]
-        samples, bad = map(list, zip(*run(self._get, keys), strict=True))
+        """Returns a batch and its bad samples; ``run`` calls a function with each key of samples of one epoch."""
+        made: list[Any] = []
+        for seed, epoch, position, size, indices in stretches:
+            if self._set_epoch is not None and epoch != self.epoch:
+                if self.seeds_generators:
+                    random.seed_generators(random.derive(seed, random.SAMPLE, epoch))
+                self._set_epoch(epoch)
+                self.epoch = epoch
+            keys = [(seed, epoch, position + i, indices[i : len(indices) - size + i + 1]) for i in range(size)]
+            made += run(self._get, keys)
+        samples, bad = map(list, zip(*made, strict=True))
         return (samples if self._collate_fn is None else self._collate_fn(samples)), list(filter(None, bad))
 
     def __getitem__(self, stretches: list[Stretch]) -> Made | BadSampleError:
@@ -189,7 +195,8 @@ class SerialIterator(BaseIterator):
 
     Args:
         dataset: Anything with ``len`` and integer indices. If it defines ``draw_sample(index, generator)``, that is
-            called in place of ``dataset[index]``, with a ``torch.Generator`` seeded by (seed, epoch, position).
+            called in place of ``dataset[index]``, with a ``torch.Generator`` seeded by (seed, epoch, position). If it
+            defines ``set_epoch(epoch)``, that is called before the first sample of an epoch.
         batch_size: Samples in a batch.
         repeat: Whether to go on after the first epoch; if not, its last batch may be short.
         shuffle: Whether to draw a new order for each epoch; by default yes, unless there is an ``order_sampler``.
@@ -252,6 +259,7 @@ class SerialIterator(BaseIterator):
     def reset(self) -> None:
         """Goes back to the beginning: the same order and augmentation come again."""
         super().reset()
+        self._samples.epoch = None  # somebody else may have told the data set another
         self._order = self._new_order(0)
         self.epoch_size = len(self._order)
 

@@ -91,10 +91,10 @@ class Source:
         """Begins a pass at its batch ``n``; ``state`` is that of a loader which has one."""
         self.close()
         self._seeds.words = (seed, random.LOADER, number)
-        for set_epoch in self._set_epochs:
-            set_epoch(number)
         with random.preserved():
             self._seeds.start()
+            for set_epoch in self._set_epochs:
+                set_epoch(number)
             self.start(n, state)
         self.n = n
 
