@@ -183,9 +183,11 @@ class Evaluator(Extension):
     def _shown(self, iterator: Any) -> Iterator[Any]:
         from tqdm import tqdm
 
-        tell = getattr(iterator, "epoch_progress", None)
+        is_known = getattr(iterator, "epoch_size", 0) is not None
+        tell = getattr(iterator, "epoch_progress", None) if is_known else None
         first, size = tell() if tell else (0, None)
-        with tqdm(total=size, desc=self.name or self.default_name, leave=False) as bar:
+        name = self.name or self.default_name
+        with tqdm(total=size, desc=name if is_known else f"{name}, end unknown", leave=False) as bar:
             for batch in _batches(iterator):
                 yield batch
                 bar.update(tell()[0] - first - bar.n if tell else 1)
