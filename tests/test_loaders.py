@@ -1,6 +1,7 @@
 """Loaders of every kind: their epochs end where they end, and a resume from any iteration gives the same bits."""
 
 import copy
+import functools
 import io
 import multiprocessing
 import random
@@ -344,6 +345,49 @@ def test_epochs_end_where_the_loader_ends(tmp_path, name, workers, expected):
     sums = np.cumsum(expected).tolist()
     assert ends == [sign * n for n in sums for sign in (1, -1)]
     assert updater.iteration == sums[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [
+        ("map-style", 2),
+        ("lengths that set_epoch changes", 0),
+        ("iterable", 0),
+        ("iterable, too short", 2),
+        ("not a DataLoader", 0),
+        ("torchdata", 2),
+    ],
+)
+def test_a_run_resumed_from_any_snapshot_is_the_same_run(tmp_path, name, workers):
+    def run_in(out, start=None):
+        seen = []
+
+        def convert(batch, device):
+            seen.append(batch)
+            return torch.rand(2, 1)
+
+        trainer.random.set_seed(1)
+        model = nn.Linear(1, 1)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        updater = StandardUpdater(
+            LOADERS[name](workers), optimizer, convert, loss_func=lambda x: model(x).mean(), model=model
+        )
+        run = Trainer(updater, (3, "epoch"), out=out)
+        for period in (1, 0.3):
+            told = functools.partial(lambda period, run: seen.append((period, run.updater.epoch_detail)), period)
+            run.extend(told, name=f"every {period}", trigger=(period, "epoch"))
+        run.extend(extensions.snapshot(filename="snapshot_{.updater.iteration}"), trigger=(1, "iteration"))
+        if start is not None:
+            run.resume(start)
+        run.run()
+        return seen, run.updater.get_model("main").weight.clone()
+
+    whole, weight = run_in(tmp_path / "whole")
+    starts = list((tmp_path / "whole").glob("snapshot_*"))
+    assert len(starts) >= 9
+    for start in starts:
+        seen, resumed_weight = run_in(tmp_path / start.name, start)
+        assert equal(seen, whole[len(whole) - len(seen) :]) and equal(resumed_weight, weight)
 
 
 def test_an_evaluation_sees_what_a_plain_loop_sees():

@@ -106,7 +106,7 @@ class DataLoaderIterator(BaseIterator):
             self._close()  # the next call opens the loader at this batch once more
             raise
         self._place, self._is_loaded, (self.n_samples, batch) = (number, n + 1), False, made
-        is_last = is_over if self.epoch_length is None else position == self.epoch_length
+        is_last = is_over if self.epoch_length is None else position >= self.epoch_length
         self.epoch, self.current_position = (self.epoch + 1, 0) if is_last else (self.epoch, position)
         if is_over:
             self._keep_state()
@@ -188,7 +188,7 @@ class DataLoaderIterator(BaseIterator):
         stream = state.get("stream", {}) if is_same else {}
         self._place = stream.get("pass", self.epoch), stream.get("batch", self.current_position)
         self._state, self._is_loaded = stream.get("loader"), True
-        self.epoch_size = stream.get("size", self._forecast())
+        self.epoch_size = self.epoch_length or stream.get("size", self._forecast())
 
     def _difference(self, state: dict[str, Any]) -> str | None:
         before, now = state.get("stream", {}).get("batch_size"), self._batch_size()

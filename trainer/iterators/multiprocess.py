@@ -89,6 +89,8 @@ class MultiprocessIterator(SerialIterator):
                 raise made
             return made, self._ahead.popleft()
         except BaseException:
+            if self._batches is not None:
+                self._batches.close()
             self._workers = self._batches = None  # one may be dead: new ones fetch this batch at the next call
             raise
 
