@@ -22,7 +22,7 @@ from trainer import (
     random,
 )
 from trainer.datasets.convert import device_of, size_of
-from trainer.iterators import as_iterator
+from trainer.iterators import as_iterator, refuse_shared_loaders
 from trainer.reporter import report, report_scope
 from trainer.updaters.modes import averaged_weights
 from trainer.updaters.outputs import report_loss
@@ -130,7 +130,20 @@ class Evaluator(Extension):
         return self._targets[name]
 
     def initialize(self, trainer: Trainer) -> None:
-        """Tells the iterators where to list bad samples."""
+        """Tells the iterators where to list bad samples, and refuses a loader that cannot serve the updater too.
+
+        Raises:
+            ValueError: If a loader with persistent workers, or with a state of its own, is also the updater's.
+        """
+        updater: Any = trainer.updater
+        if hasattr(updater, "get_all_iterators"):
+            theirs = updater.get_all_iterators()
+        else:
+            theirs = {"main": updater.get_iterator("main")} if hasattr(updater, "get_iterator") else {}
+        named = [(f"the updater's iterator {name!r}", part) for name, part in theirs.items()]
+        refuse_shared_loaders(
+            named + [(f"{self.name}'s iterator {name!r}", part) for name, part in self._iterators.items()]
+        )
         for name, iterator in self._iterators.items():
             if hasattr(iterator, "bad_samples_file"):
                 file = f"bad_samples_{self.name}.json" if name == "main" else f"bad_samples_{self.name}_{name}.json"
@@ -179,9 +192,11 @@ class Evaluator(Extension):
     def _shown(self, iterator: Any) -> Iterator[Any]:
         from tqdm import tqdm
 
-        tell = getattr(iterator, "epoch_progress", None)
+        is_known = getattr(iterator, "epoch_size", 0) is not None
+        tell = getattr(iterator, "epoch_progress", None) if is_known else None
         first, size = tell() if tell else (0, None)
-        with tqdm(total=size, desc=self.name or self.default_name, leave=False) as bar:
+        name = self.name or self.default_name
+        with tqdm(total=size, desc=name if is_known else f"{name}, end unknown", leave=False) as bar:
             for batch in _batches(iterator):
                 yield batch
                 bar.update(tell()[0] - first - bar.n if tell else 1)

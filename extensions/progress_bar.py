@@ -18,6 +18,9 @@ class ProgressBar(Extension):
     The lines are tqdm's. They stand below the cursor, so that whatever prints next (a
     :class:`~extensions.PrintReport`) takes their place. Where the output is no terminal nothing is written.
 
+    Of a loader that does not know its length, batches are counted in the place of the second bar, and the time to go
+    is an estimate from the second epoch on.
+
     Args:
         training_length: ``(period, unit)``; by default what the stop trigger says.
         update_interval: Iterations between two drawings; more than ten in a second are left out.
@@ -80,9 +83,15 @@ class ProgressBar(Extension):
         updater, elapsed = trainer.updater, trainer.elapsed_time - self._start
         iteration = updater.iteration
         total: float | None = None
+        batches = _batches_of_unknown_end(updater)
         if self._length is not None:
             length, unit = self._length
-            total = length if unit == "iteration" else round(length * iteration / max(updater.epoch_detail, 1e-9))
+            if unit == "iteration":
+                total = length
+            elif batches is None:
+                total = round(length * iteration / max(updater.epoch_detail, 1e-9))
+            elif updater.epoch > 0:
+                total = round(length * (iteration - batches / getattr(updater, "accumulate", 1)) / updater.epoch)
         common: dict[str, Any] = {
             "ncols": self._columns or shutil.get_terminal_size().columns - 1,
             "elapsed": elapsed,
@@ -90,6 +99,9 @@ class ProgressBar(Extension):
             "initial": self._first,
         }
         whole = tqdm.format_meter(n=iteration, total=total, prefix="     total", unit="iter", **common)
+        if batches is not None:
+            count = "1 batch" if batches == 1 else f"{batches} batches"
+            return whole, f"this epoch: {count}, end unknown | epoch {updater.epoch + 1}"
         epoch = tqdm.format_meter(
             n=round(100 * (updater.epoch_detail - updater.epoch)),
             total=100,
@@ -105,3 +117,9 @@ class ProgressBar(Extension):
             self.out.write("\033[J")
             self.out.flush()
             self._is_shown = False
+
+
+def _batches_of_unknown_end(updater: Any) -> int | None:
+    """Returns the batches of the main iterator's epoch so far, or None if it is known how many there will be."""
+    iterator = updater.get_iterator("main") if hasattr(updater, "get_iterator") else None
+    return None if getattr(iterator, "epoch_size", 0) is not None else iterator.current_position  # type: ignore[union-attr]

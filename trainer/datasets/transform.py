@@ -65,6 +65,19 @@ def _draw_of_subset(draw: Callable[..., Any], indices: Sequence[int], index: int
     return draw(indices[index], generator)
 
 
+def epoch_setter(dataset: Any) -> Callable[[int], object] | None:
+    """Returns the ``set_epoch`` of a data set, or of the one that it is a part or a view of, or None.
+
+    Example:
+        >>> from trainer.datasets.transform import epoch_setter
+        >>> epoch_setter([1, 2, 3]) is None
+        True
+    """
+    while isinstance(dataset, (Subset, TransformDataset)) and not hasattr(dataset, "set_epoch"):
+        dataset = dataset.dataset
+    return getattr(dataset, "set_epoch", None)
+
+
 def is_plain(dataset: Any) -> bool:
     """Tells whether a data set is of a kind that is known to draw no random numbers, or a ``Subset`` of one.
 

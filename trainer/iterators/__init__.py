@@ -5,7 +5,7 @@ Any object with ``__next__``, ``epoch``, ``epoch_detail``, ``is_new_epoch``, ``s
 """
 
 from trainer.iterators.bad_samples import BadSampleError
-from trainer.iterators.loader import DataLoaderIterator, as_iterator
+from trainer.iterators.loader import DataLoaderIterator, as_iterator, refuse_shared_loaders
 from trainer.iterators.multiprocess import MultiprocessIterator
 from trainer.iterators.multithread import MultithreadIterator
 from trainer.iterators.order_samplers import ShuffleOrderSampler, StratifiedOrderSampler, WeightedOrderSampler
@@ -21,4 +21,5 @@ __all__ = [
     "StratifiedOrderSampler",
     "WeightedOrderSampler",
     "as_iterator",
+    "refuse_shared_loaders",
 ]

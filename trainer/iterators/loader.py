@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable
 from operator import length_hint
 from typing import Any
 
-import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch import nn
+from torch.utils.data import DataLoader
 
-from trainer import random
-from trainer.checks import warn
+from trainer.checks import at_least, warn
 from trainer.datasets.convert import as_tuple
 from trainer.iterators.serial import BaseIterator
-from trainer.iterators.workers import Workers
+from trainer.iterators.sources import certain_length, has_state, source_of
 
-_END = object()
+_END: Any = object()
 
 
 class DataLoaderIterator(BaseIterator):
-    """Wraps a ``DataLoader`` so that its batches depend on (seed, epoch), and its position can be saved.
+    """Wraps a ``DataLoader`` so that each batch is a function of (seed, epoch, batch), and its position can be saved.
 
-    The updater and the Evaluator wrap a loader themselves. An epoch is ``len(loader)`` batches, short ones included.
-    Everything the loader does in this process runs under generators of its own, seeded for each epoch, so that it
-    does not disturb the model's; a ``generator`` it was given is seeded likewise, and a sampler's ``set_epoch`` is
-    called.
+    The updater and the Evaluator wrap a loader themselves. It is iterated in a copy, so that other uses of it change
+    nothing here. At the start of an epoch ``set_epoch`` is called where the data set, the sampler or the batch sampler
+    has it. Samplers, the data set and ``collate_fn`` draw under generators that are seeded for each batch, in this
+    process or a worker, and do not disturb the model's; a ``generator`` that the loader was given is seeded likewise.
 
-    A resumed map-style loader skips to its position without loading what it skips. What a data set draws in the
-    loader's own workers then differs until the next epoch (with ``persistent_workers``, to the end of the run): this
-    is warned of. ``MultiprocessIterator`` resumes exactly.
+    An epoch ends when the loader does. ``len(loader)`` is a forecast: progress stays below the next whole epoch until
+    the loader has ended. To know that at the last batch the iterator looks ahead, by one batch of indices where the
+    data have indices, else by one batch of data.
+
+    A resumed map-style loader skips to its position without loading what it skips, and is exact with workers too. One
+    of an iterable data set is read up to its position. It is exact, unless its workers outlive an epoch
+    (``persistent_workers``), or it has workers and an ``__iter__`` of its own: a resume in mid-epoch then warns. A
+    loader with ``state_dict`` and ``load_state_dict``, such as torchdata's, is saved and resumed by these.
 
     Args:
-        loader: A ``torch.utils.data.DataLoader``, of a map-style or iterable data set.
+        loader: A ``torch.utils.data.DataLoader``, of a map-style or iterable data set, or another iterable with
+            ``state_dict`` and ``load_state_dict``.
         repeat: Whether to go on after the first epoch.
         seed: By default the run's.
+        epoch_length: Batches in an epoch, for endless streams. The loader is opened again where it ends, which may be
+            within an epoch, and not at each epoch's start; ``set_epoch`` is given the number of such a pass, and a
+            resume begins at the start of the pass.
+
+    Attributes:
+        n_samples: Samples in the last batch; None where only the batch can tell: of a loader with ``batch_size=None``,
+            or with an ``__iter__`` or a state of its own.
+
+    Raises:
+        ValueError: If the loader has no batches.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -45,117 +58,187 @@ class DataLoaderIterator(BaseIterator):
         (tensor([0, 1, 2]), tensor([3, 4]), 1)
     """
 
-    saved = ("stream",)
     counts = ("batches an epoch", "DataLoader")
 
-    def __init__(self, loader: DataLoader[Any], repeat: bool = True, seed: int | None = None) -> None:
+    def __init__(
+        self, loader: Any, repeat: bool = True, seed: int | None = None, *, epoch_length: int | None = None
+    ) -> None:
         self.loader = loader
-        self._stream: random.Raw | None = None  # the global generators as the loader left them, in mid-epoch
-        self._own: list[torch.Tensor] = []  # and those that it was given
-        length = length_hint(loader, -1)  # -1 for an iterable data set of unknown length: an epoch ends when it does
+        self.epoch_length = None if epoch_length is None else at_least("epoch_length", epoch_length, 1)
+        length = certain_length(loader)
         if length == 0:
             raise ValueError("the DataLoader has no batches: its data set is empty, or drop_last leaves nothing.")
-        super().__init__(length if length > 0 else None, repeat, seed)
+        super().__init__(length, repeat, seed)
+        self.epoch_size = self._forecast()
 
-    def _fetch(self) -> Any:
-        try:
-            with random.preserved():
-                if self.current_position == 0:
-                    random.seed_generators(self._epoch_seed())
-                else:
-                    self._set_stream()
-                if self._batches is None:
-                    self._batches = self._open()
-                batch = next(self._batches, _END)
-                self._stream = random.raw_state()
-                self._own = [generator.get_state() for generator in self._generators()]
-        except BaseException:
-            self._batches = None  # the next call opens the loader at this batch once more
-            raise
-        if batch is _END:
-            if self.current_position == 0:
-                raise ValueError("the DataLoader gave no batch in a whole epoch: is its data set used up?")
-            self._end_epoch()
-            if not self.repeat:
-                raise StopIteration
-            return self._fetch()
-        self.current_position += 1
-        if self.current_position == self.epoch_size:
-            self._end_epoch()
-        return as_tuple(batch)
-
-    def _end_epoch(self) -> None:
-        self.epoch, self.current_position = self.epoch + 1, 0
-        self._batches, self._stream = None, None
-
-    def _epoch_seed(self) -> int:
-        return random.derive(self.seed, random.LOADER, self.epoch)
-
-    def _generators(self) -> list[torch.Generator]:
-        """Returns the generators that the loader and its samplers were given."""
-        batch_sampler = self.loader.batch_sampler
-        owners = (self.loader, self.loader.sampler, batch_sampler, getattr(batch_sampler, "sampler", None))
-        found = [getattr(owner, "generator", None) for owner in owners]
-        return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
-
-    def _open(self) -> Iterator[Any]:
-        """Starts the loader's epoch, at the position that was loaded."""
-        loader, n = self.loader, self.current_position
-        for sampler in (loader.sampler, loader.batch_sampler):
-            if set_epoch := getattr(sampler, "set_epoch", None):
-                set_epoch(self.epoch)
-        for generator in self._generators():
-            generator.manual_seed(self._epoch_seed())
-        if n == 0:
-            return _batches_of(loader)
-
-        # Resumed: the sampler draws as it did at the epoch's start, then the generators go on where they were.
-        random.seed_generators(self._epoch_seed())
-        if loader.num_workers > 0:
-            warn(
-                "a DataLoader with workers is resumed in mid-epoch: its order is exact, but what the data set draws"
-                " at random in the workers differs until the next epoch (with persistent_workers, to the end);"
-                " MultiprocessIterator resumes exactly."
-            )
-        if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
-            batches = _batches_of(loader)
-            next(islice(batches, n, n), None)  # skips n, which have to be loaded: there is no index
-        else:
-            torch.empty((), dtype=torch.int64).random_(generator=loader.generator)  # as iter(loader) does first
-            indices = iter(loader.batch_sampler)
-            next(islice(indices, n, n), None)  # skips n
-            rest = copy.copy(loader)
-            vars(rest).update(batch_sampler=indices, persistent_workers=False, _iterator=None)
-            batches = _batches_of(rest)
-        self._set_stream()
-        for generator, state in zip(self._generators(), self._own, strict=True):
-            generator.set_state(state)
-        return batches
-
-    def _set_stream(self) -> None:
-        if self._stream is not None:
-            random.set_raw_state(self._stream)
+    def reset(self) -> None:
+        """Goes back to the beginning: the same order and augmentation come again."""
+        super().reset()
+        self._place = (0, 0)  # the number of the pass over the loader, and its batches that were given out
+        self._state: Any = None  # a loader's own, at this place
+        self._is_loaded = True  # whether it has to be put back
 
     @property
-    def stream(self) -> dict[str, Any]:
-        """The generators as the loader left them in mid-epoch, as values that a snapshot may hold."""
-        return {} if self._stream is None else random.packed(self._stream) | {"own": self._own}
+    def epoch_detail(self) -> float:
+        """Finished epochs and the fraction of this one, below 1 until the loader has ended; 0 if it has no length."""
+        n, size = self.current_position, self.epoch_size
+        return self.epoch + n / max(size, n + 1) if size else float(self.epoch)
 
-    @stream.setter
-    def stream(self, state: dict[str, Any]) -> None:
-        self._own = state.get("own", [])
-        self._stream = random.unpacked(state) if state else None
+    def epoch_progress(self) -> tuple[int, int]:
+        """Returns ``epoch_detail`` in integers: (batches given out, batches in an epoch)."""
+        if not self.epoch_size:
+            return self.epoch, 1
+        size = max(self.epoch_size, self.current_position + 1)
+        return self.epoch * size + self.current_position, size
+
+    def _fetch(self) -> Any:
+        number, n = self._place
+        try:
+            if self._batches is None:
+                self._open(number, n)
+            while (made := next(self._batches, _END)) is _END:
+                number, n = self._after(number, n)
+            source, position = self._batches, self.current_position + 1
+            is_over = (self.epoch_length is None or source.has_state) and source.is_over()
+        except BaseException:
+            if self._place == (number, n):
+                self._keep_state()
+            self._close()  # the next call opens the loader at this batch once more
+            raise
+        self._place, self._is_loaded, (self.n_samples, batch) = (number, n + 1), False, made
+        is_last = is_over if self.epoch_length is None else position >= self.epoch_length
+        self.epoch, self.current_position = (self.epoch + 1, 0) if is_last else (self.epoch, position)
+        if is_over:
+            self._keep_state()
+            self._place, self._batches = (number + 1, 0), None
+            source.close()
+        return as_tuple(batch)
+
+    def _open(self, number: int, n: int) -> None:
+        """Begins a pass over the loader, at its batch ``n``."""
+        if self._workers is None:
+            self._workers = source_of(self.loader)
+        source = self._workers
+        if n > 0 and source.draws_on:
+            warn(
+                "a DataLoader is resumed in mid-epoch of which the workers outlive an epoch, or that has an __iter__ of"
+                " its own and workers: what is drawn at random in them will differ from an uninterrupted run."
+            )
+        source.open(self.seed, number, n, self._state if self._is_loaded else None)
+        self._batches = source
+        if self.current_position == 0:
+            self.epoch_size = self._forecast()
+
+    def _after(self, number: int, n: int) -> tuple[int, int]:
+        """Begins the pass after one that has ended, and returns its place."""
+        if n == 0:
+            raise ValueError("the DataLoader gave no batch in a whole epoch: is its data set used up?")
+        if self.epoch_length is None and self.current_position > 0:  # resumed, with fewer data than there were
+            self.epoch, self.current_position = self.epoch + 1, 0
+            if not self.repeat:
+                raise StopIteration
+        self._state, self._is_loaded = None, False
+        self._open(number + 1, 0)
+        return number + 1, 0
+
+    def _forecast(self) -> int | None:
+        """Returns how many batches the epoch will have, as far as somebody knows."""
+        if self.epoch_length is not None:
+            return self.epoch_length
+        try:
+            return length_hint(self.loader) or None
+        except Exception:  # of a __len__ of the user's
+            return None
+
+    def _close(self) -> None:
+        if self._workers is not None:
+            self._workers.close(for_good=True)
+        self._workers, self._batches, self._is_loaded = None, None, True
+
+    def _keep_state(self) -> None:
+        if self._batches is not None and self._place[1] > 0:
+            self._state = self._batches.state()
+
+    def finalize(self) -> None:
+        """Ends workers; the next batch starts new ones."""
+        self._keep_state()
+        self._close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns position and seed; where they are not enough, the place in the pass, and a loader's own state."""
+        self._keep_state()
+        stream: dict[str, Any] = {}
+        if self._place != (self.epoch, self.current_position):
+            stream = dict(zip(("pass", "batch"), self._place, strict=True))
+        if self._state is not None:
+            stream["loader"] = self._state
+        if self.current_position > 0:
+            stream |= {"size": self.epoch_size, "batch_size": self._batch_size()}
+        return super().state_dict() | {"stream": stream}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: If an epoch has another number of batches than it had, or the epoch was begun with another
+                batch size. If forced, the current epoch starts again with the loader of now.
+        """
+        super().load_state_dict(state)
+        is_same = self.current_position == state["current_position"]
+        stream = state.get("stream", {}) if is_same else {}
+        self._place = stream.get("pass", self.epoch), stream.get("batch", self.current_position)
+        self._state, self._is_loaded = stream.get("loader"), True
+        self.epoch_size = self.epoch_length or stream.get("size", self._forecast())
+
+    def _difference(self, state: dict[str, Any]) -> str | None:
+        before, now = state.get("stream", {}).get("batch_size"), self._batch_size()
+        if None not in (before, now) and before != now:
+            return f"batches of {before} samples and the {self.counts[1]} now has batches of {now}"
+        return super()._difference(state)
+
+    def _batch_size(self) -> int | None:
+        size = getattr(getattr(self.loader, "batch_sampler", None), "batch_size", None)
+        return size if isinstance(size, int) else None
 
 
-def _batches_of(loader: DataLoader[Any]) -> Iterator[Any]:
-    return Workers(loader) if loader.num_workers > 0 else iter(loader)
+def refuse_shared_loaders(iterators: Iterable[tuple[str, Any]]) -> None:
+    """Refuses a loader with persistent workers, or with a state of its own, that two iterators wrap.
+
+    Args:
+        iterators: Each with words that say in a message what it is.
+
+    Raises:
+        ValueError: If two wrap one such loader.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> from trainer.iterators import DataLoaderIterator, refuse_shared_loaders
+        >>> loader = DataLoader(range(4), num_workers=1, persistent_workers=True)
+        >>> first, second = DataLoaderIterator(loader), DataLoaderIterator(loader)
+        >>> named = [("the updater's iterator", first), ("the Evaluator's", second)]
+        >>> refuse_shared_loaders(named)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: the updater's iterator and the Evaluator's are one DataLoader, whose workers or position ...
+    """
+    found: dict[int, tuple[str, Any]] = {}
+    for words, iterator in iterators:
+        loader = getattr(iterator, "loader", None)
+        is_persistent = getattr(loader, "num_workers", 0) > 0 and getattr(loader, "persistent_workers", False)
+        if not (is_persistent or has_state(loader)):
+            continue
+        other, owner = found.setdefault(id(loader), (words, iterator))
+        if owner is not iterator:
+            raise ValueError(
+                f"{other} and {words} are one {type(loader).__name__}, whose workers or position would be those of"
+                " both: make a second one with the same arguments, one for each."
+            )
 
 
 _TRAINS = ("__next__", "epoch", "epoch_detail", "is_new_epoch", "state_dict", "load_state_dict", "finalize")
 
 
 def as_iterator(source: Any, repeat: bool = True) -> Any:
-    """Returns an iterator: a ``DataLoader`` wrapped, an iterator as it is.
+    """Returns an iterator: a ``DataLoader`` wrapped, or another iterable with a state; an iterator as it is.
 
     Raises:
         TypeError: If it is neither.
@@ -166,7 +249,8 @@ def as_iterator(source: Any, repeat: bool = True) -> Any:
         >>> type(as_iterator(DataLoader(range(4)))).__name__
         'DataLoaderIterator'
     """
-    if isinstance(source, DataLoader):
+    is_stateful = hasattr(source, "__iter__") and has_state(source) and not hasattr(source, "__next__")
+    if isinstance(source, DataLoader) or (is_stateful and not isinstance(source, nn.Module)):
         return DataLoaderIterator(source, repeat)
     needed = _TRAINS if repeat else ("__next__",)  # an evaluation asks for no progress
     if lacks := [name for name in needed if not hasattr(source, name)]:

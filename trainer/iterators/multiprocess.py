@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from trainer.checks import at_least
 from trainer.datasets.convert import concat_examples
 from trainer.iterators.bad_samples import BadSampleError
+from trainer.iterators.packed import Packed
 from trainer.iterators.serial import Cursor, Made, SerialIterator, Stretch
 from trainer.iterators.workers import Workers, start_method
 
@@ -88,6 +89,8 @@ class MultiprocessIterator(SerialIterator):
                 raise made
             return made, self._ahead.popleft()
         except BaseException:
+            if self._batches is not None:
+                self._batches.close()
             self._workers = self._batches = None  # one may be dead: new ones fetch this batch at the next call
             raise
 
@@ -98,7 +101,7 @@ class MultiprocessIterator(SerialIterator):
             sampler=_Requests(self),
             num_workers=self.n_processes,
             prefetch_factor=self.n_prefetch,
-            collate_fn=_as_it_is,
+            collate_fn=Packed if self.collate_fn is None else _as_it_is,
             pin_memory=self.pin_memory and self.collate_fn is not None,
             persistent_workers=True,
             multiprocessing_context=start_method(),

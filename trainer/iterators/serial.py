@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from trainer import random
 from trainer.checks import at_least
 from trainer.datasets.convert import as_tuple, concat_examples
-from trainer.datasets.transform import drawer, is_plain, single_thread
+from trainer.datasets.transform import drawer, epoch_setter, is_plain, single_thread
 from trainer.iterators.bad_samples import MOST_TRIED, BadSampleError, BadSamples, Key
 from trainer.saving.state import FORCED, Stateful
 
@@ -59,7 +59,7 @@ class BaseIterator(Stateful):
         self.epoch = self.current_position = 0
         self.is_new_epoch = False
         self.previous_epoch_detail: float | None = None
-        self._batches: Iterator[Any] | None = None  # a pass over the data
+        self._batches: Any = None  # a pass over the data
 
     @property
     def epoch_detail(self) -> float:
@@ -107,17 +107,23 @@ class BaseIterator(Stateful):
             ValueError: If the data have another length than they had. If forced, the current epoch starts again with
                 the data of now.
         """
-        is_other = state["length"] != self._length
-        if is_other and not FORCED.get():
+        difference = self._difference(state)
+        if difference and not FORCED.get():
             raise ValueError(
-                f"the snapshot was made with {state['length']} {self.counts[0]} and the {self.counts[1]} now has"
-                f" {self._length}: restore them, start afresh, or start the epoch again with the data of now:"
-                " trainer.resume(path, force=True)."
+                f"the snapshot was made with {difference}: restore them, start afresh, or start the epoch again with"
+                " the data of now: trainer.resume(path, force=True)."
             )
         super().load_state_dict(state | {"length": self._length})
-        if is_other:
+        if difference:
             self.current_position, self.previous_epoch_detail = 0, float(self.epoch)
         self._batches = None
+
+    def _difference(self, state: dict[str, Any]) -> str | None:
+        """Says how the data differ from those of a state; a length that was or is unknown is no difference."""
+        length = state["length"]
+        if None in (length, self._length) or length == self._length:
+            return None
+        return f"{length} {self.counts[0]} and the {self.counts[1]} now has {self._length}"
 
 
 class Samples:
@@ -137,17 +143,23 @@ class Samples:
         self.seeds_generators = not self.is_plain
         self._dataset = dataset
         self._draw_sample = drawer(dataset)
+        self._set_epoch = epoch_setter(dataset)
+        self.epoch: int | None = None  # that the data set was told in this process
         self._bad_samples = bad_samples
         self._collate_fn = collate_fn
 
     def batch(self, stretches: list[Stretch], run: Callable[..., Iterable[Any]] = map) -> Made:
-        """Returns a batch and its bad samples; ``run`` calls a function with each key."""
-        keys = [
-            (seed, epoch, position + i, indices[i : len(indices) - size + i + 1])
-            for seed, epoch, position, size, indices in stretches
-            for i in range(size)
-        ]
-        samples, bad = map(list, zip(*run(self._get, keys), strict=True))
+        """Returns a batch and its bad samples; ``run`` calls a function with each key of samples of one epoch."""
+        made: list[Any] = []
+        for seed, epoch, position, size, indices in stretches:
+            if self._set_epoch is not None and epoch != self.epoch:
+                if self.seeds_generators:
+                    random.seed_generators(random.derive(seed, random.SAMPLE, epoch))
+                self._set_epoch(epoch)
+                self.epoch = epoch
+            keys = [(seed, epoch, position + i, indices[i : len(indices) - size + i + 1]) for i in range(size)]
+            made += run(self._get, keys)
+        samples, bad = map(list, zip(*made, strict=True))
         return (samples if self._collate_fn is None else self._collate_fn(samples)), list(filter(None, bad))
 
     def __getitem__(self, stretches: list[Stretch]) -> Made | BadSampleError:
@@ -183,7 +195,8 @@ class SerialIterator(BaseIterator):
 
     Args:
         dataset: Anything with ``len`` and integer indices. If it defines ``draw_sample(index, generator)``, that is
-            called in place of ``dataset[index]``, with a ``torch.Generator`` seeded by (seed, epoch, position).
+            called in place of ``dataset[index]``, with a ``torch.Generator`` seeded by (seed, epoch, position). If it
+            defines ``set_epoch(epoch)``, that is called before the first sample of an epoch.
         batch_size: Samples in a batch.
         repeat: Whether to go on after the first epoch; if not, its last batch may be short.
         shuffle: Whether to draw a new order for each epoch; by default yes, unless there is an ``order_sampler``.
@@ -246,6 +259,7 @@ class SerialIterator(BaseIterator):
     def reset(self) -> None:
         """Goes back to the beginning: the same order and augmentation come again."""
         super().reset()
+        self._samples.epoch = None  # somebody else may have told the data set another
         self._order = self._new_order(0)
         self.epoch_size = len(self._order)
 
