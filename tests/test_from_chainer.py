@@ -319,7 +319,7 @@ def test_the_guide_s_code_runs(tmp_path, monkeypatch, capsys):
     names = {"train": train, "test": test, "resume": None, "images": torch.rand(20, 12)}
     names |= {"gen": nn.Linear(100, 12), "dis": nn.Linear(12, 1)}
     blocks = re.findall(r"```(python|diff)\n(.*?)```", PAGE, re.DOTALL)
-    assert [kind for kind, _ in blocks].count("diff") == 2 and len(blocks) == 11
+    assert [kind for kind, _ in blocks].count("diff") == 2 and len(blocks) == 12
     for kind, code in blocks:
         if kind == "diff":
             ast.parse(side(code, "-"))

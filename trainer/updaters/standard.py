@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from trainer.checks import at_least, warn
 from trainer.datasets.convert import concat_examples, device_of, is_object, size_of
-from trainer.iterators import as_iterator
+from trainer.iterators import as_iterator, refuse_shared_loaders
 from trainer.reporter import THREAD, Reporter
 from trainer.saving.state import Stateful, load_declared
 from trainer.triggers import epoch_progress
@@ -131,6 +131,7 @@ class StandardUpdater(Stateful):
             self._iterator[name] = as_iterator(source)
             if self.device.type == "cuda" and hasattr(self._iterator[name], "pin_memory"):
                 self._iterator[name].pin_memory = True
+        refuse_shared_loaders((f"the updater's iterator {name!r}", part) for name, part in self._iterator.items())
         self._kinds = {name: type(part).__name__ for name, part in self._optimizer.items()}
         self.hyperparameters = {name: _hyperparameters(part) for name, part in self._optimizer.items()}
         self.converter = converter
@@ -327,6 +328,10 @@ class StandardUpdater(Stateful):
     def get_iterator(self, name: str) -> Any:
         """Returns the iterator of a name; a given ``DataLoader`` comes back wrapped."""
         return self._iterator[name]
+
+    def get_all_iterators(self) -> dict[str, Any]:
+        """Returns the iterators by name."""
+        return dict(self._iterator)
 
     def get_optimizer(self, name: str) -> Optimizer:
         """Returns the optimizer of a name."""
