@@ -143,7 +143,7 @@ class StandardUpdater(Stateful):
         self.batch_size = 1
         self._before: list[float] | None = None  # epoch, epoch_detail before an update of several batches
         self._is_scaled = False  # whether an optimizer made a step with scaled gradients in this update
-        self._skipped: dict[int, tuple[int, Any]] = {}  # by optimizer: an iteration, and whether it left out the step
+        self._skipped: dict[int, tuple[int, list[Any]]] = {}  # by optimizer: an iteration, and why it left out the step
         self._has_warned_of_nothing = False
         self._factor: Any = None  # what the gradients of several batches lack
         self._takes_closure = is_plain and takes_closure(self._optimizer["main"])
@@ -212,7 +212,7 @@ class StandardUpdater(Stateful):
         loss, factor = accumulated(self, batches, reporter)
         self._factor = None if isinstance(factor, float) and factor == 1 else factor
         if loss is None:
-            self._skipped[id(optimizer)] = self.iteration, True
+            self._skipped[id(optimizer)] = self.iteration, [True]
         if loss is None and not self._has_warned_of_nothing:
             self._has_warned_of_nothing = True
             warn(
@@ -289,10 +289,9 @@ class StandardUpdater(Stateful):
         if self.scaler is None:
             optimizer.step()
             return
-        found: list[Any] = []  # what the scaler tells a fused optimizer, which looks itself; others step or do not
-        with optimizer.register_step_post_hook(lambda made, *_: found.append(getattr(made, "found_inf", False))):
-            self.scaler.step(optimizer)
-        self._skipped[id(optimizer)] = self.iteration, found[0] if found else True
+        self.scaler.step(optimizer)
+        found = self.scaler._found_inf_per_device(optimizer).values() if self.scaler.is_enabled() else ()
+        self._skipped[id(optimizer)] = self.iteration, [x.clone() for x in found]  # update() adds to them in place
 
     def _finish(self, optimizer: Optimizer) -> None:
         """Corrects the gradients of several batches, and clips them."""
@@ -307,8 +306,8 @@ class StandardUpdater(Stateful):
 
     def has_skipped(self, optimizer: Optimizer) -> bool:
         """Whether the last update left out an optimizer's step: in fp16 for an overflow, or because nothing counted."""
-        iteration, was_skipped = self._skipped.get(id(optimizer), (-1, False))
-        return iteration == self.iteration - 1 and bool(was_skipped)
+        iteration, reasons = self._skipped.get(id(optimizer), (-1, []))
+        return iteration == self.iteration - 1 and any(reasons)
 
     def connect_trainer(self, trainer: Any) -> None:
         """Called by the trainer that is made of it: tells the iterators where to list bad samples."""
