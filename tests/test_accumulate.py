@@ -224,6 +224,25 @@ def test_lbfgs_sees_the_same_dropout_at_each_evaluation_and_reports_the_first(tm
     assert log[-1]["main/loss"] < log[0]["main/loss"]
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_lbfgs_steps_without_a_trainer_as_with_one(tmp_path, accumulate):
+    run, model = lbfgs(tmp_path, 1, accumulate)
+    run.run()
+    other, alone = lbfgs(tmp_path, 1, accumulate)
+    other.updater.update()
+    assert len(alone.masks) == len(model.masks) > accumulate
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), alone.parameters(), strict=True))
+
+
+def test_a_warning_out_of_an_evaluation_of_lbfgs_names_the_script():
+    updater = updater_of(sequences([0, 0]), 1, 2)
+    optimizer = torch.optim.LBFGS(updater.get_model("main").parameters())
+    updater = StandardUpdater(updater.get_iterator("main"), optimizer, model=updater.get_model("main"), accumulate=2)
+    with pytest.warns(UserWarning, match="makes no step") as told:
+        updater.update()
+    assert told[0].filename == __file__
+
+
 def test_lbfgs_draws_from_the_stream_as_one_evaluation_would(tmp_path):
     run, model = lbfgs(tmp_path, stop=2)
     run.run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -166,7 +167,7 @@ def step_with_closure(optimizer: Optimizer, evaluate: Callable[[], Tensor]) -> N
             end = random.raw_state(cuda=True)
             return loss
         random.set_raw_state(start)
-        with report_scope({}):
+        with report_scope({}) if THREAD.reporters else nullcontext():
             return evaluate()
 
     optimizer.step(closure)  # type: ignore[arg-type]
