@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import extensions
-from trainer import Classifier, StandardUpdater, Trainer, report
+from trainer import Classifier, StandardUpdater, Trainer, Weighted, report
 from trainer.iterators import SerialIterator
+from trainer.updaters.accumulate import _share
 
 IGNORED = -100
 
@@ -119,6 +121,28 @@ def test_what_counts_on_a_device_is_not_read_there(tmp_path, labels, options):
     a, b = step_of(one), step_of(four)
     assert torch.allclose(a, b, rtol=1e-5 if "precision" not in options else 1e-2, atol=1e-4 if options else 1e-7)
     assert OnDevice.reads == 0
+
+
+class NoCopies(TorchDispatchMode):
+    """Refuses to copy between the host and a device, for which CUDA would wait."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        devices = {x.device for x in (*args, result) if isinstance(x, torch.Tensor)}
+        assert len(devices) < 2 or "copy" not in str(function), function
+        return result
+
+
+def test_numbers_are_not_copied_to_the_device():
+    on_meta = torch.ones((), dtype=torch.int64, device="meta")  # of whose values nothing is known
+    with pytest.raises(AssertionError, match="copy"), NoCopies():
+        torch.as_tensor(1.0).to("meta", torch.float64)
+    with NoCopies():
+        first, share = _share(on_meta, 0.0, 4)
+        first, share = _share(3, first, 4)
+        mean = Weighted(on_meta.float(), 4).merge((on_meta.float(), on_meta))
+        other = Weighted(0.5, on_meta).merge((0.25, on_meta))
+    assert all(x.is_meta for x in (first, share, *mean, *other))
 
 
 def test_without_a_word_from_the_model_each_batch_weighs_its_samples():

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from trainer import random
 from trainer.reporter import THREAD, Reporter, report, report_scope
-from trainer.summary import Observation, Ratio, Weighted, averaged
+from trainer.summary import Observation, Ratio, Weighted, averaged, on_device
 
 
 def accumulate(updater: Any, batches: list[tuple[Any, int]], reporter: Reporter) -> tuple[Tensor | None, Any]:
@@ -82,7 +82,7 @@ def _share(n: Any, first: Any, k: int) -> tuple[Any, Any]:
         first = first or n
         return first, n / (first * k) if n else 0.0
     device = n.device if isinstance(n, Tensor) else first.device
-    n, first = (torch.as_tensor(x, dtype=torch.float32, device=device) for x in (n, first))
+    n, first = (on_device(x, device, torch.float32) for x in (n, first))
     first = torch.where(first == 0, n, first)
     return first, torch.where(n == 0, 0.0, n / (first * k))
 
@@ -112,7 +112,7 @@ def _sent(value: Any) -> Callable[[], float]:
     if not (isinstance(value, Tensor) and value.is_cuda):
         return lambda: float(value)
     host, event = value.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record()
+    event.record(torch.cuda.current_stream(value.device))  # the current device may be another
 
     def receive() -> float:
         event.synchronize()
