@@ -1,6 +1,7 @@
 """Several batches are one update: it is the step of one batch, whatever each of them weighs."""
 
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import extensions
-from trainer import Classifier, StandardUpdater, Trainer, Weighted, report
+from trainer import Classifier, StandardUpdater, Trainer, Weighted, concat_examples, report
 from trainer.iterators import SerialIterator
 from trainer.updaters.accumulate import _share
 
@@ -277,6 +278,37 @@ def test_lbfgs_draws_from_the_stream_as_one_evaluation_would(tmp_path):
     x, t = torch.stack([x for x, _ in data]), torch.tensor([t for _, t in data])
     model(x, t), model(x, t)
     assert torch.equal(torch.rand(3), rest)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_lbfgs_evaluates_what_was_converted_once(tmp_path, accumulate):
+    drawn, seen = [], []
+
+    def noisy(batch, device):
+        drawn.append(torch.rand(()))
+        x, t = concat_examples(batch, device)
+        return x + drawn[-1], t
+
+    run, model = lbfgs(tmp_path, 1, accumulate, converter=noisy)
+    model.register_forward_pre_hook(lambda module, batch: seen.append(batch[0]))
+    run.run()
+    assert len(drawn) == accumulate and len(seen) >= 3 * accumulate
+    assert all(torch.equal(seen[i % accumulate], x) for i, x in enumerate(seen))
+    assert all(torch.equal(model.masks[i % accumulate], mask) for i, mask in enumerate(model.masks))
+
+
+def test_a_batch_is_not_in_memory_beside_the_next():
+    alive = []
+
+    def watched(batch, device):
+        assert all(tensor() is None for tensor in alive)
+        x, t = concat_examples(batch, device)
+        alive.append(weakref.ref(x))
+        return x, t
+
+    updater = updater_of(sequences([5, 5, 5, 5]), 1, 4, converter=watched)
+    updater.update()
+    assert len(alive) == 4
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

@@ -17,7 +17,9 @@ from trainer.reporter import THREAD, Reporter, report, report_scope
 from trainer.summary import Observation, Ratio, Weighted, averaged, on_device
 
 
-def accumulate(updater: Any, batches: list[tuple[Any, int]], reporter: Reporter) -> tuple[Tensor | None, Any]:
+def accumulate(
+    updater: Any, batches: Iterable[tuple[Any, int]], k: int, reporter: Reporter
+) -> tuple[Tensor | None, Any]:
     """Adds up the gradients of several batches, and reports the means of their values.
 
     Batch i of k weighs n_i, which is the weight that the model gave the loss it reported (the labels that count), else
@@ -25,8 +27,9 @@ def accumulate(updater: Any, batches: list[tuple[Any, int]], reporter: Reporter)
     mean, n_1 * k / sum(n), is known after the last batch; n_1 is the first that is not 0.
 
     Args:
-        updater: Whose ``converter``, ``compute_loss`` and ``backward`` are called.
-        batches: As the iterator gave them, each with its number of samples.
+        updater: Whose ``compute_loss`` and ``backward`` are called.
+        batches: Converted, each with its number of samples.
+        k: How many there are.
         reporter: Knows the models by name.
 
     Returns:
@@ -35,12 +38,12 @@ def accumulate(updater: Any, batches: list[tuple[Any, int]], reporter: Reporter)
     Example:
         >>> from trainer.updaters.accumulate import accumulate
         >>> updater = run.updater
-        >>> batches = [(updater.fetch(), updater.batch_size) for _ in range(2)]
-        >>> loss, factor = accumulate(updater, batches, run.reporter)
+        >>> batches = ((updater.next_batch(), updater.batch_size) for _ in range(2))
+        >>> loss, factor = accumulate(updater, batches, 2, run.reporter)
         >>> loss.shape, factor
         (torch.Size([]), 1.0)
     """
-    k, observations = len(batches), []
+    observations = []
     first: Any = 0.0
     total: Any = 0.0
     loss_sum: Any = 0.0
@@ -48,12 +51,14 @@ def accumulate(updater: Any, batches: list[tuple[Any, int]], reporter: Reporter)
         for batch, size in batches:
             reporter.observation = observation = Observation()
             observation.weight = size
-            loss = updater.compute_loss(updater.converter(batch, updater.device))
+            loss = updater.compute_loss(batch)
+            del batch  # so that it is not in memory beside the next one
             observations.append(observation)
             n = _weight(observation, reporter.name_of(updater.loss_func), size)
             first, share = _share(n, first, k)
             total = total + n
-            receive = _sent(total) if len(observations) == k else None
+            if len(observations) == k:
+                receive = _sent(total)
             if isinstance(share, Tensor):
                 loss = torch.where(share == 0, 0.0, loss)  # a mean over nothing is NaN
             elif share == 0:
@@ -63,7 +68,7 @@ def accumulate(updater: Any, batches: list[tuple[Any, int]], reporter: Reporter)
             loss_sum = loss_sum + loss.detach()
     if THREAD.reporters:
         report(averaged(observations), copy=False)
-    if receive is None or receive() == 0:
+    if receive() == 0:
         return None, 1.0
     factor = first * k / total
     return loss_sum * factor, factor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -189,27 +189,30 @@ class StandardUpdater(Stateful):
 
     def _update_from_several(self, optimizer: Optimizer) -> None:
         self._before = [self.epoch, self.epoch_detail] if self.accumulate > 1 else None
-        batches = [(self.fetch(), self.batch_size)]
+        fetched = [(self.fetch(), self.batch_size)]
         with suppress(EndOfDataError):  # the iterator does not repeat: its last update has fewer batches
-            while len(batches) < self.accumulate:
-                batches.append((self.fetch(), self.batch_size))
-        self.batch_size = sum(size for _, size in batches)
+            while len(fetched) < self.accumulate:
+                fetched.append((self.fetch(), self.batch_size))
+        k, self.batch_size = len(fetched), sum(size for _, size in fetched)
+        batches = ((self.converter(batch, self.device), size) for batch, size in fetched)
+        if not self._takes_closure:
+            if self._evaluate(optimizer, batches, k) is not None:
+                self.step()
+            return
+        converted = list(batches)  # they are evaluated several times
 
         def evaluate() -> Tensor:
-            loss = self._evaluate(optimizer, batches)
+            loss = self._evaluate(optimizer, converted, k)
             self._finish(optimizer)
             return torch.zeros((), device=self.device) if loss is None else loss
 
-        if self._takes_closure:
-            step_with_closure(optimizer, evaluate)
-        elif self._evaluate(optimizer, batches) is not None:
-            self.step()
+        step_with_closure(optimizer, evaluate)
 
-    def _evaluate(self, optimizer: Optimizer, batches: list[tuple[Any, int]]) -> Tensor | None:
+    def _evaluate(self, optimizer: Optimizer, batches: Iterable[tuple[Any, int]], k: int) -> Tensor | None:
         """Computes the gradients of several batches; returns their mean loss, None if nothing counts in them."""
         _zero_grad(optimizer)
         reporter = THREAD.reporters[-1] if THREAD.reporters else self._reporter
-        loss, factor = accumulated(self, batches, reporter)
+        loss, factor = accumulated(self, batches, k, reporter)
         self._factor = None if isinstance(factor, float) and factor == 1 else factor
         if loss is None:
             self._skipped[id(optimizer)] = self.iteration, [True]
@@ -217,7 +220,7 @@ class StandardUpdater(Stateful):
             self._has_warned_of_nothing = True
             warn(
                 f"iteration {self.iteration + 1} makes no step, and neither will others like it: no label counts in its"
-                f" {len(batches)} batches."
+                f" {k} batches."
             )
         return loss
 
