@@ -7,7 +7,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 import extensions
-from trainer import Classifier, StandardUpdater, Trainer
+from trainer import Classifier, StandardUpdater, Trainer, triggers
 from trainer.iterators import SerialIterator
 
 BAD = (2, 3, 6)  # iterations whose gradients overflow
@@ -74,6 +74,12 @@ def test_an_iteration_without_a_step_does_not_advance_a_schedule(tmp_path, sched
     plain = make_run(tmp_path / "b", SCHEDULES[schedule], stop=STEPS, precision="fp32")
     plain.run()
     assert lr(run) == lr(plain) != 0.1
+
+
+def test_a_trigger_object_of_each_iteration_is_one_too(tmp_path):
+    run = make_run(tmp_path, SCHEDULES["shift"], trigger=triggers.IntervalTrigger(1, "iteration"))
+    run.run()
+    assert lr(run) == 0.1 * 0.5**STEPS
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
