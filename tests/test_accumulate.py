@@ -74,6 +74,26 @@ def test_four_batches_of_one_make_the_step_of_one_batch_of_four(tmp_path, labels
     assert four.batch_size == 4 and four.iteration == 1
 
 
+def test_what_counts_is_what_a_model_in_a_wrapper_says():
+    class Parallel(nn.Module):
+        """As torch's DistributedDataParallel: the model is its ``module``."""
+
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, x, t):
+            return self.module(x, t)
+
+    steps = []
+    for k in (1, 4):
+        inner = updater_of(sequences(LABELS["few first"]), 4 // k, k)
+        model = Parallel(inner.get_model("main"))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        steps.append(step_of(StandardUpdater(inner.get_iterator("main"), optimizer, model=model, accumulate=k)))
+    assert torch.allclose(*steps, rtol=1e-5)
+
+
 def test_what_counts_is_what_the_model_says_it_is(tmp_path):
     class Model(nn.Linear):
         def forward(self, x):

@@ -76,7 +76,9 @@ def accumulate(
 
 def _weight(observation: Observation, name: str | None, size: int) -> Any:
     """Returns the weight of the loss that the called model reported: a number if it is not on a device."""
-    value = observation.get(f"{name or 'main'}/loss", observation.get("loss"))
+    name = name or "main"
+    keys = (f"{name}/loss", f"{name}/module/loss", "loss")  # module: within DistributedDataParallel or its like
+    value = next((observation[key] for key in keys if key in observation), None)
     weight = value[1] if isinstance(value, (Weighted, Ratio)) else size
     return weight.item() if isinstance(weight, Tensor) and weight.is_cpu else weight
 
