@@ -145,7 +145,7 @@ def takes_closure(optimizer: Optimizer) -> bool:
 def step_with_closure(optimizer: Optimizer, evaluate: Callable[[], Tensor]) -> None:
     """Lets an optimizer step that evaluates the loss several times, each time with the same random numbers.
 
-    What the first evaluation reports is observed; after the step the generators are as it left them.
+    What the first evaluation reports is observed.
 
     Args:
         optimizer: Its ``step`` is given a function.
@@ -165,18 +165,15 @@ def step_with_closure(optimizer: Optimizer, evaluate: Callable[[], Tensor]) -> N
         >>> round(abs(x.item()), 3)
         0.0
     """
-    start, end = random.raw_state(cuda=True), None
+    start, is_first = random.raw_state(cuda=True), True
 
     def closure() -> Tensor:
-        nonlocal end
-        if end is None:
-            loss = evaluate()
-            end = random.raw_state(cuda=True)
-            return loss
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            return evaluate()
         random.set_raw_state(start)
         with report_scope({}) if THREAD.reporters else nullcontext():
             return evaluate()
 
     optimizer.step(closure)  # type: ignore[arg-type]
-    if end is not None:
-        random.set_raw_state(end)
