@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import extensions
 from trainer import Classifier, StandardUpdater, Trainer, Weighted, concat_examples, report
 from trainer.iterators import SerialIterator
-from trainer.updaters.accumulate import _share
+from trainer.updaters import accumulate as accumulation
 
 IGNORED = -100
 
@@ -144,6 +144,22 @@ def test_what_counts_on_a_device_is_not_read_there(tmp_path, labels, options):
     assert OnDevice.reads == 0
 
 
+def test_the_mean_loss_of_what_counts_on_a_device_is_a_number():
+    class Model(Classifier):
+        def forward(self, x, t):
+            loss = self.lossfun(self.predictor(x), t)
+            report({"loss": (loss, torch.count_nonzero(t != IGNORED).as_subclass(OnDevice))}, self)
+            return loss
+
+    updater = updater_of(sequences([2, 5, 0, 4]), 1, 4)
+    updater.get_model("main").__class__ = Model
+    batches = [(updater.next_batch(), 1) for _ in range(4)]
+    loss, _ = accumulation.accumulate(updater, batches, 4, updater._reporter)
+    x, t = (torch.cat(parts) for parts in zip(*[batch for batch, _ in batches], strict=True))
+    with torch.no_grad():
+        assert torch.allclose(loss, cross_entropy(updater.get_model("main").predictor(x), t))
+
+
 class NoCopies(TorchDispatchMode):
     """Refuses to copy between the host and a device, for which CUDA would wait."""
 
@@ -159,8 +175,8 @@ def test_numbers_are_not_copied_to_the_device():
     with pytest.raises(AssertionError, match="copy"), NoCopies():
         torch.as_tensor(1.0).to("meta", torch.float64)
     with NoCopies():
-        first, share = _share(on_meta, 0.0, 4)
-        first, share = _share(3, first, 4)
+        first, share = accumulation._share(on_meta, 0.0, 4)
+        first, share = accumulation._share(3, first, 4)
         mean = Weighted(on_meta.float(), 4).merge((on_meta.float(), on_meta))
         other = Weighted(0.5, on_meta).merge((0.25, on_meta))
     assert all(x.is_meta for x in (first, share, *mean, *other))

@@ -96,6 +96,7 @@ COUNTED = {
     "a tensor": (x, 8),
     "a tuple": ((x, t), 8),
     "a named tuple": (Pair(x, t), 8),
+    "a number second": ((x, torch.tensor(0.5)), 8),
     "a dict": ({"x": x, "t": t}, 8),
     "a text first": ({"task": "segmentation", "x": x}, 8),
     "a number first": ((torch.tensor(0.5), 3, x), 8),
@@ -117,6 +118,7 @@ COUNTED = {
 UNKNOWN = {
     "images and boxes": (tuple(zip(*[(torch.zeros(3, 8, 8), {"boxes": torch.zeros(2, 4)})] * 8, strict=True))),
     "nodes and edges": Graphs(torch.zeros(9, 4), torch.zeros(2, 30)),
+    "a pair that does not agree": (x, torch.zeros(3)),
     "text": {"task": "segmentation"},
     "a number": torch.tensor(0.5),
     "None": None,

@@ -115,6 +115,11 @@ REFUSED = {
         ValueError,
         r"returned a loss of shape \(6,\), and one number is needed: return its mean",
     ),
+    "one an element in a dict": (
+        lambda loss, y: {"loss": y},
+        ValueError,
+        r"returned a loss of shape \(6, 3\), and one number is needed: return its mean",
+    ),
     "scores": (
         lambda loss, y: y,
         ValueError,
