@@ -66,8 +66,9 @@ class StandardUpdater(Stateful):
             a dict or an object that has it as ``loss``.
         accumulate: Batches that make one update, as if they were one batch. Each weighs what the model says its loss
             was averaged over, by reporting ``loss`` as ``(loss, number)`` (Classifier: the labels that count), else
-            its samples. The means of the observed values are reported once. An ``update_core`` of your own has to do
-            so by itself.
+            its samples. On a GPU a loss over nothing needs a finite gradient, as torch's own have: in yours divide by
+            ``n.clamp(min=1)``. The means of the observed values are reported once. An ``update_core`` of your own has
+            to do so by itself.
         clip_norm: The most that the norm of the gradient, all parameters of an optimizer together, may be (Pascanu
             et al. 2013). Chainer: ``GradientClipping``.
         clip_value: The most that an element of the gradient may be, either way. Chainer: ``GradientHardClipping``.
@@ -162,10 +163,10 @@ class StandardUpdater(Stateful):
         try:
             self.update_core()
         except torch.OutOfMemoryError as error:
+            less = "; precision='bf16' needs less too" if self.precision == "fp32" else ""
             raise torch.OutOfMemoryError(
                 f"{error}\nThis update took {self.batch_size} samples (accumulate={self.accumulate}, precision="
-                f"{self.precision!r}). For the same step with less memory halve batch_size and double accumulate;"
-                " precision='bf16' needs less too."
+                f"{self.precision!r}). For the same step with less memory halve batch_size and double accumulate{less}."
             ) from error
         self.complete_update()
 
