@@ -1,15 +1,18 @@
 """Several batches are one update: it is the step of one batch, whatever each of them weighs."""
 
 import warnings
+import weakref
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import extensions
-from trainer import Classifier, StandardUpdater, Trainer, report
+from trainer import Classifier, StandardUpdater, Trainer, Weighted, concat_examples, report
 from trainer.iterators import SerialIterator
+from trainer.updaters import accumulate as accumulation
 
 IGNORED = -100
 
@@ -71,6 +74,26 @@ def test_four_batches_of_one_make_the_step_of_one_batch_of_four(tmp_path, labels
     assert four.batch_size == 4 and four.iteration == 1
 
 
+def test_what_counts_is_what_a_model_in_a_wrapper_says():
+    class Parallel(nn.Module):
+        """As torch's DistributedDataParallel: the model is its ``module``."""
+
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, x, t):
+            return self.module(x, t)
+
+    steps = []
+    for k in (1, 4):
+        inner = updater_of(sequences(LABELS["few first"]), 4 // k, k)
+        model = Parallel(inner.get_model("main"))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        steps.append(step_of(StandardUpdater(inner.get_iterator("main"), optimizer, model=model, accumulate=k)))
+    assert torch.allclose(*steps, rtol=1e-5)
+
+
 def test_what_counts_is_what_the_model_says_it_is(tmp_path):
     class Model(nn.Linear):
         def forward(self, x):
@@ -119,6 +142,44 @@ def test_what_counts_on_a_device_is_not_read_there(tmp_path, labels, options):
     a, b = step_of(one), step_of(four)
     assert torch.allclose(a, b, rtol=1e-5 if "precision" not in options else 1e-2, atol=1e-4 if options else 1e-7)
     assert OnDevice.reads == 0
+
+
+def test_the_mean_loss_of_what_counts_on_a_device_is_a_number():
+    class Model(Classifier):
+        def forward(self, x, t):
+            loss = self.lossfun(self.predictor(x), t)
+            report({"loss": (loss, torch.count_nonzero(t != IGNORED).as_subclass(OnDevice))}, self)
+            return loss
+
+    updater = updater_of(sequences([2, 5, 0, 4]), 1, 4)
+    updater.get_model("main").__class__ = Model
+    batches = [(updater.next_batch(), 1) for _ in range(4)]
+    loss, _ = accumulation.accumulate(updater, batches, 4, updater._reporter)
+    x, t = (torch.cat(parts) for parts in zip(*[batch for batch, _ in batches], strict=True))
+    with torch.no_grad():
+        assert torch.allclose(loss, cross_entropy(updater.get_model("main").predictor(x), t))
+
+
+class NoCopies(TorchDispatchMode):
+    """Refuses to copy between the host and a device, for which CUDA would wait."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        devices = {x.device for x in (*args, result) if isinstance(x, torch.Tensor)}
+        assert len(devices) < 2 or "copy" not in str(function), function
+        return result
+
+
+def test_numbers_are_not_copied_to_the_device():
+    on_meta = torch.ones((), dtype=torch.int64, device="meta")  # of whose values nothing is known
+    with pytest.raises(AssertionError, match="copy"), NoCopies():
+        torch.as_tensor(1.0).to("meta", torch.float64)
+    with NoCopies():
+        first, share = accumulation._share(on_meta, 0.0, 4)
+        first, share = accumulation._share(3, first, 4)
+        mean = Weighted(on_meta.float(), 4).merge((on_meta.float(), on_meta))
+        other = Weighted(0.5, on_meta).merge((0.25, on_meta))
+    assert all(x.is_meta for x in (first, share, *mean, *other))
 
 
 def test_without_a_word_from_the_model_each_batch_weighs_its_samples():
@@ -224,6 +285,25 @@ def test_lbfgs_sees_the_same_dropout_at_each_evaluation_and_reports_the_first(tm
     assert log[-1]["main/loss"] < log[0]["main/loss"]
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_lbfgs_steps_without_a_trainer_as_with_one(tmp_path, accumulate):
+    run, model = lbfgs(tmp_path, 1, accumulate)
+    run.run()
+    other, alone = lbfgs(tmp_path, 1, accumulate)
+    other.updater.update()
+    assert len(alone.masks) == len(model.masks) > accumulate
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), alone.parameters(), strict=True))
+
+
+def test_a_warning_out_of_an_evaluation_of_lbfgs_names_the_script():
+    updater = updater_of(sequences([0, 0]), 1, 2)
+    optimizer = torch.optim.LBFGS(updater.get_model("main").parameters())
+    updater = StandardUpdater(updater.get_iterator("main"), optimizer, model=updater.get_model("main"), accumulate=2)
+    with pytest.warns(UserWarning, match="makes no step") as told:
+        updater.update()
+    assert told[0].filename == __file__
+
+
 def test_lbfgs_draws_from_the_stream_as_one_evaluation_would(tmp_path):
     run, model = lbfgs(tmp_path, stop=2)
     run.run()
@@ -234,6 +314,37 @@ def test_lbfgs_draws_from_the_stream_as_one_evaluation_would(tmp_path):
     x, t = torch.stack([x for x, _ in data]), torch.tensor([t for _, t in data])
     model(x, t), model(x, t)
     assert torch.equal(torch.rand(3), rest)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_lbfgs_evaluates_what_was_converted_once(tmp_path, accumulate):
+    drawn, seen = [], []
+
+    def noisy(batch, device):
+        drawn.append(torch.rand(()))
+        x, t = concat_examples(batch, device)
+        return x + drawn[-1], t
+
+    run, model = lbfgs(tmp_path, 1, accumulate, converter=noisy)
+    model.register_forward_pre_hook(lambda module, batch: seen.append(batch[0]))
+    run.run()
+    assert len(drawn) == accumulate and len(seen) >= 3 * accumulate
+    assert all(torch.equal(seen[i % accumulate], x) for i, x in enumerate(seen))
+    assert all(torch.equal(model.masks[i % accumulate], mask) for i, mask in enumerate(model.masks))
+
+
+def test_a_batch_is_not_in_memory_beside_the_next():
+    alive = []
+
+    def watched(batch, device):
+        assert all(tensor() is None for tensor in alive)
+        x, t = concat_examples(batch, device)
+        alive.append(weakref.ref(x))
+        return x, t
+
+    updater = updater_of(sequences([5, 5, 5, 5]), 1, 4, converter=watched)
+    updater.update()
+    assert len(alive) == 4
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

@@ -38,6 +38,34 @@ class Graphs:
         return Graphs(self.x.to(device), self.edges.to(device))
 
 
+class Moving(Pair):
+    """A named tuple that moves itself."""
+
+    def to(self, device):
+        return Moving(self.x.to(device), self.t.to(device))
+
+
+class Slotted:
+    __slots__ = ("x", "later")
+
+    def __init__(self, x):
+        self.x = x
+
+    def to(self, device):
+        return Slotted(self.x.to(device))
+
+
+class Looped(Graphs):
+    """Holds itself, as a node may hold its tree."""
+
+    def __init__(self, x, edges):
+        super().__init__(x, edges)
+        self.views = [self, {"of": self}]
+
+    def to(self, device):
+        return Looped(self.x.to(device), self.edges.to(device))
+
+
 class Encoding(UserDict):
     """As transformers' BatchEncoding: no dict, attributes for its keys, and ``to``."""
 
@@ -68,6 +96,7 @@ COUNTED = {
     "a tensor": (x, 8),
     "a tuple": ((x, t), 8),
     "a named tuple": (Pair(x, t), 8),
+    "a number second": ((x, torch.tensor(0.5)), 8),
     "a dict": ({"x": x, "t": t}, 8),
     "a text first": ({"task": "segmentation", "x": x}, 8),
     "a number first": ((torch.tensor(0.5), 3, x), 8),
@@ -78,6 +107,9 @@ COUNTED = {
     "arrays": ((np.zeros((8, 2)), np.float32(1)), 8),
     "a dataclass": (Batch(x), 8),
     "an object": (Graphs(x, torch.zeros(8, 8)), 8),
+    "a named tuple that moves itself": (Moving(x, t), 8),
+    "an object with slots": (Slotted(x), 8),
+    "an object that holds itself": (Looped(x, torch.zeros(8, 8)), 8),
     "packed": ((packed, torch.zeros(3)), 3),
     "packed alone": (packed, 3),
     "a list of samples": ([(x, 1)] * 5, 5),
@@ -86,6 +118,7 @@ COUNTED = {
 UNKNOWN = {
     "images and boxes": (tuple(zip(*[(torch.zeros(3, 8, 8), {"boxes": torch.zeros(2, 4)})] * 8, strict=True))),
     "nodes and edges": Graphs(torch.zeros(9, 4), torch.zeros(2, 30)),
+    "a pair that does not agree": (x, torch.zeros(3)),
     "text": {"task": "segmentation"},
     "a number": torch.tensor(0.5),
     "None": None,
@@ -169,7 +202,10 @@ def test_updater_and_evaluator_warn_once_each_and_go_on(tmp_path):
     assert run.get_extension("LogReport").log[0]["main/images"] == (8 + 8 + 1) / 3
 
 
-@pytest.mark.parametrize("name", [name for name in COUNTED if name not in ("arrays", "a list of samples")])
+OTHERWISE = ("arrays", "a list of samples", "an object with slots", "an object that holds itself")
+
+
+@pytest.mark.parametrize("name", [name for name in COUNTED if name not in OTHERWISE])
 def test_every_tensor_of_a_batch_is_moved(name):
     moved = concat_examples(COUNTED[name][0], "meta")
 
@@ -191,6 +227,8 @@ def test_every_tensor_of_a_batch_is_moved(name):
 
 def test_an_object_keeps_its_class_and_a_packed_sequence_its_sizes():
     assert type(concat_examples(Batch(x), "meta")) is Batch
+    assert concat_examples((Slotted(x), t), "meta")[0].x.is_meta
+    assert concat_examples(Looped(x, t), "meta").edges.is_meta
     moved, _ = concat_examples((packed, x), "meta")
     assert isinstance(moved, PackedSequence) and torch.equal(moved.batch_sizes, packed.batch_sizes)
     assert type(concat_examples(OrderedDict(x=x), "meta")) is dict

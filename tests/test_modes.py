@@ -99,6 +99,21 @@ def test_the_root_and_what_lies_in_several_wrappers_are_predictors_too(tmp_path)
         assert all(modes(model))
 
 
+def test_what_has_a_parameter_of_its_own_is_no_mere_wrapper(tmp_path):
+    class Scaled(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.scale = inner, nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            return self.inner(x) * self.scale
+
+    model = Classifier(Scaled(network().eval()))
+    _, told = started(tmp_path, model)
+    assert len(told) == 1 and told[0].startswith("predictor.inner: in eval mode")
+    assert model.predictor.training and not any(modes(model.predictor.inner))
+
+
 def test_a_plug_in_may_keep_eval_mode(tmp_path):
     class KeepEval(Extension):
         def initialize(self, trainer):

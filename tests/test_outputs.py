@@ -115,6 +115,11 @@ REFUSED = {
         ValueError,
         r"returned a loss of shape \(6,\), and one number is needed: return its mean",
     ),
+    "one an element in a dict": (
+        lambda loss, y: {"loss": y},
+        ValueError,
+        r"returned a loss of shape \(6, 3\), and one number is needed: return its mean",
+    ),
     "scores": (
         lambda loss, y: y,
         ValueError,
@@ -142,15 +147,17 @@ def test_a_loss_func_is_named_as_the_source():
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_running_out_of_memory_says_what_took_it(tmp_path, accumulate):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_running_out_of_memory_says_what_took_it(tmp_path, accumulate, precision):
     def make(loss, y):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    run = make_run(tmp_path, make, accumulate=accumulate, precision="bf16")
+    run = make_run(tmp_path, make, accumulate=accumulate, precision=precision)
     message = (
         r"Tried to allocate 2\.00 GiB\.\nThis update took 6 samples \(accumulate="
         + str(accumulate)
-        + r", precision='bf16'\)\. For the same step with less memory halve batch_size and double accumulate"
+        + rf", precision='{precision}'\)\. For the same step with less memory halve batch_size and double accumulate"
+        + (r"; precision='bf16' needs less too\.$" if precision == "fp32" else r"\.$")
     )
     with pytest.raises(torch.OutOfMemoryError, match=message):
         run.run(show_loop_exception_msg=False)

@@ -174,7 +174,7 @@ def test_a_bad_loss_ends_the_run_and_is_named(run, key, value):
 
 def test_all_models_of_the_updater_are_looked_at(tmp_path):
     models = {"main": Classifier(torch.nn.Linear(2, 3)), "critic": torch.nn.Sequential(torch.nn.Linear(1, 1))}
-    models["critic"][0].bias.data[:] = float("nan")
+    models["critic"].requires_grad_(False)[0].bias.data[:] = float("nan")
     optimizer = torch.optim.SGD(models["main"].parameters(), lr=0.1)
     data = [(torch.rand(2), 0)] * 4
     run = Trainer(StandardUpdater(SerialIterator(data, 2), optimizer, model=models), EACH, tmp_path)

@@ -31,7 +31,7 @@ def at_least(name: str, value: int, low: int, high: int | None = None) -> int:
 
 
 def warn(message: str) -> None:
-    """Warns at the line of the script that called into ``trainer`` or ``extensions``.
+    """Warns at the line of the script that called into ``trainer`` or ``extensions``, also where torch is in between.
 
     Example:
         >>> import warnings
@@ -43,7 +43,7 @@ def warn(message: str) -> None:
         'the disk is nearly full.'
     """
     level, frame = 2, sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("trainer", "extensions"):
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("trainer", "extensions", "torch"):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)
 

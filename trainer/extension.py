@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer.saving.state import KINDS, Stateful, declared, load_declared
-from trainer.triggers import get_trigger
+from trainer.triggers import IntervalTrigger, get_trigger
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -208,7 +208,9 @@ def has_no_step(trainer: Trainer, extension: Any, optimizers: Iterable[Optimizer
     if has_skipped is None or not all(map(has_skipped, optimizers)):
         return False
     entry = trainer.extensions.get(extension.name)
-    return entry is None or entry.trigger is always
+    if entry is None or entry.trigger is always:
+        return True
+    return isinstance(entry.trigger, IntervalTrigger) and entry.trigger.get_training_length() == (1, "iteration")
 
 
 def refuse_mistakes(extension: Any) -> None:

@@ -131,9 +131,9 @@ class Weighted(Metric, NamedTuple("Weighted", [("value", Any), ("weight", Any)])
             weight = sum(weight for _, weight in pairs)
             total = sum(value * weight for value, weight in pairs if weight != 0)  # what weighs 0 may be NaN
             return Weighted(total / weight if weight else float("nan"), weight)
-        device = next((value.device for value, _ in pairs if isinstance(value, Tensor)), None)
+        device = next(part.device for pair in pairs for part in pair if isinstance(part, Tensor))
         x, weights = (
-            torch.stack([torch.as_tensor(part).to(device, torch.float64) for part in parts])
+            torch.stack([on_device(part, device, torch.float64) for part in parts])
             for parts in zip(*pairs, strict=True)
         )
         total = torch.where(weights == 0, 0.0, x * weights).sum()  # what weighs 0 may be NaN
@@ -147,6 +147,20 @@ class Weighted(Metric, NamedTuple("Weighted", [("value", Any), ("weight", Any)])
 def _read(value: Any) -> Any:
     """Returns a number for what the CPU has: to add up a few is 2 microseconds a tensor dearer."""
     return value.item() if isinstance(value, Tensor) and value.is_cpu else value
+
+
+def on_device(value: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Returns a number or 0-d tensor as a tensor there; to copy a number there would wait for the device.
+
+    Example:
+        >>> import torch
+        >>> from trainer.summary import on_device
+        >>> on_device(3, torch.device("cpu"), torch.float64)
+        tensor(3., dtype=torch.float64)
+    """
+    if isinstance(value, Tensor):
+        return value.to(device, dtype)
+    return torch.full((), float(value), dtype=dtype, device=device)
 
 
 class Observation(dict[str, Any]):

@@ -95,7 +95,7 @@ def count_samples(batch: Any) -> int:
     """
     if isinstance(batch, list):
         return len(batch)
-    sizes = _leading_sizes(batch, set())
+    sizes = _leading_sizes(batch)
     return sizes.pop() if len(sizes) == 1 else 1
 
 
@@ -121,7 +121,7 @@ def size_of(batch: Any, iterator: Any, owner: Any) -> int:
         x, t = batch  # the usual batch: 1 microsecond less than the walk
         if x.dim() and t.dim() and x.size(0) == t.size(0):
             return x.size(0)  # type: ignore[no-any-return]
-    sizes = _leading_sizes(batch, set())
+    sizes = _leading_sizes(batch)
     if len(sizes) == 1:
         return sizes.pop()
     if not getattr(owner, "_has_warned_of_size", False):
@@ -135,21 +135,35 @@ def size_of(batch: Any, iterator: Any, owner: Any) -> int:
     return 1
 
 
-def _leading_sizes(value: Any, found: set[int]) -> set[int]:
-    """Adds the leading size of every tensor in a value to those found."""
-    if isinstance(value, Tensor):
-        if value.dim():
-            found.add(value.size(0))
-    elif isinstance(value, np.ndarray):
-        found.update(value.shape[:1])
-    elif isinstance(value, PackedSequence):
-        found.add(int(value.batch_sizes[0]))
-    else:
-        keys = _keys(value)
-        has_fields = keys is None and (is_dataclass(value) or is_object(value)) and hasattr(value, "__dict__")
-        for part in vars(value).values() if has_fields else [value[key] for key in keys or ()]:
-            _leading_sizes(part, found)
+def _leading_sizes(batch: Any) -> set[int]:
+    """Returns the leading sizes of all tensors in a batch."""
+    found: set[int] = set()
+    values, seen = [batch], {}
+    while values:
+        value = values.pop()
+        if isinstance(value, Tensor):
+            if value.dim():
+                found.add(value.size(0))
+        elif isinstance(value, np.ndarray):
+            found.update(value.shape[:1])
+        elif isinstance(value, PackedSequence):
+            found.add(int(value.batch_sizes[0]))
+        elif (parts := _parts(value)) and id(value) not in seen:
+            seen[id(value)] = value  # held, so that no other gets its id; an object may hold itself
+            values += parts
     return found
+
+
+def _parts(value: Any) -> Collection[Any]:
+    """Returns what a container or an object holds."""
+    if isinstance(value, (tuple, list)):
+        return value
+    if isinstance(value, Mapping):
+        return value.values()
+    if not (is_dataclass(value) or is_object(value)):
+        return ()
+    slots = [getattr(value, name, None) for name in getattr(type(value), "__slots__", ())]
+    return [*getattr(value, "__dict__", {}).values(), *slots]
 
 
 def is_object(value: Any) -> bool:

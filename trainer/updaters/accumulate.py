@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from torch.optim import Optimizer
 
 from trainer import random
 from trainer.reporter import THREAD, Reporter, report, report_scope
-from trainer.summary import Observation, Ratio, Weighted, averaged
+from trainer.summary import Observation, Ratio, Weighted, averaged, on_device
 
 
-def accumulate(updater: Any, batches: list[tuple[Any, int]], reporter: Reporter) -> tuple[Tensor | None, Any]:
+def accumulate(
+    updater: Any, batches: Iterable[tuple[Any, int]], k: int, reporter: Reporter
+) -> tuple[Tensor | None, Any]:
     """Adds up the gradients of several batches, and reports the means of their values.
 
     Batch i of k weighs n_i, which is the weight that the model gave the loss it reported (the labels that count), else
@@ -24,8 +27,9 @@ def accumulate(updater: Any, batches: list[tuple[Any, int]], reporter: Reporter)
     mean, n_1 * k / sum(n), is known after the last batch; n_1 is the first that is not 0.
 
     Args:
-        updater: Whose ``converter``, ``compute_loss`` and ``backward`` are called.
-        batches: As the iterator gave them, each with its number of samples.
+        updater: Whose ``compute_loss`` and ``backward`` are called.
+        batches: Converted, each with its number of samples.
+        k: How many there are.
         reporter: Knows the models by name.
 
     Returns:
@@ -34,12 +38,12 @@ def accumulate(updater: Any, batches: list[tuple[Any, int]], reporter: Reporter)
     Example:
         >>> from trainer.updaters.accumulate import accumulate
         >>> updater = run.updater
-        >>> batches = [(updater.fetch(), updater.batch_size) for _ in range(2)]
-        >>> loss, factor = accumulate(updater, batches, run.reporter)
+        >>> batches = ((updater.next_batch(), updater.batch_size) for _ in range(2))
+        >>> loss, factor = accumulate(updater, batches, 2, run.reporter)
         >>> loss.shape, factor
         (torch.Size([]), 1.0)
     """
-    k, observations = len(batches), []
+    observations = []
     first: Any = 0.0
     total: Any = 0.0
     loss_sum: Any = 0.0
@@ -47,12 +51,14 @@ def accumulate(updater: Any, batches: list[tuple[Any, int]], reporter: Reporter)
         for batch, size in batches:
             reporter.observation = observation = Observation()
             observation.weight = size
-            loss = updater.compute_loss(updater.converter(batch, updater.device))
+            loss = updater.compute_loss(batch)
+            del batch  # so that it is not in memory beside the next one
             observations.append(observation)
             n = _weight(observation, reporter.name_of(updater.loss_func), size)
             first, share = _share(n, first, k)
             total = total + n
-            receive = _sent(total) if len(observations) == k else None
+            if len(observations) == k:
+                receive = _sent(total)
             if isinstance(share, Tensor):
                 loss = torch.where(share == 0, 0.0, loss)  # a mean over nothing is NaN
             elif share == 0:
@@ -62,7 +68,7 @@ def accumulate(updater: Any, batches: list[tuple[Any, int]], reporter: Reporter)
             loss_sum = loss_sum + loss.detach()
     if THREAD.reporters:
         report(averaged(observations), copy=False)
-    if receive is None or receive() == 0:
+    if receive() == 0:
         return None, 1.0
     factor = first * k / total
     return loss_sum * factor, factor
@@ -70,7 +76,9 @@ def accumulate(updater: Any, batches: list[tuple[Any, int]], reporter: Reporter)
 
 def _weight(observation: Observation, name: str | None, size: int) -> Any:
     """Returns the weight of the loss that the called model reported: a number if it is not on a device."""
-    value = observation.get(f"{name or 'main'}/loss", observation.get("loss"))
+    name = name or "main"
+    keys = (f"{name}/loss", f"{name}/module/loss", "loss")  # module: within DistributedDataParallel or its like
+    value = next((observation[key] for key in keys if key in observation), None)
     weight = value[1] if isinstance(value, (Weighted, Ratio)) else size
     return weight.item() if isinstance(weight, Tensor) and weight.is_cpu else weight
 
@@ -81,7 +89,7 @@ def _share(n: Any, first: Any, k: int) -> tuple[Any, Any]:
         first = first or n
         return first, n / (first * k) if n else 0.0
     device = n.device if isinstance(n, Tensor) else first.device
-    n, first = (torch.as_tensor(x, dtype=torch.float32, device=device) for x in (n, first))
+    n, first = (on_device(x, device, torch.float32) for x in (n, first))
     first = torch.where(first == 0, n, first)
     return first, torch.where(n == 0, 0.0, n / (first * k))
 
@@ -111,7 +119,7 @@ def _sent(value: Any) -> Callable[[], float]:
     if not (isinstance(value, Tensor) and value.is_cuda):
         return lambda: float(value)
     host, event = value.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record()
+    event.record(torch.cuda.current_stream(value.device))  # the current device may be another
 
     def receive() -> float:
         event.synchronize()
@@ -137,7 +145,7 @@ def takes_closure(optimizer: Optimizer) -> bool:
 def step_with_closure(optimizer: Optimizer, evaluate: Callable[[], Tensor]) -> None:
     """Lets an optimizer step that evaluates the loss several times, each time with the same random numbers.
 
-    What the first evaluation reports is observed; after the step the generators are as it left them.
+    What the first evaluation reports is observed.
 
     Args:
         optimizer: Its ``step`` is given a function.
@@ -157,18 +165,15 @@ def step_with_closure(optimizer: Optimizer, evaluate: Callable[[], Tensor]) -> N
         >>> round(abs(x.item()), 3)
         0.0
     """
-    start, end = random.raw_state(cuda=True), None
+    start, is_first = random.raw_state(cuda=True), True
 
     def closure() -> Tensor:
-        nonlocal end
-        if end is None:
-            loss = evaluate()
-            end = random.raw_state(cuda=True)
-            return loss
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            return evaluate()
         random.set_raw_state(start)
-        with report_scope({}):
+        with report_scope({}) if THREAD.reporters else nullcontext():
             return evaluate()
 
     optimizer.step(closure)  # type: ignore[arg-type]
-    if end is not None:
-        random.set_raw_state(end)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -66,8 +66,9 @@ class StandardUpdater(Stateful):
             a dict or an object that has it as ``loss``.
         accumulate: Batches that make one update, as if they were one batch. Each weighs what the model says its loss
             was averaged over, by reporting ``loss`` as ``(loss, number)`` (Classifier: the labels that count), else
-            its samples. The means of the observed values are reported once. An ``update_core`` of your own has to do
-            so by itself.
+            its samples. On a GPU a loss over nothing needs a finite gradient, as torch's own have: in yours divide by
+            ``n.clamp(min=1)``. The means of the observed values are reported once. An ``update_core`` of your own has
+            to do so by itself.
         clip_norm: The most that the norm of the gradient, all parameters of an optimizer together, may be (Pascanu
             et al. 2013). Chainer: ``GradientClipping``.
         clip_value: The most that an element of the gradient may be, either way. Chainer: ``GradientHardClipping``.
@@ -144,7 +145,7 @@ class StandardUpdater(Stateful):
         self.batch_size = 1
         self._before: list[float] | None = None  # epoch, epoch_detail before an update of several batches
         self._is_scaled = False  # whether an optimizer made a step with scaled gradients in this update
-        self._skipped: dict[int, tuple[int, Any]] = {}  # by optimizer: an iteration, and whether it left out the step
+        self._skipped: dict[int, tuple[int, list[Any]]] = {}  # by optimizer: an iteration, and why it left out the step
         self._has_warned_of_nothing = False
         self._factor: Any = None  # what the gradients of several batches lack
         self._takes_closure = is_plain and takes_closure(self._optimizer["main"])
@@ -163,10 +164,10 @@ class StandardUpdater(Stateful):
         try:
             self.update_core()
         except torch.OutOfMemoryError as error:
+            less = "; precision='bf16' needs less too" if self.precision == "fp32" else ""
             raise torch.OutOfMemoryError(
                 f"{error}\nThis update took {self.batch_size} samples (accumulate={self.accumulate}, precision="
-                f"{self.precision!r}). For the same step with less memory halve batch_size and double accumulate;"
-                " precision='bf16' needs less too."
+                f"{self.precision!r}). For the same step with less memory halve batch_size and double accumulate{less}."
             ) from error
         self.complete_update()
 
@@ -190,35 +191,38 @@ class StandardUpdater(Stateful):
 
     def _update_from_several(self, optimizer: Optimizer) -> None:
         self._before = [self.epoch, self.epoch_detail] if self.accumulate > 1 else None
-        batches = [(self.fetch(), self.batch_size)]
+        fetched = [(self.fetch(), self.batch_size)]
         with suppress(EndOfDataError):  # the iterator does not repeat: its last update has fewer batches
-            while len(batches) < self.accumulate:
-                batches.append((self.fetch(), self.batch_size))
-        self.batch_size = sum(size for _, size in batches)
+            while len(fetched) < self.accumulate:
+                fetched.append((self.fetch(), self.batch_size))
+        k, self.batch_size = len(fetched), sum(size for _, size in fetched)
+        batches = ((self.converter(batch, self.device), size) for batch, size in fetched)
+        if not self._takes_closure:
+            if self._evaluate(optimizer, batches, k) is not None:
+                self.step()
+            return
+        converted = list(batches)  # they are evaluated several times
 
         def evaluate() -> Tensor:
-            loss = self._evaluate(optimizer, batches)
+            loss = self._evaluate(optimizer, converted, k)
             self._finish(optimizer)
             return torch.zeros((), device=self.device) if loss is None else loss
 
-        if self._takes_closure:
-            step_with_closure(optimizer, evaluate)
-        elif self._evaluate(optimizer, batches) is not None:
-            self.step()
+        step_with_closure(optimizer, evaluate)
 
-    def _evaluate(self, optimizer: Optimizer, batches: list[tuple[Any, int]]) -> Tensor | None:
+    def _evaluate(self, optimizer: Optimizer, batches: Iterable[tuple[Any, int]], k: int) -> Tensor | None:
         """Computes the gradients of several batches; returns their mean loss, None if nothing counts in them."""
         _zero_grad(optimizer)
         reporter = THREAD.reporters[-1] if THREAD.reporters else self._reporter
-        loss, factor = accumulated(self, batches, reporter)
+        loss, factor = accumulated(self, batches, k, reporter)
         self._factor = None if isinstance(factor, float) and factor == 1 else factor
         if loss is None:
-            self._skipped[id(optimizer)] = self.iteration, True
+            self._skipped[id(optimizer)] = self.iteration, [True]
         if loss is None and not self._has_warned_of_nothing:
             self._has_warned_of_nothing = True
             warn(
                 f"iteration {self.iteration + 1} makes no step, and neither will others like it: no label counts in its"
-                f" {len(batches)} batches."
+                f" {k} batches."
             )
         return loss
 
@@ -290,10 +294,9 @@ class StandardUpdater(Stateful):
         if self.scaler is None:
             optimizer.step()
             return
-        found: list[Any] = []  # what the scaler tells a fused optimizer, which looks itself; others step or do not
-        with optimizer.register_step_post_hook(lambda made, *_: found.append(getattr(made, "found_inf", False))):
-            self.scaler.step(optimizer)
-        self._skipped[id(optimizer)] = self.iteration, found[0] if found else True
+        self.scaler.step(optimizer)
+        found = self.scaler._found_inf_per_device(optimizer).values() if self.scaler.is_enabled() else ()
+        self._skipped[id(optimizer)] = self.iteration, [x.clone() for x in found]  # update() adds to them in place
 
     def _finish(self, optimizer: Optimizer) -> None:
         """Corrects the gradients of several batches, and clips them."""
@@ -308,8 +311,8 @@ class StandardUpdater(Stateful):
 
     def has_skipped(self, optimizer: Optimizer) -> bool:
         """Whether the last update left out an optimizer's step: in fp16 for an overflow, or because nothing counted."""
-        iteration, was_skipped = self._skipped.get(id(optimizer), (-1, False))
-        return iteration == self.iteration - 1 and bool(was_skipped)
+        iteration, reasons = self._skipped.get(id(optimizer), (-1, []))
+        return iteration == self.iteration - 1 and any(reasons)
 
     def connect_trainer(self, trainer: Any) -> None:
         """Called by the trainer that is made of it: tells the iterators where to list bad samples."""
