@@ -138,7 +138,7 @@ def test_the_samples_of_a_batch_are_counted(name):
 def test_a_batch_that_does_not_tell_weighs_1_and_is_warned_of_once(name):
     batch, owner = UNKNOWN[name], SimpleNamespace()
     assert count_samples(batch) == 1
-    with pytest.warns(UserWarning, match="a batch of object does not tell how many samples it holds") as told:
+    with pytest.warns(UserWarning, match="cannot tell how many samples a batch of object holds") as told:
         assert [size_of(batch, object(), owner) for _ in range(3)] == [1, 1, 1]
     assert len(told) == 1 and "let the iterator set n_samples" in str(told[0].message)
 
@@ -196,7 +196,7 @@ def test_updater_and_evaluator_warn_once_each_and_go_on(tmp_path):
     run = Trainer(updater, (3, "iteration"), out=tmp_path)
     run.extend(extensions.Evaluator(Foreign(*map(detections, (8, 1))), model), trigger=(1, "iteration"))
     run.extend(extensions.LogReport(trigger=(3, "iteration")))
-    with pytest.warns(UserWarning, match="a batch of Foreign does not tell") as told:
+    with pytest.warns(UserWarning, match="cannot tell how many samples a batch of Foreign holds") as told:
         run.run()
     assert len(told) == 2
     assert run.get_extension("LogReport").log[0]["main/images"] == (8 + 8 + 1) / 3

@@ -450,6 +450,20 @@ def test_an_error_ahead_is_raised_when_its_batch_is_asked_for(make, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_set_that_raises_stop_iteration_does_not_end_the_epoch(workers):
+    class Ends(Drawing):
+        def __getitem__(self, index):
+            return next(iter(range(index, 3)))
+
+    iterator = DataLoaderIterator(DataLoader(Ends(), 2, num_workers=workers))
+    next(iterator)
+    with pytest.raises(RuntimeError, match="the data of batch 1 ended with StopIteration, before the indices did"):
+        next(iterator)
+    assert (iterator.epoch, iterator.current_position) == (0, 1)
+    iterator.finalize()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 def test_an_iterator_knows_how_many_samples_are_in_a_batch(workers):
     pairs = [(torch.zeros(i + 1), {"boxes": i}) for i in range(5)]
     kwargs = {"num_workers": workers}

@@ -311,7 +311,7 @@ def test_a_trunk_left_out_on_purpose_is_one_short_warning(tmp_path):
     assert len(told) == 1 and len(told[0]) < 300
     assert told[0].startswith(
         "60 parameters of predictor.conv1.*, predictor.bn1.*, predictor.layer1.* and 3 more are in no optimizer:"
-        " not trained. If that is meant, call requires_grad_(False) on them"
+        " not trained. If that is intended, call requires_grad_(False) on them"
     )
     model = Classifier(trunk_and_head())
     _, told = started(tmp_path, model, SGD(model.predictor[1].parameters(), 0.1))
@@ -331,8 +331,8 @@ def test_learnable_weights_of_the_loss_outside_the_model_are_one_short_warning(t
     optimizer = SGD([*model.parameters(), scale], 0.1)
     run, told = started(tmp_path, model, optimizer, lambda *batch: model(*batch) * scale)
     assert told == [
-        "1 parameter of optimizer 'main' is in no model: not in a snapshot, and not restored on a resume. Give the"
-        " updater the module that they belong to."
+        "1 parameter of optimizer 'main' is in no model: not in a snapshot, and not restored on a resume. Pass their"
+        " module to the updater as a model too."
     ]
     run.run()
     trained, state = scale.item(), copy.deepcopy(run.state_dict())

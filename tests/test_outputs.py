@@ -108,22 +108,28 @@ REFUSED = {
     "one a sample": (
         lambda loss, y: y.sum(dim=1),
         ValueError,
-        r"returned a loss of shape \(6,\), and one number is needed: return its mean, loss\.mean\(\)",
+        r"returned a loss of shape \(6,\), but it must be one number: return its mean, loss\.mean\(\)",
     ),
     "one a sample in a dict": (
         lambda loss, y: {"loss": y.sum(dim=1)},
         ValueError,
-        r"returned a loss of shape \(6,\), and one number is needed: return its mean",
+        r"returned a loss of shape \(6,\), but it must be one number: return its mean",
     ),
     "one an element in a dict": (
         lambda loss, y: {"loss": y},
         ValueError,
-        r"returned a loss of shape \(6, 3\), and one number is needed: return its mean",
+        r"returned a loss of shape \(6, 3\), but it must be one number: return its mean",
     ),
+    "detached": (
+        lambda loss, y: loss.detach(),
+        ValueError,
+        r"returned a loss without a gradient: return it as it is computed from the parameters",
+    ),
+    "counted": (lambda loss, y: (y.argmax(dim=1) > 0).sum(), ValueError, "returned a loss without a gradient"),
     "scores": (
         lambda loss, y: y,
         ValueError,
-        r"returned a loss of shape \(6, 3\), and one number is needed: if these are scores, wrap the model,"
+        r"returned a loss of shape \(6, 3\), but it must be one number: if these are scores, wrap the model,"
         r" Classifier\(model\), or give the updater a loss_func",
     ),
 }

@@ -75,7 +75,13 @@ def real(name):
     return pytest.param(make, id=name)
 
 
-OPTIMIZERS = [ScheduleFree, Wrapped, *map(real, ["SGDScheduleFree", "AdamWScheduleFree", "RAdamScheduleFree"])]
+def wrapper(parameters):
+    """schedulefree's wrapper of another optimizer, which is no torch optimizer itself."""
+    sgd = torch.optim.SGD(parameters, lr=0.1)
+    return pytest.importorskip("schedulefree").ScheduleFreeWrapper(sgd, momentum=0.9)
+
+
+OPTIMIZERS = [ScheduleFree, Wrapped, wrapper, *map(real, ["SGDScheduleFree", "AdamWScheduleFree", "RAdamScheduleFree"])]
 each = pytest.mark.parametrize("optimizer", OPTIMIZERS)
 
 

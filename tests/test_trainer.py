@@ -372,8 +372,8 @@ def test_a_training_iterator_that_ends_is_told_of_with_what_to_write(tmp_path):
     run = make_run(tmp_path, (5, "epoch"))
     run.updater.get_iterator("main").repeat = False
     message = (
-        "iterator 'main' ended after 2 iterations, for it does not repeat: give it repeat=True, or stop training where"
-        r" it ends, with the stop trigger \(1, 'epoch'\)"
+        "iterator 'main' ended after 2 iterations because it does not repeat: give it repeat=True, or stop training"
+        r" where it ends, with the stop trigger \(1, 'epoch'\)"
     )
     with pytest.raises(RuntimeError, match=message):
         run.run()

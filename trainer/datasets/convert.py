@@ -128,9 +128,9 @@ def size_of(batch: Any, iterator: Any, owner: Any) -> int:
         owner._has_warned_of_size = True
         why = f"its tensors begin with the sizes {', '.join(map(str, sorted(sizes)))}" if sizes else "it has no tensors"
         warn(
-            f"a batch of {type(iterator).__name__} does not tell how many samples it holds ({why}), so each batch"
-            " weighs 1 in means: let the iterator set n_samples to the number before it returns a batch, or report"
-            " (value, number of samples)."
+            f"cannot tell how many samples a batch of {type(iterator).__name__} holds ({why}), so each batch weighs 1"
+            " in means: let the iterator set n_samples to the number before it returns a batch, or report (value,"
+            " number of samples)."
         )
     return 1
 

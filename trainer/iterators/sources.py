@@ -145,12 +145,16 @@ class Indexed(Source):
     def __next__(self) -> Batch:
         if self._is_all_given():
             raise self._indices.error or StopIteration
-        if self._is_quiet:
-            made = next(self._batches)
-        else:
-            with random.preserved(), single_thread():
-                self._seeds.start(2 * self.n + 1)
+        try:
+            if self._is_quiet:
                 made = next(self._batches)
+            else:
+                with random.preserved(), single_thread():
+                    self._seeds.start(2 * self.n + 1)
+                    made = next(self._batches)
+        except StopIteration as error:  # of the data set or collate_fn: it would pass for the end
+            told = f"the data of batch {self.n} ended with StopIteration, before the indices did."
+            raise RuntimeError(told) from error
         self.n += 1
         return made if isinstance(self.loader.collate_fn, _Counted) else (None, made)
 

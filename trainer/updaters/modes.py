@@ -159,7 +159,7 @@ def _warn_of_eval(models: dict[str, nn.Module], trained: set[int]) -> None:
     if found:
         warn(
             f"{_some(found)}: in eval mode, though an optimizer trains it. Dropout is off there, and batch norm does"
-            " not learn its statistics; if that is not meant, call train() before the run."
+            " not update its running statistics; if that is not intended, call train() before the run."
         )
 
 
@@ -209,9 +209,9 @@ def _warn_of_left_out(models: dict[str, nn.Module], owners: dict[int, str]) -> N
     if missing and strays:
         remedy = "was the model changed after the optimizer was made? Make the optimizer when the model is whole."
     elif missing:
-        remedy = "not trained. If that is meant, call requires_grad_(False) on them; else give them to an optimizer."
+        remedy = "not trained. If that is intended, call requires_grad_(False) on them; else give them to an optimizer."
     else:
-        remedy = "not in a snapshot, and not restored on a resume. Give the updater the module that they belong to."
+        remedy = "not in a snapshot, and not restored on a resume. Pass their module to the updater as a model too."
     if told:
         warn(f"{' and '.join(told)}: {remedy}")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +19,11 @@ from trainer.saving.state import Stateful, load_declared
 from trainer.triggers import epoch_progress
 from trainer.updaters.accumulate import accumulate as accumulated
 from trainer.updaters.accumulate import scale_gradients, step_with_closure, takes_closure
-from trainer.updaters.outputs import loss_of, report_loss
+from trainer.updaters.outputs import loss_of, no_loss, report_loss
+from trainer.updaters.parts import Named, hyperparameters, refuse_foreign, refuse_wrapped
 from trainer.updaters.precision import autocast
 
 _ZERO_GRAD = Optimizer.zero_grad  # torch's own, which others may replace
-
-
-class _Named(dict[str, Any]):
-    """Parts of one kind by name: a single one is called ``main``."""
-
-    def __init__(self, kind: str, part: Any, expected: type = object, needs_main: bool = True) -> None:
-        super().__init__(part if isinstance(part, dict) else {"main": part})
-        self.kind = kind
-        if needs_main and "main" not in self:
-            raise ValueError(f"the {kind}s {sorted(self)} lack 'main'; e.g. {{'main': {kind}}}.")
-        for name, value in self.items():
-            if not isinstance(value, expected):
-                wanted = f"{expected.__module__}.{expected.__qualname__}"
-                raise TypeError(f"{kind} {name!r} must be a {wanted}, got {type(value).__name__}.")
-
-    def __missing__(self, name: str) -> Any:
-        raise ValueError(f"there is no {self.kind} {name!r}; there are {sorted(self)}.")
 
 
 class EndOfDataError(RuntimeError):
@@ -119,24 +102,25 @@ class StandardUpdater(Stateful):
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if limit is not None and not limit > 0:
                 raise ValueError(f"{name} must be positive, or None for no clipping, got {limit}.")
-        self._iterator = _Named("iterator", iterator)
+        self._iterator = Named("iterator", iterator)
         is_plain = type(self).update_core is StandardUpdater.update_core
-        self._optimizer = _Named("optimizer", optimizer, Optimizer, needs_main=is_plain)
-        self._model = _Named("model", model, nn.Module, needs_main=is_plain)
-        _refuse_wrapped(self._model)
-        _refuse_foreign(self._optimizer, self._model)
+        self._optimizer = Named("optimizer", optimizer, Optimizer, needs_main=is_plain)
+        self._model = Named("model", model, nn.Module, needs_main=is_plain)
+        refuse_wrapped(self._model)
+        refuse_foreign(self._optimizer, self._model)
         self.device = device_of(next(iter(self._model.values()))) if device is None else torch.device(device)
-        for module in self._model.values():
-            module.to(self.device)
+        self._reporter = Reporter()  # listens where no trainer does
+        for name, module in self._model.items():
+            self._reporter.add_model(name, module.to(self.device))
         for name, source in self._iterator.items():
             self._iterator[name] = as_iterator(source)
             if self.device.type == "cuda" and hasattr(self._iterator[name], "pin_memory"):
                 self._iterator[name].pin_memory = True
         refuse_shared_loaders((f"the updater's iterator {name!r}", part) for name, part in self._iterator.items())
         self._kinds = {name: type(part).__name__ for name, part in self._optimizer.items()}
-        self.hyperparameters = {name: _hyperparameters(part) for name, part in self._optimizer.items()}
+        self.hyperparameters = {name: hyperparameters(part) for name, part in self._optimizer.items()}
         self.converter = converter
-        self.loss_func: Callable[..., Any] = self._model.get("main", _no_loss) if loss_func is None else loss_func
+        self.loss_func: Callable[..., Any] = self._model.get("main", no_loss) if loss_func is None else loss_func
         self.accumulate = at_least("accumulate", accumulate, 1)
         self.clip_norm = clip_norm
         self.clip_value = clip_value
@@ -221,18 +205,10 @@ class StandardUpdater(Stateful):
         if loss is None and not self._has_warned_of_nothing:
             self._has_warned_of_nothing = True
             warn(
-                f"iteration {self.iteration + 1} makes no step, and neither will others like it: no label counts in its"
-                f" {k} batches."
+                f"iteration {self.iteration + 1} makes no step: no label counts in its {k} batches, or each loss was"
+                " reported with weight 0. Others like it will make none either, without a word."
             )
         return loss
-
-    @cached_property
-    def _reporter(self) -> Reporter:
-        """Knows the models when no trainer listens."""
-        reporter = Reporter()
-        for name, model in self.get_all_models().items():
-            reporter.add_model(name, model)
-        return reporter
 
     def next_batch(self, name: str = "main") -> Any:
         """Returns an iterator's next batch, converted and on the device."""
@@ -247,11 +223,11 @@ class StandardUpdater(Stateful):
         iterator = self._iterator[name]
         try:
             batch = next(iterator)
-        except StopIteration:
+        except StopIteration as error:
             raise EndOfDataError(
-                f"iterator {name!r} ended after {self.iteration} iterations, for it does not repeat: give it"
+                f"iterator {name!r} ended after {self.iteration} iterations because it does not repeat: give it"
                 " repeat=True, or stop training where it ends, with the stop trigger (1, 'epoch')."
-            ) from None
+            ) from error
         if name == "main":
             self.batch_size = size_of(batch, iterator, self)
         return batch
@@ -261,20 +237,18 @@ class StandardUpdater(Stateful):
 
         Raises:
             TypeError: If what comes back is no loss, nor a dict or an object that has one as ``loss``.
-            ValueError: If the loss is not of shape ``()``.
+            ValueError: If the loss is not of shape ``()``, or has no gradient though gradients are on.
         """
         if self.precision == "fp32":
             output = call_with(self.loss_func, batch)
         else:
             with autocast(self.precision, self.device):
                 output = call_with(self.loss_func, batch)
-        if isinstance(output, Tensor) and output.dim() == 0:
+        if isinstance(output, Tensor) and output.dim() == 0 and output.requires_grad:
             return output
         model = self._model.get("main")
-        source = "loss_func" if self.loss_func is not model else f"model 'main' ({type(model).__name__})"
-        loss = loss_of(output, source)
         report_loss(output, model)
-        return loss
+        return loss_of(output, f"model 'main' ({type(model).__name__})" if self.loss_func is model else "loss_func")
 
     def backward(self, loss: Tensor) -> None:
         """Computes the gradient of a loss, scaled up if the precision is fp16."""
@@ -423,45 +397,3 @@ def _zero_grad(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = None
-
-
-def _refuse_wrapped(models: dict[str, nn.Module]) -> None:
-    for name, model in models.items():
-        for path, _ in model.named_modules():
-            if path.rpartition(".")[2] == "_orig_mod":
-                inner = path.rpartition(".")[0]
-                raise ValueError(
-                    f"model {name!r} holds the result of torch.compile at {inner or 'its root'!r}: its weights would be"
-                    f" saved as {path}...; compile it in place instead: {inner or 'model.predictor'}.compile()."
-                )
-
-
-def _hyperparameters(optimizer: Optimizer) -> dict[str, dict[str, Any]]:
-    """Returns what was asked of each group of parameters, as far as a snapshot may hold it."""
-    groups = {}
-    for number, group in enumerate(optimizer.param_groups):
-        values = {key: _plain(value) for key, value in group.items() if key != "params"}
-        groups[str(number)] = {key: value for key, value in values.items() if value is not ...}
-    return groups
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [_plain(element) for element in value]
-    return value if value is None or type(value) in (bool, int, float, str) else ...
-
-
-def _no_loss(*batch: Any, **named: Any) -> Tensor:
-    raise ValueError("compute_loss needs a model 'main' or a loss_func; there is neither.")
-
-
-def _refuse_foreign(optimizers: dict[str, Optimizer], models: dict[str, nn.Module]) -> None:
-    own = {id(parameter) for model in models.values() for parameter in model.parameters()}
-    for name, optimizer in optimizers.items():
-        if own.isdisjoint(id(parameter) for group in optimizer.param_groups for parameter in group["params"]):
-            raise ValueError(
-                f"optimizer {name!r} has no parameter of the models {sorted(models)}, so nothing would be trained; was"
-                " the model made anew after the optimizer?"
-            )
