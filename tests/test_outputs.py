@@ -123,9 +123,9 @@ REFUSED = {
     "detached": (
         lambda loss, y: loss.detach(),
         ValueError,
-        r"returned a loss without a gradient: return it as it is computed from the parameters",
+        r"the loss has no gradient: return it as it is computed from parameters that require gradients",
     ),
-    "counted": (lambda loss, y: (y.argmax(dim=1) > 0).sum(), ValueError, "returned a loss without a gradient"),
+    "counted": (lambda loss, y: (y.argmax(dim=1) > 0).sum(), ValueError, "the loss has no gradient"),
     "scores": (
         lambda loss, y: y,
         ValueError,
@@ -140,6 +140,11 @@ def test_anything_else_is_refused_with_what_to_write(tmp_path, name):
     make, kind, message = REFUSED[name]
     with pytest.raises(kind, match=message):
         make_run(tmp_path, make).run(show_loop_exception_msg=False)
+
+
+def test_a_run_without_gradients_is_refused(tmp_path):
+    with torch.no_grad(), pytest.raises(ValueError, match="the loss has no gradient.*not under torch.no_grad"):
+        make_run(tmp_path, KINDS["a loss"]).run(show_loop_exception_msg=False)
 
 
 def test_a_loss_func_is_named_as_the_source():

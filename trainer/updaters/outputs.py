@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from trainer.datasets.convert import outline
@@ -21,14 +20,13 @@ def loss_of(output: Any, source: str) -> Tensor:
 
     Raises:
         TypeError: If there is no tensor.
-        ValueError: If its shape is not ``()``, or it has no gradient though gradients are on.
+        ValueError: If its shape is not ``()``.
 
     Example:
         >>> import torch
         >>> from trainer.updaters.outputs import loss_of
-        >>> weight = torch.tensor(0.5, requires_grad=True)
-        >>> loss_of({"loss": 2 * weight, "logits": torch.zeros(4, 3)}, "the model")
-        tensor(1., grad_fn=<MulBackward0>)
+        >>> loss_of({"loss": torch.tensor(0.5), "logits": torch.zeros(4, 3)}, "the model")
+        tensor(0.5000)
         >>> loss_of(torch.zeros(4), "the model")
         Traceback (most recent call last):
         ValueError: the model returned a loss of shape (4,), but it must be one number: return its mean, loss.mean().
@@ -47,12 +45,15 @@ def loss_of(output: Any, source: str) -> Tensor:
         if loss is output and loss.dim() > 1:
             remedy = "if these are scores, wrap the model, Classifier(model), or give the updater a loss_func"
         raise ValueError(f"{source} returned a loss of shape {tuple(loss.shape)}, but it must be one number: {remedy}.")
-    if not loss.requires_grad and torch.is_grad_enabled():
-        raise ValueError(
-            f"{source} returned a loss without a gradient: return it as it is computed from the parameters, not"
-            " detached, counted or computed under torch.no_grad(); and let the parameters require gradients."
-        )
     return loss
+
+
+def refuse_detached() -> None:
+    """Refuses a loss that has no gradient."""
+    raise ValueError(
+        "the loss has no gradient: return it as it is computed from parameters that require gradients, not detached, not a"
+        " count, and not under torch.no_grad()."
+    )
 
 
 def no_loss(*batch: Any, **named: Any) -> Tensor:

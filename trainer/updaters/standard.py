@@ -19,7 +19,7 @@ from trainer.saving.state import Stateful, load_declared
 from trainer.triggers import epoch_progress
 from trainer.updaters.accumulate import accumulate as accumulated
 from trainer.updaters.accumulate import scale_gradients, step_with_closure, takes_closure
-from trainer.updaters.outputs import loss_of, no_loss, report_loss
+from trainer.updaters.outputs import loss_of, no_loss, refuse_detached, report_loss
 from trainer.updaters.parts import Named, hyperparameters, refuse_foreign, refuse_wrapped
 from trainer.updaters.precision import autocast
 
@@ -237,21 +237,27 @@ class StandardUpdater(Stateful):
 
         Raises:
             TypeError: If what comes back is no loss, nor a dict or an object that has one as ``loss``.
-            ValueError: If the loss is not of shape ``()``, or has no gradient though gradients are on.
+            ValueError: If the loss is not of shape ``()``.
         """
         if self.precision == "fp32":
             output = call_with(self.loss_func, batch)
         else:
             with autocast(self.precision, self.device):
                 output = call_with(self.loss_func, batch)
-        if isinstance(output, Tensor) and output.dim() == 0 and output.requires_grad:
+        if isinstance(output, Tensor) and output.dim() == 0:
             return output
         model = self._model.get("main")
         report_loss(output, model)
         return loss_of(output, f"model 'main' ({type(model).__name__})" if self.loss_func is model else "loss_func")
 
     def backward(self, loss: Tensor) -> None:
-        """Computes the gradient of a loss, scaled up if the precision is fp16."""
+        """Computes the gradient of a loss, scaled up if the precision is fp16.
+
+        Raises:
+            ValueError: If it has none.
+        """
+        if not loss.requires_grad:
+            refuse_detached()
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
 
     def step(self, name: str = "main") -> None:
