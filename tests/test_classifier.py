@@ -1,12 +1,15 @@
 """A predictor with its loss and accuracy."""
 
 import copy
+import functools
 import pickle
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from trainer import Classifier, DictSummary, Observation, Ratio, Reporter, accuracy
+from trainer import Classifier, DictSummary, Observation, Ratio, Reporter, StandardUpdater, accuracy
+from trainer.iterators import SerialIterator
 from trainer.summary import averaged
 
 
@@ -169,3 +172,46 @@ def test_accuracy_is_counted_in_inference_mode_too():
     with torch.inference_mode():
         _, observation = observe(Classifier(torch.nn.Identity()), torch.eye(3), torch.tensor([0, 1, 1]))
     assert observation["main/accuracy"] == Ratio(2, 3)
+
+
+CLASSES = torch.tensor([0.2, 1.0, 5.0])
+LOSSES = {
+    "ignored": torch.nn.CrossEntropyLoss(ignore_index=255),
+    "weighted": torch.nn.CrossEntropyLoss(CLASSES),
+    "both": torch.nn.CrossEntropyLoss(CLASSES, ignore_index=255, label_smoothing=0.1),
+    "a partial": functools.partial(F.cross_entropy, weight=CLASSES, ignore_index=255),
+    "nll": torch.nn.NLLLoss(CLASSES, ignore_index=255),
+}
+
+
+@pytest.mark.parametrize("compute_accuracy", [True, False])
+@pytest.mark.parametrize("name", LOSSES)
+def test_means_over_batches_are_those_of_the_whole_set_whatever_a_loss_leaves_out_or_weighs(name, compute_accuracy):
+    torch.manual_seed(0)
+    y, t = torch.randn(12, 3, 4), torch.randint(0, 3, (12, 4))
+    if name != "weighted":
+        t[torch.rand(12, 4) < 0.4] = 255
+        t[0] = 255  # a batch in which nothing counts
+    model, summary = Classifier(torch.nn.Identity(), LOSSES[name]), DictSummary()
+    model.compute_accuracy = compute_accuracy
+    for part, labels in zip(y.split([1, 2, 4, 5]), t.split([1, 2, 4, 5]), strict=True):
+        summary.add(observe(model, part, labels)[1])
+    mean = summary.compute_mean()
+    assert mean["main/loss"] == pytest.approx(float(LOSSES[name](y, t)), rel=1e-6)
+    if compute_accuracy:
+        counts = t != 255
+        assert mean["main/accuracy"] == pytest.approx(float((y.argmax(dim=1) == t)[counts].float().mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ignored", "weighted", "both"])
+def test_accumulated_batches_make_the_step_of_one_whatever_a_loss_leaves_out_or_weighs(name):
+    torch.manual_seed(0)
+    data = [(torch.randn(4), i % 3 if i % 4 or name == "weighted" else 255) for i in range(8)]
+    steps = []
+    for k in (1, 4, 8):
+        torch.manual_seed(1)
+        model = Classifier(torch.nn.Linear(4, 3), LOSSES[name])
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        StandardUpdater(SerialIterator(data, 8 // k, shuffle=False), optimizer, model=model, accumulate=k).update()
+        steps.append(model.predictor.weight.detach().clone())
+    assert torch.allclose(steps[0], steps[1], rtol=1e-5) and torch.allclose(steps[0], steps[2], rtol=1e-5)

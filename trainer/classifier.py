@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,13 +17,13 @@ from trainer.summary import Ratio, Weighted
 IGNORED = -100  # the label that torch's cross_entropy leaves out
 
 
-def accuracy(y: Tensor, t: Tensor) -> Ratio:
+def accuracy(y: Tensor, t: Tensor, ignore_index: int = IGNORED) -> Ratio:
     """Returns correct and counted predictions as a :class:`Ratio`. Chainer: ``functions.accuracy``.
 
     Args:
         y: Scores of shape (N, C, ...).
-        t: Class numbers of shape (N, ...), -100 where a label does not count; or probabilities of the shape of
-            ``y``, whose largest is the label.
+        t: Class numbers of shape (N, ...); or probabilities of the shape of ``y``, whose largest is the label.
+        ignore_index: The class number of a label that does not count.
 
     Example:
         >>> import torch
@@ -33,14 +34,16 @@ def accuracy(y: Tensor, t: Tensor) -> Ratio:
     """
     if t.is_floating_point():
         t = t.argmax(dim=1)
-    return Ratio(torch.count_nonzero(y.argmax(dim=1) == t), torch.count_nonzero(t != IGNORED))
+    return Ratio(torch.count_nonzero(y.argmax(dim=1) == t), torch.count_nonzero(t != ignore_index))
 
 
 class Classifier(nn.Module):
     """Calls a predictor, returns the loss, and reports ``loss`` and ``accuracy``. Chainer: ``links.Classifier``.
 
     Trained as ``main``, its values are observed as ``main/loss`` and ``main/accuracy``. Both are weighed by the
-    labels that counted, so over an epoch accuracy is exactly correct / total. No tensor stays on the module.
+    labels that counted, so over an epoch accuracy is exactly correct / total. Which labels count, and how much each
+    class weighs in the loss, is taken from torch's ``CrossEntropyLoss`` and ``NLLLoss`` (``ignore_index``, ``weight``)
+    and from a ``functools.partial`` of their functions. No tensor stays on the module.
 
     Args:
         predictor: The network: what it returns for the inputs goes to ``lossfun`` and ``accfun``.
@@ -91,18 +94,33 @@ class Classifier(nn.Module):
             raise ValueError(f"label_key {key!r} is not found: the batch has {there}.") from None
         y = self.predictor(*inputs, **kwargs)
         loss = self.lossfun(y, t)
+        ignored, classes = (IGNORED, None) if self.lossfun is F.cross_entropy else _counts(self.lossfun)
         if not self.compute_accuracy:
-            report({"loss": Weighted(loss, _counted(t))}, self)
+            report({"loss": Weighted(loss, _counted(t, ignored, classes))}, self)
             return loss
-        correct = self.accfun(y, t)
-        if self.accfun is not accuracy:  # whose tensors nobody else has: two copies, 4 us
-            correct = kept(correct)
-        weight = correct.count if isinstance(correct, Ratio) else _counted(t)
+        if self.accfun is accuracy:
+            correct = accuracy(y, t, ignored)
+        else:
+            correct = kept(self.accfun(y, t))
+        is_count = isinstance(correct, Ratio) and classes is None
+        weight = correct.count if is_count else _counted(t, ignored, classes)
         report({"loss": Weighted(loss.detach().clone(), weight), "accuracy": correct}, self, copy=False)
         return loss
 
 
-def _counted(t: Any) -> Tensor | int:
+def _counts(lossfun: Any) -> tuple[int, Tensor | None]:
+    """Returns the label that a loss function leaves out, and what each class weighs in its mean; None if the same."""
+    if isinstance(lossfun, (nn.CrossEntropyLoss, nn.NLLLoss)):
+        return lossfun.ignore_index, lossfun.weight
+    if isinstance(lossfun, partial) and lossfun.func in (F.cross_entropy, F.nll_loss):
+        return lossfun.keywords.get("ignore_index", IGNORED), lossfun.keywords.get("weight")
+    return IGNORED, None
+
+
+def _counted(t: Any, ignored: int, classes: Tensor | None) -> Tensor | int:
     if not isinstance(t, Tensor):
         return count_samples(t)
-    return len(t) if t.is_floating_point() else torch.count_nonzero(t != IGNORED)
+    if t.is_floating_point():
+        return len(t)
+    counts = t != ignored
+    return torch.count_nonzero(counts) if classes is None else (classes[t.where(counts, 0)] * counts).sum()

@@ -51,8 +51,8 @@ def loss_of(output: Any, source: str) -> Tensor:
 def refuse_detached() -> None:
     """Refuses a loss that has no gradient."""
     raise ValueError(
-        "the loss has no gradient: return it as it is computed from parameters that require gradients, not detached, not a"
-        " count, and not under torch.no_grad()."
+        "the loss has no gradient: return it as it is computed from parameters that require gradients, not detached,"
+        " not a count, and not under torch.no_grad()."
     )
 
 
