@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -77,3 +78,12 @@ def refuse_foreign(optimizers: dict[str, Optimizer], models: dict[str, nn.Module
                 f"optimizer {name!r} has no parameter of the models {sorted(models)}, so nothing would be trained; was"
                 " the model made anew after the optimizer?"
             )
+
+
+def out_of_memory(updater: Any, error: Exception) -> torch.OutOfMemoryError:
+    """Returns the error of an update that ran out of memory, with what took it and what takes less."""
+    less = "; precision='bf16' needs less too" if updater.precision == "fp32" else ""
+    return torch.OutOfMemoryError(
+        f"{error}\nThis update took {updater.batch_size} samples (accumulate={updater.accumulate}, precision="
+        f"{updater.precision!r}). For the same step with less memory halve batch_size and double accumulate{less}."
+    )

@@ -20,7 +20,7 @@ from trainer.triggers import epoch_progress
 from trainer.updaters.accumulate import accumulate as accumulated
 from trainer.updaters.accumulate import scale_gradients, step_with_closure, takes_closure
 from trainer.updaters.outputs import loss_of, no_loss, refuse_detached, report_loss
-from trainer.updaters.parts import Named, hyperparameters, refuse_foreign, refuse_wrapped
+from trainer.updaters.parts import Named, hyperparameters, out_of_memory, refuse_foreign, refuse_wrapped
 from trainer.updaters.precision import autocast
 
 _ZERO_GRAD = Optimizer.zero_grad  # torch's own, which others may replace
@@ -148,11 +148,7 @@ class StandardUpdater(Stateful):
         try:
             self.update_core()
         except torch.OutOfMemoryError as error:
-            less = "; precision='bf16' needs less too" if self.precision == "fp32" else ""
-            raise torch.OutOfMemoryError(
-                f"{error}\nThis update took {self.batch_size} samples (accumulate={self.accumulate}, precision="
-                f"{self.precision!r}). For the same step with less memory halve batch_size and double accumulate{less}."
-            ) from error
+            raise out_of_memory(self, error) from error
         self.complete_update()
 
     def complete_update(self) -> None:
@@ -206,7 +202,7 @@ class StandardUpdater(Stateful):
             self._has_warned_of_nothing = True
             warn(
                 f"iteration {self.iteration + 1} makes no step: no label counts in its {k} batches, or each loss was"
-                " reported with weight 0. Others like it will make none either, without a word."
+                " reported with weight 0. Others like it will not be reported."
             )
         return loss
 
