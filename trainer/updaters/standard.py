@@ -26,8 +26,8 @@ from trainer.updaters.precision import autocast
 _ZERO_GRAD = Optimizer.zero_grad  # torch's own, which others may replace
 
 
-class EndOfDataError(RuntimeError):
-    """An iterator that does not repeat has come to its end."""
+class EndOfDataError(RuntimeError, StopIteration):
+    """An iterator that does not repeat has come to its end; a loop of your own may catch it as ``StopIteration``."""
 
 
 class StandardUpdater(Stateful):
