@@ -93,7 +93,10 @@ class LogReport(Extension):
         if told and trainer not in _WARNED:
             _WARNED.add(trainer)
             what = f"iteration {trainer.updater.iteration}: {', '.join(told)} (means since the last entry of the log)"
-            warn(f"{what}; extend(FailOnNonNumber()) would end the run there, before anything is saved.")
+            warn(
+                f"{what}. Training has diverged, or no label of a batch counts; extend(FailOnNonNumber()) stops at the"
+                " first such iteration, before a snapshot is taken."
+            )
 
     def initialize(self, trainer: Trainer) -> None:
         """On a resume, takes up the log where the snapshot left it."""

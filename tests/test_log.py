@@ -90,8 +90,9 @@ def test_the_first_loss_that_is_no_number_is_warned_of_once_at_the_users_line(tm
         spoiled(tmp_path, **{"main/loss": math.nan, "gen/loss_cls": -math.inf, "lossless/rate": math.nan})
     )
     assert str(told.message) == (
-        "iteration 2: main/loss is nan, gen/loss_cls is -inf (means since the last entry of the log);"
-        " extend(FailOnNonNumber()) would end the run there, before anything is saved."
+        "iteration 2: main/loss is nan, gen/loss_cls is -inf (means since the last entry of the log)."
+        " Training has diverged, or no label of a batch counts; extend(FailOnNonNumber()) stops at the first such"
+        " iteration, before a snapshot is taken."
     )
     assert told.filename == __file__
     assert len(told_by(spoiled(tmp_path / "other", loss=math.inf))) == 1  # each run has its own

@@ -172,3 +172,36 @@ def test_running_out_of_memory_says_what_took_it(tmp_path, accumulate, precision
     )
     with pytest.raises(torch.OutOfMemoryError, match=message):
         run.run(show_loop_exception_msg=False)
+
+
+def bare_run(samples):
+    model = nn.Linear(2, 3)
+    return StandardUpdater(SerialIterator(samples, 2), torch.optim.SGD(model.parameters(), 0.1), model=model), model
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        ((torch.ones(2), 1), r"All 2 parts of a batch are passed to Linear: to train it on \(inputs, label\), wrap it"),
+        ({"x": torch.ones(2), "t": 1}, r"The keywords \['t', 'x'\] of a batch are passed to Linear: to train it on"),
+    ],
+)
+def test_a_bare_network_is_told_to_be_wrapped(sample, message):
+    updater, model = bare_run([sample] * 4)
+    with pytest.raises(TypeError, match=message):
+        updater.update()
+    with pytest.raises(TypeError, match=message):
+        extensions.Evaluator(SerialIterator([sample] * 4, 2, repeat=False), model)()
+
+
+def test_a_type_error_of_the_model_itself_is_left_as_it_is():
+    class Wrong(nn.Linear):
+        def forward(self, x, t):
+            return super().forward(x) + "1"
+
+    model = Wrong(2, 3)
+    data = [(torch.ones(2), 1)] * 4
+    updater = StandardUpdater(SerialIterator(data, 2), torch.optim.SGD(model.parameters(), 0.1), model=model)
+    with pytest.raises(TypeError) as caught:
+        updater.update()
+    assert "wrap it" not in str(caught.value)

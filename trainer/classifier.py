@@ -90,8 +90,9 @@ class Classifier(nn.Module):
         try:
             t = inputs.pop(key) if isinstance(key, int) else kwargs.pop(key)
         except (IndexError, KeyError):
-            there = f"{len(args)} positional parts" if isinstance(key, int) else f"the keys {sorted(kwargs)}"
-            raise ValueError(f"label_key {key!r} is not found: the batch has {there}.") from None
+            there = f"{len(args)} positional parts" if args or not kwargs else f"the keys {sorted(kwargs)}"
+            hint = "; name one of them: Classifier(..., label_key='...')" if kwargs and isinstance(key, int) else ""
+            raise ValueError(f"label_key {key!r} is not found: the batch has {there}{hint}.") from None
         y = self.predictor(*inputs, **kwargs)
         loss = self.lossfun(y, t)
         ignored, classes = (IGNORED, None) if self.lossfun is F.cross_entropy else _counts(self.lossfun)

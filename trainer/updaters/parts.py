@@ -75,8 +75,8 @@ def refuse_foreign(optimizers: dict[str, Optimizer], models: dict[str, nn.Module
     for name, optimizer in optimizers.items():
         if own.isdisjoint(id(parameter) for group in optimizer.param_groups for parameter in group["params"]):
             raise ValueError(
-                f"optimizer {name!r} has no parameter of the models {sorted(models)}, so nothing would be trained; was"
-                " the model made anew after the optimizer?"
+                f"optimizer {name!r} has no parameter of the models {sorted(models)}, so nothing would be trained: was"
+                " the model made anew after the optimizer, or is it missing (model={'main': ..., 'other': ...})?"
             )
 
 

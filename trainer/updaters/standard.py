@@ -19,7 +19,7 @@ from trainer.saving.state import Stateful, load_declared
 from trainer.triggers import epoch_progress
 from trainer.updaters.accumulate import accumulate as accumulated
 from trainer.updaters.accumulate import scale_gradients, step_with_closure, takes_closure
-from trainer.updaters.outputs import loss_of, no_loss, refuse_detached, report_loss
+from trainer.updaters.outputs import loss_of, misfit, no_loss, refuse_detached, report_loss
 from trainer.updaters.parts import Named, hyperparameters, out_of_memory, refuse_foreign, refuse_wrapped
 from trainer.updaters.precision import autocast
 
@@ -50,8 +50,8 @@ class StandardUpdater(Stateful):
         accumulate: Batches that make one update, as if they were one batch. Each weighs what the model says its loss
             was averaged over, by reporting ``loss`` as ``(loss, number)`` (Classifier: the labels that count), else
             its samples. On a GPU a loss over nothing needs a finite gradient, as torch's own have: in yours divide by
-            ``n.clamp(min=1)``. The means of the observed values are reported once. An ``update_core`` of your own has
-            to do so by itself.
+            ``n.clamp(min=1)``. The means of the observed values are reported once. An update may take batches of two
+            epochs. An ``update_core`` of your own has to do all that by itself.
         clip_norm: The most that the norm of the gradient, all parameters of an optimizer together, may be (Pascanu
             et al. 2013). Chainer: ``GradientClipping``.
         clip_value: The most that an element of the gradient may be, either way. Chainer: ``GradientHardClipping``.
@@ -379,16 +379,22 @@ class StandardUpdater(Stateful):
 def call_with(function: Callable[..., Any], batch: Any) -> Any:
     """Calls a function with a converted batch: a tuple as positional, a mapping as keyword arguments.
 
+    Raises:
+        TypeError: If the function does not take the parts of the batch.
+
     Example:
         >>> from trainer.updaters.standard import call_with
         >>> call_with(max, (3, 5)), call_with(dict, {"x": 1})
         (5, {'x': 1})
     """
-    if type(batch) in (tuple, list) or (isinstance(batch, (tuple, list)) and not is_object(batch)):
-        return function(*batch)
-    if isinstance(batch, Mapping):
-        return function(**batch)
-    return function(batch)
+    try:
+        if type(batch) in (tuple, list) or (isinstance(batch, (tuple, list)) and not is_object(batch)):
+            return function(*batch)
+        return function(**batch) if isinstance(batch, Mapping) else function(batch)
+    except TypeError as error:
+        if told := misfit(function, batch):
+            raise TypeError(f"{error}. {told}") from error
+        raise
 
 
 def _zero_grad(optimizer: Optimizer) -> None:
