@@ -30,9 +30,10 @@ class DataLoaderIterator(BaseIterator):
     data have indices, else by one batch of data.
 
     A resumed map-style loader skips to its position without loading what it skips, and is exact with workers too. One
-    of an iterable data set is read up to its position. It is exact, unless its workers outlive an epoch
-    (``persistent_workers``), or it has workers and an ``__iter__`` of its own: a resume in mid-epoch then warns. A
-    loader with ``state_dict`` and ``load_state_dict``, such as torchdata's, is saved and resumed by these.
+    of an iterable data set is read up to its position. It is exact, unless something goes on from one epoch to the
+    next: workers (``persistent_workers``), or an iterator that the loader keeps, as timm's ``MultiEpochsDataLoader``
+    does. A resume then warns. A loader with ``state_dict`` and ``load_state_dict``, such as torchdata's, is saved and
+    resumed by these.
 
     Args:
         loader: A ``torch.utils.data.DataLoader``, of a map-style or iterable data set, or another iterable with
@@ -73,6 +74,8 @@ class DataLoaderIterator(BaseIterator):
 
     def reset(self) -> None:
         """Goes back to the beginning: the same order and augmentation come again."""
+        if self._workers is not None and (self._workers.has_state or self._workers.draws_on()):
+            self._close()
         super().reset()
         self._place = (0, 0)  # the number of the pass over the loader, and its batches that were given out
         self._state: Any = None  # a loader's own, at this place
@@ -119,12 +122,12 @@ class DataLoaderIterator(BaseIterator):
         if self._workers is None:
             self._workers = source_of(self.loader)
         source = self._workers
-        if n > 0 and source.draws_on:
-            warn(
-                "a DataLoader is resumed in mid-epoch of which the workers outlive an epoch, or that has an __iter__ of"
-                " its own and workers: what is drawn at random in them will differ from an uninterrupted run."
-            )
         source.open(self.seed, number, n, self._state if self._is_loaded else None)
+        if self._is_loaded and (number, n) != (0, 0) and source.draws_on():
+            warn(
+                "the DataLoader keeps an iterator or workers from one epoch to the next, and cannot be resumed exactly:"
+                " what is drawn at random after the resume may differ from an uninterrupted run."
+            )
         self._batches = source
         if self.current_position == 0:
             self.epoch_size = self._forecast()
@@ -156,7 +159,7 @@ class DataLoaderIterator(BaseIterator):
         self._workers, self._batches, self._is_loaded = None, None, True
 
     def _keep_state(self) -> None:
-        if self._batches is not None and self._place[1] > 0:
+        if self._batches is not None:
             self._state = self._batches.state()
 
     def finalize(self) -> None:
