@@ -103,7 +103,7 @@ class Indices(Ahead):
     """
 
     def __init__(self, sampler: Any, seeds: Seeds, for_workers: bool, sets_epoch: bool) -> None:
-        self.sampler = sampler
+        self._sampler = sampler
         self._is_known = is_known(sampler)
         self._seeds = seeds
         self._for_workers = for_workers
@@ -114,13 +114,13 @@ class Indices(Ahead):
         self.begin()
         self._drawn = 0
         self._first = self.n_handed = n
-        self._indices = iter(self.sampler)
+        self._indices = iter(self._sampler)
 
     def __iter__(self) -> Indices:
         return self
 
     def __len__(self) -> int:
-        return len(self.sampler)
+        return len(self._sampler)
 
     def __next__(self) -> Any:
         if not self.look():

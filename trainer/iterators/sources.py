@@ -81,6 +81,7 @@ class Source:
         self._with_epoch = getattr(given, "dataset", None), given, *samplers
         found = [getattr(part, "generator", None) for part in (given, *samplers)]
         self._seeds = Seeds(list({id(g): g for g in found if isinstance(g, torch.Generator)}.values()))
+        self._has_iterator = any(hasattr(part, "__next__") for part in samplers)
         self._has_workers = getattr(given, "num_workers", 0) > 0
         self._is_quiet = False  # whether no batch draws anything in this process
         self._batches: Iterator[Any] = iter(())
@@ -114,8 +115,8 @@ class Source:
         return None
 
     def draws_on(self) -> bool:
-        """Tells whether something in the loader goes on from one pass to the next that no seed and no state covers."""
-        raise NotImplementedError
+        """Tells whether something goes on from one pass to the next that no seed and no state covers."""
+        return self._has_iterator
 
     def iterate(self) -> Iterator[Any]:
         """Starts the loader."""
@@ -173,10 +174,6 @@ class Indexed(Source):
         """Tells whether the pass has no more batches; an error of the sampler is that of the next batch."""
         return self._indices.n_handed == self.n and self._indices.is_at_end()
 
-    def draws_on(self) -> bool:
-        """Tells whether the sampler is an iterator, which goes on; workers are seeded for each batch."""
-        return hasattr(self._indices.sampler, "__next__")
-
 
 class Stream(Source, Ahead):
     """Gives the batches of an iterable data set, or of a loader that has an ``__iter__`` or a state of its own.
@@ -226,9 +223,9 @@ class Stream(Source, Ahead):
         return state if asked == self.n or not self.has_state else self.loader.state_dict()
 
     def draws_on(self) -> bool:
-        """Tells whether the loader keeps an iterator: its workers or itself go on from one pass to the next."""
+        """Tells whether the loader keeps an iterator, its own or that of persistent workers, or has one as sampler."""
         kept = {**getattr(self.loader, "__dict__", {}), "dataset": None}.values()
-        return not self.has_state and any(hasattr(value, "__next__") for value in kept)
+        return not self.has_state and (self._has_iterator or any(hasattr(value, "__next__") for value in kept))
 
     def draw(self) -> Any:
         """Asks the loader for a batch; before that, for its state."""
