@@ -95,18 +95,18 @@ class Indices(Ahead):
     Args:
         sampler: A sampler, or a batch sampler.
         seeds: For its draws, and those of workers.
-        for_workers: Whether what is given goes to workers.
+        seeds_workers: Whether what is given seeds the generators of the worker that it goes to.
         sets_epoch: Whether the data set there has to be given the epoch.
 
     Attributes:
         n_handed: Batches of the pass that torch has taken, and those skipped.
     """
 
-    def __init__(self, sampler: Any, seeds: Seeds, for_workers: bool, sets_epoch: bool) -> None:
+    def __init__(self, sampler: Any, seeds: Seeds, seeds_workers: bool, sets_epoch: bool) -> None:
         self._sampler = sampler
         self._is_known = is_known(sampler)
         self._seeds = seeds
-        self._for_workers = for_workers
+        self._seeds_workers = seeds_workers
         self._sets_epoch = sets_epoch
 
     def start(self, n: int) -> None:
@@ -127,7 +127,7 @@ class Indices(Ahead):
             raise StopIteration
         k, self.n_handed = self.n_handed, self.n_handed + 1
         indices = self.take()
-        return _Seeded(self._seeds.words, k, self._sets_epoch, indices) if self._for_workers else indices
+        return _Seeded(self._seeds.words, k, self._sets_epoch, indices) if self._seeds_workers else indices
 
     def draw(self) -> Any:
         """Returns the next indices, under their seeds, after those that are skipped."""

@@ -82,17 +82,9 @@ class DataLoaderIterator(BaseIterator):
         self._is_loaded = True  # whether it has to be put back
 
     @property
-    def epoch_detail(self) -> float:
-        """Finished epochs and the fraction of this one, below 1 until the loader has ended; 0 if it has no length."""
-        n, size = self.current_position, self.epoch_size
-        return self.epoch + n / max(size, n + 1) if size else float(self.epoch)
-
-    def epoch_progress(self) -> tuple[int, int]:
-        """Returns ``epoch_detail`` in integers: (batches given out, batches in an epoch)."""
-        if not self.epoch_size:
-            return self.epoch, 1
-        size = max(self.epoch_size, self.current_position + 1)
-        return self.epoch * size + self.current_position, size
+    def _size(self) -> int | None:
+        """Batches in the epoch, more than were given out: it goes on until the loader has ended."""
+        return max(self.epoch_size, self.current_position + 1) if self.epoch_size else None
 
     def _fetch(self) -> Any:
         number, n = self._place

@@ -62,14 +62,20 @@ class BaseIterator(Stateful):
         self._batches: Any = None  # a pass over the data
 
     @property
+    def _size(self) -> int | None:
+        """Samples (or batches) in the epoch, by which progress is measured; None if that is unknown."""
+        return self.epoch_size
+
+    @property
     def epoch_detail(self) -> float:
         """Finished epochs and the fraction of this one, 0 if the length is unknown."""
-        return self.epoch + (self.current_position / self.epoch_size if self.epoch_size else 0.0)
+        size = self._size
+        return self.epoch + (self.current_position / size if size else 0.0)
 
     def epoch_progress(self) -> tuple[int, int]:
         """Returns ``epoch_detail`` in integers: (samples given out, samples in an epoch)."""
-        size = self.epoch_size or 1
-        return self.epoch * size + (self.current_position if self.epoch_size else 0), size
+        size = self._size
+        return (self.epoch * size + self.current_position, size) if size else (self.epoch, 1)
 
     def __iter__(self) -> Any:
         return self

@@ -31,7 +31,7 @@ Batch = tuple[int | None, Any]  # the samples in it, if that is known, and the b
 
 def source_of(loader: Any) -> Source:
     """Returns what gives a loader's batches."""
-    if not is_ordinary(loader):
+    if has_state(loader) or not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
         return Stream(loader)
     # torch warns where an iterable data set gives more than it said when it was asked for a forecast.
     changes: dict[str, Any] = {"_iterator": None, "_IterableDataset_len_called": None, "in_order": True}
@@ -42,11 +42,6 @@ def source_of(loader: Any) -> Source:
             changes["persistent_workers"] = False
         return Stream(loader, _changed(loader, changes))
     return Indexed(loader, changes)
-
-
-def is_ordinary(loader: Any) -> bool:
-    """Tells whether a loader is iterated by torch's own code, and has no state of its own."""
-    return isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__ and not has_state(loader)
 
 
 def has_state(loader: Any) -> bool:
@@ -72,6 +67,9 @@ class Source:
     """
 
     has_state = False  # whether the loader saves its position by itself
+    start: Callable[[int, Any], None]  # begins the pass that the generators are seeded for
+    is_over: Callable[[], bool]  # whether the pass has no more batches; looks ahead for that
+    __next__: Callable[[], Batch]
 
     def __init__(self, given: Any, loader: Any) -> None:
         self.loader = loader
@@ -101,14 +99,6 @@ class Source:
         """Ends workers that are not to outlive the pass, or all."""
         if isinstance(self._batches, Workers) and (for_good or not self.loader.persistent_workers):
             self._batches.close()
-
-    def start(self, n: int, state: Any) -> None:
-        """Begins the pass that the generators are seeded for."""
-        raise NotImplementedError
-
-    def is_over(self) -> bool:
-        """Tells whether the pass has no more batches; looks ahead for that."""
-        raise NotImplementedError
 
     def state(self) -> Any:
         """Returns the loader's own state, that from before a look ahead; None if it has none."""
@@ -148,10 +138,12 @@ class Indexed(Source):
         super().__init__(given, given)
         # Workers that do not outlive a pass start after set_epoch.
         sets_epoch = self._has_workers and given.persistent_workers and bool(EpochSetter(given.dataset))
-        self._indices = Indices(getattr(given, kind), self._seeds, self._has_workers, sets_epoch)
-        self.loader = _changed(given, changes | {kind: self._indices})
         draws_none = is_plain(given.dataset) and given.collate_fn in _COLLATES
+        seeds_workers = self._has_workers and not draws_none
+        self._indices = Indices(getattr(given, kind), self._seeds, seeds_workers, sets_epoch)
+        self.loader = _changed(given, changes | {kind: self._indices})
         self._is_quiet = draws_none or self._has_workers
+        self._is_counted = "collate_fn" in changes
 
     def start(self, n: int, state: Any) -> None:
         """Begins the pass that the generators are seeded for, at its batch ``n``, without loading what is skipped."""
@@ -168,7 +160,7 @@ class Indexed(Source):
             told = f"the data of batch {self.n} ended with StopIteration, before the indices did."
             raise RuntimeError(told) from error
         self.n += 1
-        return made if isinstance(self.loader.collate_fn, _Counted) else (None, made)
+        return made if self._is_counted else (None, made)
 
     def is_over(self) -> bool:
         """Tells whether the pass has no more batches; an error of the sampler is that of the next batch."""
