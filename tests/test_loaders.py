@@ -720,6 +720,13 @@ def test_workers_that_start_with_the_first_batch_outlive_signals_and_end_with_fi
     assert multiprocessing.active_children() == []
 
 
+def test_reset_in_mid_epoch_begins_anew_with_a_loader_that_has_a_state():
+    iterator = DataLoaderIterator(Stateful())
+    expected = [next(iterator) for _ in range(3)]
+    iterator.reset()
+    assert equal([next(iterator) for _ in range(3)], expected)
+
+
 class Mending(Drawing):
     """Its sample 5 is broken until it is mended."""
 

@@ -60,6 +60,7 @@ class DataLoaderIterator(BaseIterator):
     """
 
     counts = ("batches an epoch", "DataLoader")
+    _first_state: Any = None  # of a loader with a state of its own: that of its first batch
 
     def __init__(
         self, loader: Any, repeat: bool = True, seed: int | None = None, *, epoch_length: int | None = None
@@ -78,7 +79,7 @@ class DataLoaderIterator(BaseIterator):
             self._close()
         super().reset()
         self._place = (0, 0)  # the number of the pass over the loader, and its batches that were given out
-        self._state: Any = None  # a loader's own, at this place
+        self._state = self._first_state  # a loader's own, at this place
         self._is_loaded = True  # whether it has to be put back
 
     @property
@@ -121,6 +122,8 @@ class DataLoaderIterator(BaseIterator):
                 " what is drawn at random after the resume may differ from an uninterrupted run."
             )
         self._batches = source
+        if (number, n) == (0, 0):
+            self._first_state = source.state()
         if self.current_position == 0:
             self.epoch_size = self._forecast()
 

@@ -194,9 +194,11 @@ class Stream(Source, Ahead):
 
     def _iterate(self, n: int, state: Any) -> None:
         self._asked = 0 if state is None else n
-        self._state = (self._asked, state)  # the loader's own before it was asked for a batch, with the batch's number
+        self._state = self._asked, state  # the loader's own before it was asked for a batch, with the batch's number
         self._batches = self.iterate()
         self.begin()
+        if self.has_state and state is None:
+            self._state = 0, copy.deepcopy(self.loader.state_dict())
 
     def __next__(self) -> Batch:
         made = self.take()
