@@ -369,9 +369,9 @@ def test_epochs_end_where_the_loader_ends(tmp_path, name, workers, expected):
         ("map-style", 2),
         ("lengths that set_epoch changes", 0),
         ("iterable", 0),
-        ("iterable, too short", 2),
         ("not a DataLoader", 0),
-        ("torchdata", 2),
+        pytest.param("iterable, too short", 2, marks=pytest.mark.full),
+        pytest.param("torchdata", 2, marks=pytest.mark.full),
     ],
 )
 def test_a_run_resumed_from_any_snapshot_is_the_same_run(tmp_path, name, workers):

@@ -100,6 +100,7 @@ class Workers:
                     raise RuntimeError("a DataLoader worker has died")
             return function(source)
         except (RuntimeError, ConnectionError, EOFError) as error:
+            self._release()  # or torch would raise its own error here
             if not isinstance(error, RuntimeError):  # a worker may have died while it handed the batch over
                 for process in self._workers():
                     process.join(0.2)  # it has closed its files; its exit code comes a moment later
