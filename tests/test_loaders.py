@@ -3,8 +3,11 @@
 import copy
 import functools
 import io
+import itertools
 import multiprocessing
+import os
 import random
+import signal
 import warnings
 
 import numpy as np
@@ -242,15 +245,27 @@ LOADERS |= {
 }
 
 
+IN_BRIEF = (
+    "map-style",
+    "a sampler draws for each batch",
+    "lengths that set_epoch changes",
+    "iterable",
+    "sharded",
+    "torchdata",
+)
+
+
 def cases():
     for workers in (0, 2):
         for name, make in LOADERS.items():
             if not (workers and (name in WITHOUT_WORKERS or name.endswith("nodes"))):
-                yield pytest.param(lambda make=make, w=workers: (make(w), {}), id=f"{name}-{workers}")
+                marks = [pytest.mark.full] if workers and name not in IN_BRIEF else []
+                yield pytest.param(lambda make=make, w=workers: (make(w), {}), id=f"{name}-{workers}", marks=marks)
         for name, (make, length) in LENGTHS.items():
             yield pytest.param(
                 lambda make=make, w=workers, n=length: (make(w), {"epoch_length": n}),
                 id=f"{name}-epoch_length-{workers}",
+                marks=[pytest.mark.full] if workers else [],
             )
 
 
@@ -285,7 +300,7 @@ def test_a_loader_resumed_from_any_iteration_goes_on_with_the_same_bits(case):
     whole = iterator_of(case)
     states, steps = [copy.deepcopy(whole.state_dict())], []
     before = trainer.random.capture()
-    warnings.filterwarnings("ignore", "a DataLoader is resumed in mid-epoch")  # nothing is drawn in these workers
+    warnings.filterwarnings("ignore", "the DataLoader keeps an iterator")  # nothing is drawn in these workers
     while whole.epoch < EPOCHS:
         steps.append(step(whole))
         states.append(copy.deepcopy(whole.state_dict()))
@@ -306,7 +321,8 @@ def test_a_loader_resumed_from_any_iteration_goes_on_with_the_same_bits(case):
 
 
 def samples_of(case):
-    return [step(it) for it in [iterator_of(case)] for _ in range(9)]
+    with iterator_of(case) as iterator:
+        return [step(iterator) for _ in range(9)]
 
 
 @pytest.mark.parametrize("name", [n for n in list(LOADERS)[:10] if n != "workers go on"])
@@ -353,9 +369,9 @@ def test_epochs_end_where_the_loader_ends(tmp_path, name, workers, expected):
         ("map-style", 2),
         ("lengths that set_epoch changes", 0),
         ("iterable", 0),
-        ("iterable, too short", 2),
         ("not a DataLoader", 0),
-        ("torchdata", 2),
+        pytest.param("iterable, too short", 2, marks=pytest.mark.full),
+        pytest.param("torchdata", 2, marks=pytest.mark.full),
     ],
 )
 def test_a_run_resumed_from_any_snapshot_is_the_same_run(tmp_path, name, workers):
@@ -439,7 +455,7 @@ class BrokenSampler:
     ],
 )
 def test_an_error_ahead_is_raised_when_its_batch_is_asked_for(make, workers):
-    warnings.filterwarnings("ignore", "a DataLoader is resumed in mid-epoch")
+    warnings.filterwarnings("ignore", "the DataLoader keeps an iterator")
     iterator = DataLoaderIterator(make(workers))
     next(iterator), next(iterator)
     for _ in range(2):
@@ -554,6 +570,52 @@ def test_a_data_set_is_told_the_epoch_of_each_sample(make):
         assert next(resumed) == expected[8:12]
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda data: DataLoaderIterator(DataLoader(data, 2)),
+        lambda data: SerialIterator(data, 2, shuffle=False),
+        lambda data: MultithreadIterator(data, 2, shuffle=False),
+    ],
+)
+@pytest.mark.parametrize(
+    "make_other",
+    [
+        lambda data: DataLoaderIterator(DataLoader(data, 3), repeat=False),
+        lambda data: SerialIterator(data, 3, repeat=False, shuffle=False),
+    ],
+)
+def test_a_data_set_that_an_evaluation_shares_is_at_the_right_epoch_for_both(make, make_other):
+    data = Told()
+    training, evaluation, got = make(data), make_other(data), []
+    for _ in range(9):
+        got += [int(x) for x in next(training)]
+        evaluation.reset()
+        assert [int(x) for x in next(evaluation)] == [0, 1, 2]
+    assert got == [100 * e + i for e in range(3) for i in range(6)]
+    training.finalize()
+
+
+class DrawsForEpoch(Told):
+    """What ``set_epoch`` draws is a part of each sample."""
+
+    def set_epoch(self, epoch):
+        self.epoch = torch.rand(())
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_what_set_epoch_draws_is_the_same_in_workers_of_any_kind_and_after_a_resume(persistent):
+    def make(workers):
+        loader = DataLoader(DrawsForEpoch(), 3, num_workers=workers, persistent_workers=persistent and workers > 0)
+        return DataLoaderIterator(loader, seed=5)
+
+    with make(0) as here, make(2) as there, make(2) as resumed:
+        expected = [next(here) for _ in range(6)]
+        assert equal([next(there) for _ in range(3)], expected[:3])
+        resumed.load_state_dict(there.state_dict())
+        assert equal([next(resumed) for _ in range(3)], expected[3:])
+
+
 def test_a_persistent_iterable_data_set_that_is_told_the_epoch_is_copied_anew():
     iterator = DataLoaderIterator(DataLoader(Sharded(), 5, num_workers=2, persistent_workers=True))
     assert [next(iterator)[2].tolist() for _ in range(6)] == [[e] * 5 for e in range(3) for _ in range(2)]
@@ -578,9 +640,132 @@ def test_a_resume_warns_where_workers_outlive_an_epoch(make):
     first, resumed = DataLoaderIterator(make()), DataLoaderIterator(make())
     next(first), next(first)
     resumed.load_state_dict(first.state_dict())
-    with pytest.warns(UserWarning, match="what is drawn at random in them will differ"):
+    with pytest.warns(UserWarning, match="what is drawn at random after the resume may differ"):
         next(resumed)
     end(first), end(resumed)
+
+
+class OneAhead(DataLoader):
+    """Loads a batch ahead of what it gives, also that of the next epoch."""
+
+    iterator = None
+
+    def __iter__(self):
+        if self.iterator is None:
+            self.iterator = self._endless()
+            self.ahead = next(self.iterator)
+        for _ in range(len(self)):
+            batch, self.ahead = self.ahead, next(self.iterator)
+            yield batch
+
+    def _endless(self):
+        while True:
+            yield from super().__iter__()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DataLoader(Stream(), 3, num_workers=1, persistent_workers=True),
+        lambda: OneAhead(Drawing(), 4, shuffle=True),
+        lambda: DataLoader(Drawing(), sampler=itertools.cycle(range(N))),
+    ],
+)
+def test_a_resume_warns_where_a_loader_keeps_an_iterator_also_at_an_epoch_s_start(make):
+    first, resumed = DataLoaderIterator(make()), DataLoaderIterator(make())
+    for _ in range(3):
+        next(first)
+    resumed.load_state_dict(first.state_dict())
+    with pytest.warns(UserWarning, match="keeps an iterator or workers from one epoch to the next"):
+        next(resumed)
+    first.finalize(), resumed.finalize()
+
+
+def test_a_data_set_that_is_its_own_iterator_resumes_without_a_warning():
+    class Itself(IterableDataset):
+        def __iter__(self):
+            self.n = 0
+            return self
+
+        def __next__(self):
+            self.n += 1
+            if self.n > 5:
+                raise StopIteration
+            return self.n
+
+    first, resumed = (DataLoaderIterator(DataLoader(Itself(), 2)) for _ in range(2))
+    next(first)
+    resumed.load_state_dict(first.state_dict())
+    assert equal(next(resumed), next(first))
+
+
+def test_workers_of_an_iterable_data_set_begin_anew_with_reset_and_end_with_finalize():
+    iterator = DataLoaderIterator(DataLoader(Stream(), 3, num_workers=1, persistent_workers=True))
+    expected = [next(iterator) for _ in range(3)]  # all of the epoch: the workers wait for the next one
+    iterator.reset()
+    assert equal([next(iterator) for _ in range(3)], expected)
+    iterator.finalize()
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_that_start_with_the_first_batch_outlive_signals_and_end_with_finalize():
+    iterator = DataLoaderIterator(Moving(Drawing(), 2, num_workers=1))  # its __iter__ is a generator
+    next(iterator)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGTERM)
+    worker.join(0.3)
+    assert worker.is_alive()
+    next(iterator)
+    iterator.finalize()
+    assert multiprocessing.active_children() == []
+
+
+def test_reset_in_mid_epoch_begins_anew_with_a_loader_that_has_a_state():
+    iterator = DataLoaderIterator(Stateful())
+    expected = [next(iterator) for _ in range(3)]
+    iterator.reset()
+    assert equal([next(iterator) for _ in range(3)], expected)
+
+
+class Mending(Drawing):
+    """Its sample 5 is broken until it is mended."""
+
+    is_broken = True
+
+    def __getitem__(self, index):
+        if self.is_broken and index == 5:
+            raise OSError("picture 5 is broken")
+        return torch.tensor(index)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_loses_no_batch_of_a_loader_with_a_state(stream):
+    class Numbers(IterableDataset):
+        data, at = Mending(), 0
+
+        def __iter__(self):
+            while self.at < N:
+                self.at += 1
+                yield self.data[self.at - 1]
+            self.at = 0
+
+        def state_dict(self):
+            return {"at": self.at}
+
+        def load_state_dict(self, state):
+            self.at = state["at"]
+
+    dataset = Numbers() if stream else Mending()
+    iterator = DataLoaderIterator(torchdata_loader(lambda: dataset)(0))
+    next(iterator)
+    for _ in range(2):
+        with pytest.raises(OSError, match="picture 5 is broken"):
+            next(iterator)
+    state = copy.deepcopy(iterator.state_dict())
+    (dataset.data if stream else dataset).is_broken = False
+    assert next(iterator).tolist() == [3, 4, 5]
+    iterator.load_state_dict(state)
+    assert [next(iterator).tolist() for _ in range(2)] == [[3, 4, 5], [6, 7, 8]]
 
 
 def test_another_batch_size_in_mid_epoch_is_refused():

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Subset, TensorDataset
+
+from trainer import random
 
 _PLAIN = (list, tuple, range, str, np.ndarray, torch.Tensor, TensorDataset)
 
@@ -65,17 +68,59 @@ def _draw_of_subset(draw: Callable[..., Any], indices: Sequence[int], index: int
     return draw(indices[index], generator)
 
 
-def epoch_setter(dataset: Any) -> Callable[[int], object] | None:
-    """Returns the ``set_epoch`` of a data set, or of the one that it is a part or a view of, or None.
+class EpochSetter:
+    """Calls ``set_epoch`` of data sets and samplers: once for each epoch, and again if another setter came between.
+
+    So a data set that training and an evaluation share is at the right epoch for each batch of both.
+
+    Args:
+        parts: Data sets, of which those in a ``Subset`` or ``TransformDataset`` are found, and samplers. Those without
+            ``set_epoch`` are left out.
 
     Example:
-        >>> from trainer.datasets.transform import epoch_setter
-        >>> epoch_setter([1, 2, 3]) is None
-        True
+        >>> from trainer.datasets.transform import EpochSetter
+        >>> class Data(list):
+        ...     def set_epoch(self, epoch):
+        ...         print("epoch", epoch)
+        >>> data = Data()
+        >>> training, evaluation = EpochSetter(data), EpochSetter(data)
+        >>> training(1), training(1), evaluation(0), training(1)
+        epoch 1
+        epoch 0
+        epoch 1
+        (None, None, None, None)
     """
-    while isinstance(dataset, (Subset, TransformDataset)) and not hasattr(dataset, "set_epoch"):
-        dataset = dataset.dataset
-    return getattr(dataset, "set_epoch", None)
+
+    def __init__(self, *parts: Any) -> None:
+        owners = [part for part in map(_with_epoch, parts) if part is not None]
+        self._owners = list({id(owner): owner for owner in owners}.values())
+        self._epoch: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._owners)
+
+    def __call__(self, *words: int) -> None:
+        """Sets the epoch, the last of the words, where it is another; under generators seeded by all of them."""
+        epoch = words[-1]
+        others = [x for x in self._owners if epoch != self._epoch or _last_setters.get(id(x)) is not self]
+        if others:
+            with random.preserved():
+                random.seed_generators(random.derive(*words))
+                for owner in others:
+                    owner.set_epoch(epoch)
+                    _last_setters[id(owner)] = self
+            self._epoch = epoch
+
+
+# Who set the epoch of an object last, by its id: a setter keeps its objects alive, so no other gets the id meanwhile.
+_last_setters: WeakValueDictionary[int, EpochSetter] = WeakValueDictionary()
+
+
+def _with_epoch(part: Any) -> Any:
+    """Returns what has ``set_epoch``: the object, or the data set that it is a part or a view of; or None."""
+    while isinstance(part, (Subset, TransformDataset)) and not hasattr(part, "set_epoch"):
+        part = part.dataset
+    return part if hasattr(part, "set_epoch") else None
 
 
 def is_plain(dataset: Any) -> bool:

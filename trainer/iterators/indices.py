@@ -16,11 +16,10 @@ from torch.utils.data import (
 )
 
 from trainer import random
-from trainer.datasets.transform import epoch_setter
+from trainer.datasets.transform import EpochSetter
 
 # They know their length, and draw from the global generators at their first index only.
 _KNOWN = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler, DistributedSampler)
-_END: Any = object()
 
 
 def is_known(sampler: Any) -> bool:
@@ -41,46 +40,80 @@ class Seeds:
         self.generators = generators
         self.words: tuple[int, ...] = ()  # seed, stream, and number of the pass
 
-    def bits(self, *place: int) -> int:
-        """Returns 64 bits for a place, or for the start of the pass."""
-        return random.derive(*self.words, *place)
-
     def start(self, *place: int) -> None:
-        """Starts all the generators from these."""
-        random.seed_generators(self.bits(*place))
+        """Starts all the generators from the seed of a place, or from that of the pass."""
+        random.seed_generators(random.derive(*self.words, *place))
         self.start_given(*place)
 
     def start_given(self, *place: int) -> None:
         """Starts those that the loader was given."""
         for generator in self.generators:
-            generator.manual_seed(self.bits(*place))
+            generator.manual_seed(random.derive(*self.words, *place))
 
 
-class Indices:
+class Ahead:
+    """Looks ahead by one. The end, or an error, is kept until what stands there is asked for."""
+
+    def begin(self) -> None:
+        """Forgets what was ahead."""
+        self._is_ahead = False
+        self._ahead: Any = None
+        self.error: Exception | None = None
+
+    def draw(self) -> Any:
+        """Returns the next one; ``StopIteration`` is the end."""
+        raise NotImplementedError
+
+    def look(self) -> bool:
+        """Tells whether there is one more."""
+        if not self._is_ahead:
+            try:
+                self._ahead = self.draw()
+            except Exception as error:
+                self.error = error
+            self._is_ahead = True
+        return self.error is None
+
+    def is_at_end(self) -> bool:
+        """Tells whether the end is next, and not an error."""
+        return not self.look() and isinstance(self.error, StopIteration)
+
+    def take(self) -> Any:
+        """Returns the next one, or raises what stands there."""
+        self.look()
+        if self.error is not None:
+            raise self.error
+        self._is_ahead = False
+        return self._ahead
+
+
+class Indices(Ahead):
     """Gives the batches of indices that a sampler draws. torch's loader has it in place of the sampler.
 
-    torch draws ahead for workers. An error in that is kept until the batch is asked for.
+    torch draws ahead for workers: an error in that passes for the end there, and is kept for who asks for the batch.
 
     Args:
         sampler: A sampler, or a batch sampler.
         seeds: For its draws, and those of workers.
-        for_workers: Whether what is given goes to workers.
-        sends_epoch: Whether it has to tell the data set there the epoch.
+        seeds_workers: Whether what is given seeds the generators of the worker that it goes to.
+        sets_epoch: Whether the data set there has to be given the epoch.
+
+    Attributes:
+        n_handed: Batches of the pass that torch has taken, and those skipped.
     """
 
-    def __init__(self, sampler: Any, seeds: Seeds, for_workers: bool, sends_epoch: bool) -> None:
+    def __init__(self, sampler: Any, seeds: Seeds, seeds_workers: bool, sets_epoch: bool) -> None:
         self._sampler = sampler
         self._is_known = is_known(sampler)
         self._seeds = seeds
-        self._for_workers = for_workers
-        self._sends_epoch = sends_epoch
+        self._seeds_workers = seeds_workers
+        self._sets_epoch = sets_epoch
 
-    def begin(self, n: int) -> None:
+    def start(self, n: int) -> None:
         """Starts the sampler; the first ``n`` are skipped."""
-        self._drawn, self._is_over = 0, False
-        self._ahead: list[Any] = []
-        self.n_handed = self._first = n  # those skipped, and those that torch has taken
-        self.error: Exception | None = None
+        self.begin()
+        self._drawn = 0
+        self._first = self.n_handed = n
         self._indices = iter(self._sampler)
 
     def __iter__(self) -> Indices:
@@ -90,36 +123,28 @@ class Indices:
         return len(self._sampler)
 
     def __next__(self) -> Any:
-        if not self.has_more():
+        if not self.look():
             raise StopIteration
-        k, indices = self.n_handed, self._ahead.pop()
-        self.n_handed += 1
-        if not self._for_workers:
-            return indices
-        return _Seeded(self._seeds.bits(2 * k + 1), self._seeds.words[-1] if self._sends_epoch else None, indices)
+        k, self.n_handed = self.n_handed, self.n_handed + 1
+        indices = self.take()
+        return _Seeded(self._seeds.words, k, self._sets_epoch, indices) if self._seeds_workers else indices
 
-    def has_more(self) -> bool:
-        """Tells whether there is one more, drawing it if need be."""
-        try:
-            while not (self._ahead or self._is_over):
-                indices = self._draw()
-                self._drawn += 1
-                self._is_over = indices is _END
-                if not self._is_over and self._drawn > self._first:
-                    self._ahead = [indices]
-        except Exception as error:
-            self.error, self._is_over = error, True
-        return bool(self._ahead)
+    def draw(self) -> Any:
+        """Returns the next indices, under their seeds, after those that are skipped."""
+        while self._drawn < self._first:
+            self._draw()
+        return self._draw()
 
     def _draw(self) -> Any:
-        if self._drawn == 0:
-            return next(self._indices, _END)  # under the seeds of the pass
+        k, self._drawn = self._drawn, self._drawn + 1
+        if k == 0:
+            return next(self._indices)  # under the seeds of the pass
         if self._is_known:
-            self._seeds.start_given(2 * self._drawn)
-            return next(self._indices, _END)
+            self._seeds.start_given(2 * k)
+            return next(self._indices)
         with random.preserved():
-            self._seeds.start(2 * self._drawn)
-            return next(self._indices, _END)
+            self._seeds.start(2 * k)
+            return next(self._indices)
 
 
 class _Seeded:
@@ -132,15 +157,13 @@ class _Seeded:
         return _seeded, self._content
 
 
-_epoch: int | None = None  # of the data set in this worker
+_set_epoch: EpochSetter | None = None  # of the data set in this worker
 
 
-def _seeded(bits: int, epoch: int | None, indices: Any) -> Any:
-    global _epoch
-    worker = get_worker_info()
-    if worker is not None and epoch not in (None, _epoch):
-        _epoch = epoch
-        if set_epoch := epoch_setter(worker.dataset):
-            set_epoch(epoch)
-    random.seed_generators(bits)
+def _seeded(words: tuple[int, ...], k: int, sets_epoch: bool, indices: Any) -> Any:
+    global _set_epoch
+    if sets_epoch:
+        _set_epoch = _set_epoch or EpochSetter(getattr(get_worker_info(), "dataset", None))
+        _set_epoch(*words)
+    random.seed_generators(random.derive(*words, 2 * k + 1))
     return indices

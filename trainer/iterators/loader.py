@@ -30,9 +30,10 @@ class DataLoaderIterator(BaseIterator):
     data have indices, else by one batch of data.
 
     A resumed map-style loader skips to its position without loading what it skips, and is exact with workers too. One
-    of an iterable data set is read up to its position. It is exact, unless its workers outlive an epoch
-    (``persistent_workers``), or it has workers and an ``__iter__`` of its own: a resume in mid-epoch then warns. A
-    loader with ``state_dict`` and ``load_state_dict``, such as torchdata's, is saved and resumed by these.
+    of an iterable data set is read up to its position. It is exact, unless something goes on from one epoch to the
+    next: workers (``persistent_workers``), or an iterator that the loader keeps, as timm's ``MultiEpochsDataLoader``
+    does. A resume then warns. A loader with ``state_dict`` and ``load_state_dict``, such as torchdata's, is saved and
+    resumed by these.
 
     Args:
         loader: A ``torch.utils.data.DataLoader``, of a map-style or iterable data set, or another iterable with
@@ -59,6 +60,7 @@ class DataLoaderIterator(BaseIterator):
     """
 
     counts = ("batches an epoch", "DataLoader")
+    _first_state: Any = None  # of a loader with a state of its own: that of its first batch
 
     def __init__(
         self, loader: Any, repeat: bool = True, seed: int | None = None, *, epoch_length: int | None = None
@@ -73,23 +75,17 @@ class DataLoaderIterator(BaseIterator):
 
     def reset(self) -> None:
         """Goes back to the beginning: the same order and augmentation come again."""
+        if self._workers is not None and (self._workers.has_state or self._workers.draws_on()):
+            self._close()
         super().reset()
         self._place = (0, 0)  # the number of the pass over the loader, and its batches that were given out
-        self._state: Any = None  # a loader's own, at this place
+        self._state = self._first_state  # a loader's own, at this place
         self._is_loaded = True  # whether it has to be put back
 
     @property
-    def epoch_detail(self) -> float:
-        """Finished epochs and the fraction of this one, below 1 until the loader has ended; 0 if it has no length."""
-        n, size = self.current_position, self.epoch_size
-        return self.epoch + n / max(size, n + 1) if size else float(self.epoch)
-
-    def epoch_progress(self) -> tuple[int, int]:
-        """Returns ``epoch_detail`` in integers: (batches given out, batches in an epoch)."""
-        if not self.epoch_size:
-            return self.epoch, 1
-        size = max(self.epoch_size, self.current_position + 1)
-        return self.epoch * size + self.current_position, size
+    def _size(self) -> int | None:
+        """Batches in the epoch, more than were given out: it goes on until the loader has ended."""
+        return max(self.epoch_size, self.current_position + 1) if self.epoch_size else None
 
     def _fetch(self) -> Any:
         number, n = self._place
@@ -119,13 +115,15 @@ class DataLoaderIterator(BaseIterator):
         if self._workers is None:
             self._workers = source_of(self.loader)
         source = self._workers
-        if n > 0 and source.draws_on:
-            warn(
-                "a DataLoader is resumed in mid-epoch of which the workers outlive an epoch, or that has an __iter__ of"
-                " its own and workers: what is drawn at random in them will differ from an uninterrupted run."
-            )
         source.open(self.seed, number, n, self._state if self._is_loaded else None)
+        if self._is_loaded and (number, n) != (0, 0) and source.draws_on():
+            warn(
+                "the DataLoader keeps an iterator or workers from one epoch to the next, and cannot be resumed exactly:"
+                " what is drawn at random after the resume may differ from an uninterrupted run."
+            )
         self._batches = source
+        if (number, n) == (0, 0):
+            self._first_state = source.state()
         if self.current_position == 0:
             self.epoch_size = self._forecast()
 
@@ -156,7 +154,7 @@ class DataLoaderIterator(BaseIterator):
         self._workers, self._batches, self._is_loaded = None, None, True
 
     def _keep_state(self) -> None:
-        if self._batches is not None and self._place[1] > 0:
+        if self._batches is not None:
             self._state = self._batches.state()
 
     def finalize(self) -> None:

@@ -14,7 +14,7 @@ import torch
 from trainer import random
 from trainer.checks import at_least
 from trainer.datasets.convert import as_tuple, concat_examples
-from trainer.datasets.transform import drawer, epoch_setter, is_plain, single_thread
+from trainer.datasets.transform import EpochSetter, drawer, is_plain, single_thread
 from trainer.iterators.bad_samples import MOST_TRIED, BadSampleError, BadSamples, Key
 from trainer.saving.state import FORCED, Stateful
 
@@ -62,14 +62,20 @@ class BaseIterator(Stateful):
         self._batches: Any = None  # a pass over the data
 
     @property
+    def _size(self) -> int | None:
+        """Samples (or batches) in the epoch, by which progress is measured; None if that is unknown."""
+        return self.epoch_size
+
+    @property
     def epoch_detail(self) -> float:
         """Finished epochs and the fraction of this one, 0 if the length is unknown."""
-        return self.epoch + (self.current_position / self.epoch_size if self.epoch_size else 0.0)
+        size = self._size
+        return self.epoch + (self.current_position / size if size else 0.0)
 
     def epoch_progress(self) -> tuple[int, int]:
         """Returns ``epoch_detail`` in integers: (samples given out, samples in an epoch)."""
-        size = self.epoch_size or 1
-        return self.epoch * size + (self.current_position if self.epoch_size else 0), size
+        size = self._size
+        return (self.epoch * size + self.current_position, size) if size else (self.epoch, 1)
 
     def __iter__(self) -> Any:
         return self
@@ -143,8 +149,7 @@ class Samples:
         self.seeds_generators = not self.is_plain
         self._dataset = dataset
         self._draw_sample = drawer(dataset)
-        self._set_epoch = epoch_setter(dataset)
-        self.epoch: int | None = None  # that the data set was told in this process
+        self._set_epoch = EpochSetter(dataset)
         self._bad_samples = bad_samples
         self._collate_fn = collate_fn
 
@@ -152,11 +157,8 @@ class Samples:
         """Returns a batch and its bad samples; ``run`` calls a function with each key of samples of one epoch."""
         made: list[Any] = []
         for seed, epoch, position, size, indices in stretches:
-            if self._set_epoch is not None and epoch != self.epoch:
-                if self.seeds_generators:
-                    random.seed_generators(random.derive(seed, random.SAMPLE, epoch))
-                self._set_epoch(epoch)
-                self.epoch = epoch
+            if self._set_epoch:
+                self._set_epoch(seed, random.SAMPLE, epoch)
             keys = [(seed, epoch, position + i, indices[i : len(indices) - size + i + 1]) for i in range(size)]
             made += run(self._get, keys)
         samples, bad = map(list, zip(*made, strict=True))
@@ -259,7 +261,6 @@ class SerialIterator(BaseIterator):
     def reset(self) -> None:
         """Goes back to the beginning: the same order and augmentation come again."""
         super().reset()
-        self._samples.epoch = None  # somebody else may have told the data set another
         self._order = self._new_order(0)
         self.epoch_size = len(self._order)
 

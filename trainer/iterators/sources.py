@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -21,8 +20,8 @@ from torch.utils.data import (
 
 from trainer import random
 from trainer.datasets.convert import concat_examples
-from trainer.datasets.transform import epoch_setter, is_plain, single_thread
-from trainer.iterators.indices import Indices, Seeds, is_known
+from trainer.datasets.transform import EpochSetter, is_plain, single_thread
+from trainer.iterators.indices import Ahead, Indices, Seeds, is_known
 from trainer.iterators.workers import Workers
 
 _COLLATES = (default_collate, default_convert, concat_examples)  # that draw nothing
@@ -32,22 +31,17 @@ Batch = tuple[int | None, Any]  # the samples in it, if that is known, and the b
 
 def source_of(loader: Any) -> Source:
     """Returns what gives a loader's batches."""
-    if not is_ordinary(loader):
+    if has_state(loader) or not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
         return Stream(loader)
     # torch warns where an iterable data set gives more than it said when it was asked for a forecast.
     changes: dict[str, Any] = {"_iterator": None, "_IterableDataset_len_called": None, "in_order": True}
     if loader.batch_sampler is not None:
         changes["collate_fn"] = _Counted(loader.collate_fn)
     if isinstance(loader.dataset, IterableDataset):
-        if epoch_setter(loader.dataset) is not None:  # persistent workers would keep their copies, of the first epoch
+        if EpochSetter(loader.dataset):  # persistent workers would keep their copies, of the first epoch
             changes["persistent_workers"] = False
         return Stream(loader, _changed(loader, changes))
     return Indexed(loader, changes)
-
-
-def is_ordinary(loader: Any) -> bool:
-    """Tells whether a loader is iterated by torch's own code, and has no state of its own."""
-    return isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__ and not has_state(loader)
 
 
 def has_state(loader: Any) -> bool:
@@ -61,7 +55,7 @@ def certain_length(loader: Any) -> int | None:
         return None
     sampler: Any = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
     is_certain = is_known(sampler) or (has_state(loader) and type(sampler).__module__.startswith("torchdata."))
-    return len(sampler) if is_certain and epoch_setter(loader.dataset) is None else None
+    return len(sampler) if is_certain and not EpochSetter(loader.dataset) else None
 
 
 class Source:
@@ -72,49 +66,47 @@ class Source:
         loader: What is iterated: a copy of it where it can be one, so that other uses of the loader go their own way.
     """
 
+    has_state = False  # whether the loader saves its position by itself
+    start: Callable[[int, Any], None]  # begins the pass that the generators are seeded for
+    is_over: Callable[[], bool]  # whether the pass has no more batches; looks ahead for that
+    __next__: Callable[[], Batch]
+
     def __init__(self, given: Any, loader: Any) -> None:
         self.loader = loader
         self.n = 0  # batches of the pass that were given
-        dataset, batch_sampler = getattr(given, "dataset", None), getattr(given, "batch_sampler", None)
-        samplers = (getattr(given, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
-        setters = [epoch_setter(dataset), *(getattr(part, "set_epoch", None) for part in (given, *samplers))]
-        self._set_epochs: list[Callable[[int], object]] = list(dict.fromkeys(filter(None, setters)))
+        batch_sampler = getattr(given, "batch_sampler", None)
+        samplers = getattr(given, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)
+        self._with_epoch = getattr(given, "dataset", None), given, *samplers
         found = [getattr(part, "generator", None) for part in (given, *samplers)]
         self._seeds = Seeds(list({id(g): g for g in found if isinstance(g, torch.Generator)}.values()))
+        self._has_iterator = any(hasattr(part, "__next__") for part in samplers)
         self._has_workers = getattr(given, "num_workers", 0) > 0
         self._is_quiet = False  # whether no batch draws anything in this process
-        self.has_state = False  # whether the loader saves its position by itself
-        self.draws_on = False  # whether generators of workers go on from one pass to the next
         self._batches: Iterator[Any] = iter(())
 
     def open(self, seed: int, number: int, n: int = 0, state: Any = None) -> None:
         """Begins a pass at its batch ``n``; ``state`` is that of a loader which has one."""
         self.close()
         self._seeds.words = (seed, random.LOADER, number)
+        self._set_epoch = EpochSetter(*self._with_epoch)
         with random.preserved():
+            self._set_epoch(*self._seeds.words)
             self._seeds.start()
-            for set_epoch in self._set_epochs:
-                set_epoch(number)
             self.start(n, state)
         self.n = n
 
     def close(self, for_good: bool = False) -> None:
-        """Ends the pass, and workers that are not to outlive it, or all."""
-        batches, self._batches = self._batches, iter(())
-        if isinstance(batches, Workers) and (for_good or not self.loader.persistent_workers):
-            batches.close()
-
-    def start(self, n: int, state: Any) -> None:
-        """Begins the pass that the generators are seeded for."""
-        raise NotImplementedError
-
-    def is_over(self) -> bool:
-        """Tells whether the pass has no more batches; looks ahead for that."""
-        raise NotImplementedError
+        """Ends workers that are not to outlive the pass, or all."""
+        if isinstance(self._batches, Workers) and (for_good or not self.loader.persistent_workers):
+            self._batches.close()
 
     def state(self) -> Any:
         """Returns the loader's own state, that from before a look ahead; None if it has none."""
         return None
+
+    def draws_on(self) -> bool:
+        """Tells whether something goes on from one pass to the next that no seed and no state covers."""
+        return self._has_iterator
 
     def iterate(self) -> Iterator[Any]:
         """Starts the loader."""
@@ -123,6 +115,20 @@ class Source:
             torch.empty((), dtype=torch.int64).random_(generator=self.loader.generator)
         return Workers(self.loader) if self._has_workers else iter(self.loader)
 
+    def ask(self, k: int) -> Any:
+        """Asks the loader for the batch ``k``, under the generators that are seeded for it."""
+        if self._set_epoch:
+            self._set_epoch(*self._seeds.words)
+        if self._is_quiet:
+            return next(self._batches)
+        with random.preserved(), single_thread():
+            self.seed(k)
+            return next(self._batches)
+
+    def seed(self, k: int) -> None:
+        """Seeds the generators in this process for the batch ``k``."""
+        self._seeds.start(2 * k + 1)
+
 
 class Indexed(Source):
     """Gives the batches of a map-style data set. It looks ahead by one batch of indices, which costs no data."""
@@ -130,43 +136,38 @@ class Indexed(Source):
     def __init__(self, given: DataLoader[Any], changes: dict[str, Any]) -> None:
         kind = "sampler" if given.batch_sampler is None else "batch_sampler"
         super().__init__(given, given)
-        epochs = self._has_workers and given.persistent_workers  # other workers start after set_epoch
-        self._indices = Indices(getattr(given, kind), self._seeds, self._has_workers, epochs)
-        self.loader = _changed(given, changes | {kind: self._indices})
+        # Workers that do not outlive a pass start after set_epoch.
+        sets_epoch = self._has_workers and given.persistent_workers and bool(EpochSetter(given.dataset))
         draws_none = is_plain(given.dataset) and given.collate_fn in _COLLATES
+        seeds_workers = self._has_workers and not draws_none
+        self._indices = Indices(getattr(given, kind), self._seeds, seeds_workers, sets_epoch)
+        self.loader = _changed(given, changes | {kind: self._indices})
         self._is_quiet = draws_none or self._has_workers
+        self._is_counted = "collate_fn" in changes
 
     def start(self, n: int, state: Any) -> None:
         """Begins the pass that the generators are seeded for, at its batch ``n``, without loading what is skipped."""
-        self._indices.begin(n)
+        self._indices.start(n)
         self._batches = self.iterate()
-        self._indices.has_more()  # the first draw, under the seeds of the pass
+        self._indices.look()  # the first draw, under the seeds of the pass
 
     def __next__(self) -> Batch:
-        if self._is_all_given():
-            raise self._indices.error or StopIteration
+        if self._indices.n_handed == self.n and not self._indices.look():
+            self._indices.take()  # raises the error that is there, or the end
         try:
-            if self._is_quiet:
-                made = next(self._batches)
-            else:
-                with random.preserved(), single_thread():
-                    self._seeds.start(2 * self.n + 1)
-                    made = next(self._batches)
+            made = self.ask(self.n)
         except StopIteration as error:  # of the data set or collate_fn: it would pass for the end
             told = f"the data of batch {self.n} ended with StopIteration, before the indices did."
             raise RuntimeError(told) from error
         self.n += 1
-        return made if isinstance(self.loader.collate_fn, _Counted) else (None, made)
+        return made if self._is_counted else (None, made)
 
     def is_over(self) -> bool:
         """Tells whether the pass has no more batches; an error of the sampler is that of the next batch."""
-        return self._is_all_given() and self._indices.error is None
-
-    def _is_all_given(self) -> bool:
-        return self._indices.n_handed == self.n and not self._indices.has_more()
+        return self._indices.n_handed == self.n and self._indices.is_at_end()
 
 
-class Stream(Source):
+class Stream(Source, Ahead):
     """Gives the batches of an iterable data set, or of a loader that has an ``__iter__`` or a state of its own.
 
     It looks ahead by one batch of data; the end of the pass or an error is kept until that batch is asked for.
@@ -178,63 +179,60 @@ class Stream(Source):
         self._is_counted = loader is not None and isinstance(loader.collate_fn, _Counted)
         self.has_state = loader is None and has_state(given)
         self._certain = certain_length(given) or 0
-        self.draws_on = self._has_workers and not self.has_state and (loader is None or loader.persistent_workers)
 
     def start(self, n: int, state: Any) -> None:
         """Begins the pass that the generators are seeded for: from a state, or by reading up to the batch ``n``."""
-        self._ahead: list[tuple[Any, Exception | None]] = []
-        self._asked = 0 if state is None else n
-        self._state: Any = None
         if state is not None:
             self.loader.load_state_dict(state)
+        self._iterate(n, state)
+        if state is not None and n == 0 and self.is_at_end():  # it is the state of the end of the pass before
+            self.close(for_good=True)
+            self._seeds.start()
+            self._iterate(0, None)
+        while self.look() and self._asked <= n:
+            self.take()
+
+    def _iterate(self, n: int, state: Any) -> None:
+        self._asked = 0 if state is None else n
+        self._state = self._asked, state  # the loader's own before it was asked for a batch, with the batch's number
         self._batches = self.iterate()
-        while self._asked < n:
-            _, error = self._ask()
-            if error is not None and not isinstance(error, StopIteration):
-                raise error
-            if error is not None:
-                break
-        if self._asked == 0:
-            self._ahead = [self._ask()]  # under the seeds of the pass
-        if state is not None and n == 0 and isinstance(self._ahead[0][1], StopIteration):
-            self._seeds.start()  # the state is that of the end of the pass before
-            self._batches = self.iterate()
-            self._ahead = [self._ask()]
+        self.begin()
+        if self.has_state and state is None:
+            self._state = 0, copy.deepcopy(self.loader.state_dict())
 
     def __next__(self) -> Batch:
-        made, error = self._ahead.pop() if self._ahead else self._ask()
-        if error is not None:
-            raise error
+        made = self.take()
         self.n += 1
         return made if self._is_counted else (None, made)
 
     def is_over(self) -> bool:
         """Tells whether the pass has no more batches; an error is that of the next batch."""
         if self.has_state and self.n < self._certain:
-            return False  # the state need not be taken
-        if not self._ahead:
-            if self.has_state:
-                self._state = copy.deepcopy(self.loader.state_dict())  # some share what the loader goes on changing
-            self._ahead = [self._ask()]
-        return isinstance(self._ahead[0][1], StopIteration)
+            return False  # no batch need be loaded ahead
+        return self.is_at_end()
 
     def state(self) -> Any:
-        """Returns the loader's own state, that from before a look ahead, or None."""
-        return self._state if self._ahead or not self.has_state else self.loader.state_dict()
+        """Returns the loader's own state, that from before a look ahead or an error, or None."""
+        asked, state = self._state
+        return state if asked == self.n or not self.has_state else self.loader.state_dict()
 
-    def _ask(self) -> tuple[Any, Exception | None]:
-        try:
-            with ExitStack() as stack:
-                if not self._is_quiet:
-                    stack.enter_context(random.preserved())
-                    stack.enter_context(single_thread())
-                    if self._asked > 0:
-                        random.seed_generators(self._seeds.bits(2 * self._asked + 1))
-                made = next(self._batches)
-        except Exception as error:
-            return None, error
+    def draws_on(self) -> bool:
+        """Tells whether the loader keeps an iterator, its own or that of persistent workers, or has one as sampler."""
+        kept = {**getattr(self.loader, "__dict__", {}), "dataset": None}.values()
+        return not self.has_state and (self._has_iterator or any(hasattr(value, "__next__") for value in kept))
+
+    def draw(self) -> Any:
+        """Asks the loader for a batch; before that, for its state."""
+        if self.has_state and self._state[0] != self._asked:
+            self._state = self._asked, copy.deepcopy(self.loader.state_dict())  # some share what goes on changing
+        made = self.ask(self._asked)
         self._asked += 1
-        return made, None
+        return made
+
+    def seed(self, k: int) -> None:
+        """Seeds the global generators for the batch ``k``; the first one is drawn under the seeds of the pass."""
+        if k > 0:  # a generator that the loader was given goes on: such a loader may count what it has drawn
+            random.seed_generators(random.derive(*self._seeds.words, 2 * k + 1))
 
 
 class _Counted:

@@ -31,24 +31,19 @@ class Workers:
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
+        self._loader = loader
         # Persistent workers, if they were started before; torchdata keeps others there, which have ended.
         self._batches: Any = loader._iterator if loader.persistent_workers else None
-        given, others = loader.worker_init_fn, multiprocessing.active_children()
-        loader.worker_init_fn = partial(_begin, given)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they would kill a worker that is not ready yet
         try:
             if (loader.multiprocessing_context or multiprocessing).get_start_method() != "fork":
                 resource_tracker.ensure_running()  # now, for its start unblocks signals
                 signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-            self._batches = self._attend(iter, loader)
+            self._batches = self._start(iter, loader)
             self._release()
         finally:
-            loader.worker_init_fn = given
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-            workers: list[Any] = [process for process in multiprocessing.active_children() if process not in others]
-            for worker in workers:
-                # What ends a stuck worker, in torch and at the interpreter's exit: SIGTERM would do nothing.
-                worker._popen.terminate = partial(os.kill, worker.pid, signal.SIGKILL)
+        self._is_started = bool(self._workers())  # not a generator, which starts them when it is asked first
 
     def __iter__(self) -> Workers:
         return self
@@ -59,6 +54,9 @@ class Workers:
         Raises:
             RuntimeError: If a worker has died.
         """
+        if not self._is_started:
+            self._is_started = True
+            return self._start(next, self._batches)
         return self._attend(next, self._batches)
 
     def close(self) -> None:
@@ -69,6 +67,22 @@ class Workers:
         """
         if hasattr(self._batches, "_shutdown_workers"):
             self._batches._shutdown_workers()
+            self._loader._iterator = None  # where persistent workers would be looked for
+        elif hasattr(self._batches, "close"):
+            self._batches.close()  # a generator, which has an iterator with workers
+
+    def _start(self, function: Callable[[Any], Any], source: Any) -> Any:
+        """Calls a function that starts workers, and prepares these for signals."""
+        given, others = self._loader.worker_init_fn, multiprocessing.active_children()
+        self._loader.worker_init_fn = partial(_begin, given)
+        try:
+            return self._attend(function, source)
+        finally:
+            self._loader.worker_init_fn = given
+            workers: list[Any] = [process for process in multiprocessing.active_children() if process not in others]
+            for worker in workers:
+                # What ends a stuck worker, in torch and at the interpreter's exit: SIGTERM would do nothing.
+                worker._popen.terminate = partial(os.kill, worker.pid, signal.SIGKILL)
 
     def _attend(self, function: Callable[[Any], Any], source: Any) -> Any:
         """Calls a function that waits for workers: not for dead ones, and one that dies meanwhile interrupts it.
@@ -86,6 +100,7 @@ class Workers:
                     raise RuntimeError("a DataLoader worker has died")
             return function(source)
         except (RuntimeError, ConnectionError, EOFError) as error:
+            self._release()  # or torch would raise its own error here
             if not isinstance(error, RuntimeError):  # a worker may have died while it handed the batch over
                 for process in self._workers():
                     process.join(0.2)  # it has closed its files; its exit code comes a moment later
