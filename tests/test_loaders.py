@@ -465,6 +465,26 @@ def test_an_error_ahead_is_raised_when_its_batch_is_asked_for(make, workers):
     iterator.finalize()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_with_a_state_warns_of_what_its_workers_draw(workers):
+    class WithWorkers(Stateful):
+        num_workers = workers
+
+    def resumed(n):
+        first, second = DataLoaderIterator(WithWorkers()), DataLoaderIterator(WithWorkers())
+        for _ in range(n):
+            next(first)
+        second.load_state_dict(copy.deepcopy(first.state_dict()))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            next(second)
+        return [str(warning.message) for warning in told]
+
+    assert not resumed(0)
+    told = resumed(1)
+    assert len(told) == workers and all("without the random generators of its workers" in text for text in told)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_data_set_that_raises_stop_iteration_does_not_end_the_epoch(workers):
     class Ends(Drawing):

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from trainer.checks import at_least, warn
 from trainer.datasets.convert import as_tuple
+from trainer.datasets.transform import is_plain
 from trainer.iterators.serial import BaseIterator
 from trainer.iterators.sources import certain_length, has_state, source_of
 
@@ -83,9 +84,17 @@ class DataLoaderIterator(BaseIterator):
         self._is_loaded = True  # whether it has to be put back
 
     @property
-    def _size(self) -> int | None:
-        """Batches in the epoch, more than were given out: it goes on until the loader has ended."""
-        return max(self.epoch_size, self.current_position + 1) if self.epoch_size else None
+    def epoch_detail(self) -> float:
+        """Finished epochs and the fraction of this one, below 1 until the loader has ended; 0 if it has no length."""
+        n, size = self.current_position, self.epoch_size
+        return self.epoch + (n / max(size, n + 1) if size else 0.0)
+
+    def epoch_progress(self) -> tuple[int, int]:
+        """Returns ``epoch_detail`` in integers: (batches given out, batches in an epoch)."""
+        if not self.epoch_size:
+            return self.epoch, 1
+        size = max(self.epoch_size, self.current_position + 1)
+        return self.epoch * size + self.current_position, size
 
     def _fetch(self) -> Any:
         number, n = self._place
@@ -120,6 +129,11 @@ class DataLoaderIterator(BaseIterator):
             warn(
                 "the DataLoader keeps an iterator or workers from one epoch to the next, and cannot be resumed exactly:"
                 " what is drawn at random after the resume may differ from an uninterrupted run."
+            )
+        elif self._is_loaded and n > 0 and source.has_state and source.has_workers and not is_plain(source.dataset):
+            warn(
+                f"{type(self.loader).__name__} resumes by its own state, without the random generators of its workers:"
+                " what is drawn in them differs from an uninterrupted run until the next epoch."
             )
         self._batches = source
         if (number, n) == (0, 0):

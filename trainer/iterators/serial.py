@@ -62,19 +62,13 @@ class BaseIterator(Stateful):
         self._batches: Any = None  # a pass over the data
 
     @property
-    def _size(self) -> int | None:
-        """Samples (or batches) in the epoch, by which progress is measured; None if that is unknown."""
-        return self.epoch_size
-
-    @property
     def epoch_detail(self) -> float:
         """Finished epochs and the fraction of this one, 0 if the length is unknown."""
-        size = self._size
-        return self.epoch + (self.current_position / size if size else 0.0)
+        return self.epoch + (self.current_position / self.epoch_size if self.epoch_size else 0.0)
 
     def epoch_progress(self) -> tuple[int, int]:
         """Returns ``epoch_detail`` in integers: (samples given out, samples in an epoch)."""
-        size = self._size
+        size = self.epoch_size
         return (self.epoch * size + self.current_position, size) if size else (self.epoch, 1)
 
     def __iter__(self) -> Any:
@@ -149,7 +143,7 @@ class Samples:
         self.seeds_generators = not self.is_plain
         self._dataset = dataset
         self._draw_sample = drawer(dataset)
-        self._set_epoch = EpochSetter(dataset)
+        self._set_epoch = EpochSetter(dataset) or None
         self._bad_samples = bad_samples
         self._collate_fn = collate_fn
 
@@ -157,7 +151,7 @@ class Samples:
         """Returns a batch and its bad samples; ``run`` calls a function with each key of samples of one epoch."""
         made: list[Any] = []
         for seed, epoch, position, size, indices in stretches:
-            if self._set_epoch:
+            if self._set_epoch is not None:
                 self._set_epoch(seed, random.SAMPLE, epoch)
             keys = [(seed, epoch, position + i, indices[i : len(indices) - size + i + 1]) for i in range(size)]
             made += run(self._get, keys)

@@ -76,11 +76,12 @@ class Source:
         self.n = 0  # batches of the pass that were given
         batch_sampler = getattr(given, "batch_sampler", None)
         samplers = getattr(given, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)
-        self._with_epoch = getattr(given, "dataset", None), given, *samplers
+        self.dataset = getattr(given, "dataset", None)
+        self._with_epoch = self.dataset, given, *samplers
         found = [getattr(part, "generator", None) for part in (given, *samplers)]
         self._seeds = Seeds(list({id(g): g for g in found if isinstance(g, torch.Generator)}.values()))
         self._has_iterator = any(hasattr(part, "__next__") for part in samplers)
-        self._has_workers = getattr(given, "num_workers", 0) > 0
+        self.has_workers = getattr(given, "num_workers", 0) > 0
         self._is_quiet = False  # whether no batch draws anything in this process
         self._batches: Iterator[Any] = iter(())
 
@@ -113,7 +114,8 @@ class Source:
         if getattr(self.loader, "persistent_workers", False) and self.loader._iterator is not None:
             # New workers need a seed, which is drawn before the order is; the order is to be the same without them.
             torch.empty((), dtype=torch.int64).random_(generator=self.loader.generator)
-        return Workers(self.loader) if self._has_workers else iter(self.loader)
+        watches = self.has_workers and isinstance(self.loader, DataLoader)
+        return Workers(self.loader) if watches else iter(self.loader)
 
     def ask(self, k: int) -> Any:
         """Asks the loader for the batch ``k``, under the generators that are seeded for it."""
@@ -137,12 +139,12 @@ class Indexed(Source):
         kind = "sampler" if given.batch_sampler is None else "batch_sampler"
         super().__init__(given, given)
         # Workers that do not outlive a pass start after set_epoch.
-        sets_epoch = self._has_workers and given.persistent_workers and bool(EpochSetter(given.dataset))
+        sets_epoch = self.has_workers and given.persistent_workers and bool(EpochSetter(given.dataset))
         draws_none = is_plain(given.dataset) and given.collate_fn in _COLLATES
-        seeds_workers = self._has_workers and not draws_none
+        seeds_workers = self.has_workers and not draws_none
         self._indices = Indices(getattr(given, kind), self._seeds, seeds_workers, sets_epoch)
         self.loader = _changed(given, changes | {kind: self._indices})
-        self._is_quiet = draws_none or self._has_workers
+        self._is_quiet = draws_none or self.has_workers
         self._is_counted = "collate_fn" in changes
 
     def start(self, n: int, state: Any) -> None:
@@ -175,7 +177,7 @@ class Stream(Source, Ahead):
 
     def __init__(self, given: Any, loader: Any = None) -> None:
         super().__init__(given, given if loader is None else loader)
-        self._is_quiet = loader is not None and self._has_workers
+        self._is_quiet = loader is not None and self.has_workers
         self._is_counted = loader is not None and isinstance(loader.collate_fn, _Counted)
         self.has_state = loader is None and has_state(given)
         self._certain = certain_length(given) or 0
