@@ -81,7 +81,7 @@ class Source:
         found = [getattr(part, "generator", None) for part in (given, *samplers)]
         self._seeds = Seeds(list({id(g): g for g in found if isinstance(g, torch.Generator)}.values()))
         self._has_iterator = any(hasattr(part, "__next__") for part in samplers)
-        self.has_workers = getattr(given, "num_workers", 0) > 0
+        self.has_workers = (getattr(given, "num_workers", 0) or 0) > 0
         self._is_quiet = False  # whether no batch draws anything in this process
         self._batches: Iterator[Any] = iter(())
 
