@@ -99,9 +99,11 @@ class Workers:
                 if self._dead():
                     raise RuntimeError("a DataLoader worker has died")
             return function(source)
-        except (RuntimeError, ConnectionError, EOFError) as error:
+        except StopIteration:
+            raise
+        except Exception as error:  # of any kind: what torch raises for a death may come out as another error
             self._release()  # or torch would raise its own error here
-            if not isinstance(error, RuntimeError):  # a worker may have died while it handed the batch over
+            if isinstance(error, (ConnectionError, EOFError)):  # a worker may have died while it handed the batch over
                 for process in self._workers():
                     process.join(0.2)  # it has closed its files; its exit code comes a moment later
             how = self._dead()
