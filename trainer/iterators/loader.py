@@ -30,11 +30,14 @@ class DataLoaderIterator(BaseIterator):
     the loader has ended. To know that at the last batch the iterator looks ahead, by one batch of indices where the
     data have indices, else by one batch of data.
 
-    A resumed map-style loader skips to its position without loading what it skips, and is exact with workers too. One
-    of an iterable data set is read up to its position. It is exact, unless something goes on from one epoch to the
-    next: workers (``persistent_workers``), or an iterator that the loader keeps, as timm's ``MultiEpochsDataLoader``
-    does. A resume then warns. A loader with ``state_dict`` and ``load_state_dict``, such as torchdata's, is saved and
-    resumed by these.
+    A resumed map-style loader skips to its position without loading what it skips, and is exact with workers too. A
+    loader of an iterable data set is read up to its position. It is exact, unless something goes on from one epoch to
+    the next: workers (``persistent_workers``), or an iterator that the loader keeps, as timm's
+    ``MultiEpochsDataLoader`` does. A resume then warns. A loader with ``state_dict`` and ``load_state_dict``, such as
+    torchdata's, is saved and resumed by these.
+
+    Two settings of the loader do not count: batches come in order even with ``in_order=False``, and workers of an
+    iterable data set that has ``set_epoch`` are started for each epoch, for they would not hear of a new one.
 
     Args:
         loader: A ``torch.utils.data.DataLoader``, of a map-style or iterable data set, or another iterable with
