@@ -11,12 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import (
-    DataLoader,
-    IterableDataset,
-    default_collate,
-    default_convert,
-)
+from torch.utils.data import DataLoader, IterableDataset, default_collate, default_convert
 
 from trainer import random
 from trainer.datasets.convert import concat_examples
@@ -114,8 +109,7 @@ class Source:
         if getattr(self.loader, "persistent_workers", False) and self.loader._iterator is not None:
             # New workers need a seed, which is drawn before the order is; the order is to be the same without them.
             torch.empty((), dtype=torch.int64).random_(generator=self.loader.generator)
-        watches = self.has_workers and isinstance(self.loader, DataLoader)
-        return Workers(self.loader) if watches else iter(self.loader)
+        return Workers(self.loader) if self.has_workers and isinstance(self.loader, DataLoader) else iter(self.loader)
 
     def ask(self, k: int) -> Any:
         """Asks the loader for the batch ``k``, under the generators that are seeded for it."""
