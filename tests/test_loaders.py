@@ -465,7 +465,7 @@ def test_an_error_ahead_is_raised_when_its_batch_is_asked_for(make, workers):
     iterator.finalize()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [None, 0, 1])
 def test_a_loader_with_a_state_warns_of_what_its_workers_draw(workers):
     class WithWorkers(Stateful):
         num_workers = workers
@@ -482,7 +482,10 @@ def test_a_loader_with_a_state_warns_of_what_its_workers_draw(workers):
 
     assert not resumed(0)
     told = resumed(1)
-    assert len(told) == workers and all("without the random generators of its workers" in text for text in told)
+    model = torch.nn.Linear(2, 1)
+    updater = StandardUpdater(WithWorkers(), torch.optim.SGD(model.parameters(), 0.1), model=model)
+    assert updater.get_iterator("main").n_samples is None
+    assert len(told) == (workers or 0) and all("without the random generators of its workers" in text for text in told)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -13,7 +13,7 @@ from trainer.checks import at_least, warn
 from trainer.datasets.convert import as_tuple
 from trainer.datasets.transform import is_plain
 from trainer.iterators.serial import BaseIterator
-from trainer.iterators.sources import certain_length, has_state, source_of
+from trainer.iterators.sources import certain_length, has_state, has_workers, source_of
 
 _END: Any = object()
 
@@ -238,8 +238,7 @@ def refuse_shared_loaders(iterators: Iterable[tuple[str, Any]]) -> None:
     found: dict[int, tuple[str, Any]] = {}
     for words, iterator in iterators:
         loader = getattr(iterator, "loader", None)
-        is_persistent = getattr(loader, "num_workers", 0) > 0 and getattr(loader, "persistent_workers", False)
-        if not (is_persistent or has_state(loader)):
+        if not (has_state(loader) or (has_workers(loader) and getattr(loader, "persistent_workers", False))):
             continue
         other, owner = found.setdefault(id(loader), (words, iterator))
         if owner is not iterator:

@@ -44,6 +44,11 @@ def has_state(loader: Any) -> bool:
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
+def has_workers(loader: Any) -> bool:
+    """Tells whether a loader has worker processes; one that is none of torch's may say None."""
+    return (getattr(loader, "num_workers", 0) or 0) > 0
+
+
 def certain_length(loader: Any) -> int | None:
     """Returns the batches in a pass, unless they may be more or fewer in another pass, or than ``len`` says."""
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
@@ -76,7 +81,7 @@ class Source:
         found = [getattr(part, "generator", None) for part in (given, *samplers)]
         self._seeds = Seeds(list({id(g): g for g in found if isinstance(g, torch.Generator)}.values()))
         self._has_iterator = any(hasattr(part, "__next__") for part in samplers)
-        self.has_workers = (getattr(given, "num_workers", 0) or 0) > 0
+        self.has_workers = has_workers(given)
         self._is_quiet = False  # whether no batch draws anything in this process
         self._batches: Iterator[Any] = iter(())
 
