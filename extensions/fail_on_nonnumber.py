@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from trainer import Extension, Trainer
+from trainer.summary import is_scalar
 
 
 class FailOnNonNumber(Extension):
     """Raises an error when a parameter or an observed loss is NaN or infinite. Chainer: ``FailOnNonNumber``.
 
     It looks at the parameters of all of the updater's models, and at what is observed as ``loss`` or ``.../loss``; a
-    loss of weight 0 (of a batch whose labels are all ignored) says nothing. Snapshots come last in an iteration: what
+    loss of weight 0 (of a batch whose labels are all ignored) says nothing, nor does one that is no number. Snapshots come last in an iteration: what
     has diverged is not saved. Each call waits for the device once; to save that, give it the snapshots' trigger.
 
     Raises:
@@ -41,7 +42,11 @@ class FailOnNonNumber(Extension):
             for path, parameter in model.named_parameters()
             if parameter.numel() and parameter.is_floating_point()
         }
-        losses = {key: value for key, value in trainer.observation.items() if key == "loss" or key.endswith("/loss")}
+        losses = {
+            key: value
+            for key, value in trainer.observation.items()
+            if (key == "loss" or key.endswith("/loss")) and _is_number(value)
+        }
         # The largest magnitude: of many tensors in a few kernels, and it overflows only where a number has.
         good = [get_total_norm(parameters.values(), float("inf")).isfinite(), *map(_is_good, losses.values())]
         device = max((answer.device for answer in good), key=lambda device: device.type != "cpu")
@@ -62,6 +67,10 @@ class FailOnNonNumber(Extension):
             " earlier snapshot with clipped gradients or precision='fp32', or with a lower learning rate, which is set"
             " in optimizer.param_groups after trainer.resume(path)."
         )
+
+
+def _is_number(value: Any) -> bool:
+    return all(map(is_scalar, value)) if isinstance(value, tuple) else is_scalar(value)
 
 
 def _is_good(value: Any) -> Tensor:

@@ -80,7 +80,7 @@ class LogReport(Extension):
         if self._postprocess is not None:
             self._postprocess(entry)
         self.log.append(entry)
-        self._summary = DictSummary()
+        self._summary.clear()
         if self._filename is not None:
             name = self._filename.format(**entry)
             if name == self._file.name and self._file.is_there():

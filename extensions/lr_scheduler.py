@@ -7,6 +7,7 @@ from typing import Any
 
 from trainer import Extension, Trainer
 from trainer.extension import has_no_step
+from trainer.summary import Metric, is_scalar, kind_of
 
 
 class LRScheduler(Extension):
@@ -81,7 +82,10 @@ class LRScheduler(Extension):
                 f"monitor {self.monitor!r} is not observed in this iteration, only {sorted(trainer.observation)};"
                 " correct it, or give LRScheduler the trigger of what reports it."
             )
-        return float(trainer.observation[str(self.monitor)])
+        value = trainer.observation[str(self.monitor)]
+        if not (isinstance(value, Metric) or is_scalar(value)):
+            raise ValueError(f"monitor {self.monitor!r} is {kind_of(value)}, not one real number: report its mean.")
+        return float(value)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what ``state_dict`` returned, or a snapshot's from before iterations were left out."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer import PRIORITY_EDITOR, Extension, Ratio, Summary, Trainer, report
+from trainer.summary import is_scalar, warn_left_out
 from trainer.triggers import get_trigger
 
 
@@ -15,7 +16,8 @@ class MicroAverage(Extension):
     """Reports the sum of one observation over the sum of another, such as correct over all. Chainer: ``MicroAverage``.
 
     A mean of the batches' means gives every batch the same weight; this gives it to every sample. (What is reported
-    as :class:`~trainer.Ratio` is averaged so in any case.) An iteration that lacks one of the two is passed over.
+    as :class:`~trainer.Ratio` is averaged so in any case.) An iteration that lacks one of the two, or has one
+    that is no number, is passed over.
 
     Args:
         numerator_key: The observation to sum up.
@@ -42,14 +44,20 @@ class MicroAverage(Extension):
         self._result_key = result_key
         self._trigger = get_trigger(trigger)
         self._numerator, self._denominator = Summary(), Summary()
+        self._left_out: set[tuple[str, type]] = set()  # what was warned of
 
     def __call__(self, trainer: Trainer) -> None:
         """Adds both to their sums; reports the quotient if it is time."""
         observation = trainer.observation
         if self._numerator_key not in observation or self._denominator_key not in observation:
             return
-        self._numerator.add(_plain(observation[self._numerator_key]))
-        self._denominator.add(_plain(observation[self._denominator_key]))
+        values = {key: _plain(observation[key]) for key in (self._numerator_key, self._denominator_key)}
+        if left_out := [key for key, value in values.items() if not is_scalar(value)]:
+            for key in left_out:
+                warn_left_out(self._left_out, key, values[key])
+            return
+        self._numerator.add(values[self._numerator_key])
+        self._denominator.add(values[self._denominator_key])
         if self._trigger(trainer):
             numerator, denominator = self._numerator.state_dict()["x"], self._denominator.state_dict()["x"]
             report({self._result_key: numerator / denominator if denominator else float("nan")})

@@ -136,8 +136,8 @@ def report(values: Mapping[str, Any], observer: object | None = None, *, copy: b
     """Reports values to the current reporter; without one (a model called outside training) it does nothing.
 
     Args:
-        values: Numbers, 0-d arrays, 0-d tensors, ``(value, weight)`` or :class:`Ratio`, by name. A tensor is
-            detached and copied where it is, so that what its owner does with it afterwards changes nothing.
+        values: Numbers, arrays or tensors of one element, ``(value, weight)`` or :class:`Ratio`, by name. A tensor
+            is detached and copied where it is, so that what its owner does with it afterwards changes nothing.
         observer: The reporting object, whose registered name is put before each key: ``main/loss``. Without it
             keys are stored as they are.
         copy: False for tensors without a graph that nobody else has: they are stored as they are. It saves a few
@@ -184,7 +184,8 @@ def kept(value: Any) -> Any:
         tensor(0.)
     """
     if isinstance(value, Tensor):
-        return value.detach().clone()  # about 1 microsecond, and no waiting for the device
+        copy = value.detach().clone()  # about 1 microsecond, and no waiting for the device
+        return copy.reshape(()) if copy.dim() and copy.numel() == 1 else copy
     if type(value) is Ratio or (isinstance(value, tuple) and is_weighted(value)):
         return (Ratio if type(value) is Ratio else Weighted)(*map(kept, value))
     return value.copy() if isinstance(value, np.ndarray) else value

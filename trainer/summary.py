@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from torch import Tensor
+
+from trainer.checks import warn
 
 CHUNK = 1024  # pending values are stacked, on their device, whenever there are so many of them
 
@@ -146,11 +150,11 @@ class Weighted(Metric, NamedTuple("Weighted", [("value", Any), ("weight", Any)])
 
 def _read(value: Any) -> Any:
     """Returns a number for what the CPU has: to add up a few is 2 microseconds a tensor dearer."""
-    return value.item() if isinstance(value, Tensor) and value.is_cpu else value
+    return value.item() if isinstance(value, np.ndarray) or (isinstance(value, Tensor) and value.is_cpu) else value
 
 
 def on_device(value: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Returns a number or 0-d tensor as a tensor there; to copy a number there would wait for the device.
+    """Returns a number or one-element tensor as a 0-d tensor there; to copy a number there would wait for the device.
 
     Example:
         >>> import torch
@@ -159,7 +163,7 @@ def on_device(value: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
         tensor(3., dtype=torch.float64)
     """
     if isinstance(value, Tensor):
-        return value.to(device, dtype)
+        return value.to(device, dtype).reshape(())
     return torch.full((), float(value), dtype=dtype, device=device)
 
 
@@ -230,7 +234,7 @@ class Summary:
         self._pending: list[tuple[Any, Any, bool]] = []  # (value, weight, False) or (total, count, True)
 
     def add(self, value: Any, weight: Any = 1) -> None:
-        """Adds a number or 0-d tensor with a weight, or a :class:`Ratio`, which is its own weight.
+        """Adds a number or one-element tensor with a weight, or a :class:`Ratio`, which is its own weight.
 
         What weighs 0 (a batch whose labels are all ignored) counts for nothing, even NaN.
         """
@@ -290,7 +294,7 @@ class Summary:
 def _column(values: tuple[Any, ...]) -> Any:
     """Reads the CPU's tensors, stacks those of one shape, dtype and device there, and leaves the rest as it is."""
     if set(map(type, values)) != {Tensor}:
-        return values
+        return [value.item() if isinstance(value, np.ndarray) else value for value in values]
     if values[0].is_cpu:
         return [value.item() for value in values]
     is_even = len({(value.dtype, value.device, value.shape) for value in values}) == 1
@@ -300,12 +304,13 @@ def _column(values: tuple[Any, ...]) -> Any:
 class DictSummary:
     """A :class:`Summary` for each key of a sequence of observations. Chainer: ``chainer.DictSummary``.
 
-    Numbers, 0-d arrays and tensors, ``(value, weight)`` and :class:`Ratio` are averaged; anything else is left out.
+    Numbers, arrays and tensors of one element, ``(value, weight)`` and :class:`Ratio` are averaged. Anything else is
+    left out, with a warning the first time.
 
     Example:
         >>> from trainer import DictSummary
         >>> summary = DictSummary()
-        >>> summary.add({"loss": 2.0, "note": "text is left out"})
+        >>> summary.add({"loss": 2.0})
         >>> summary.add({"loss": 4.0})
         >>> summary.compute_mean()
         {'loss': 3.0}
@@ -313,6 +318,7 @@ class DictSummary:
 
     def __init__(self) -> None:
         self._summaries: dict[str, Summary] = defaultdict(Summary)
+        self._left_out: set[tuple[str, type]] = set()  # what was warned of
 
     def add(self, observation: Mapping[str, Any], keys: Iterable[str] | None = None) -> None:
         """Adds one observation, or the named values of it that there are.
@@ -327,17 +333,27 @@ class DictSummary:
             value: Any = observation.get(key)
             weight, kind = plain_weight, type(value)
             if kind is Ratio or kind is Weighted:
+                if key not in self._summaries and not all(map(is_scalar, value)):  # once an interval: it costs 0.5 us
+                    warn_left_out(self._left_out, key, next(part for part in value if not is_scalar(part)))
+                    continue
                 value, weight = value
             elif isinstance(value, tuple):
                 if not is_weighted(value):
+                    warn_left_out(self._left_out, key, value)
                     continue
                 value, weight = value
             elif kind is not float and not is_scalar(value):
+                if value is not None or key in observation:
+                    warn_left_out(self._left_out, key, value)
                 continue
             summary = self._summaries[key]
             summary._pending.append((value, weight, kind is Ratio))  # as Summary.add does, which costs 2 us for three
             if len(summary._pending) >= CHUNK:
                 summary._stack()
+
+    def clear(self) -> None:
+        """Starts anew, without what was added; what was left out is not warned of again."""
+        self._summaries.clear()
 
     def compute_mean(self) -> dict[str, float]:
         """Returns the mean of each key, in the order in which the keys came."""
@@ -365,6 +381,31 @@ class DictSummary:
             self._summaries[key].load_state_dict(sums)
 
 
+def warn_left_out(told: set[tuple[str, type]], key: str, value: Any) -> None:
+    """Warns of an observed value that is no number, once a key and class.
+
+    Args:
+        told: What was warned of before.
+        key: Its name.
+        value: The value.
+
+    Example:
+        >>> import warnings
+        >>> from trainer.summary import warn_left_out
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     warn_left_out(set(), "boxes", [1, 2])
+        >>> str(caught[0].message).split(":")[0]
+        "'boxes' is left out of the means"
+    """
+    if (key, type(value)) not in told:
+        told.add((key, type(value)))
+        warn(
+            f"{key!r} is left out of the means: it is {kind_of(value)}, not one real number. Report its mean, or each"
+            " element under a key of its own."
+        )
+
+
 def is_weighted(value: tuple[Any, ...]) -> bool:
     """Tells whether a tuple is a number with its weight.
 
@@ -378,18 +419,40 @@ def is_weighted(value: tuple[Any, ...]) -> bool:
     """
     if len(value) != 2 or not is_scalar(value[0]):
         return False
-    if not is_scalar(value[1]):
+    if not is_scalar(value[1]) or getattr(value[1], "ndim", 0):
         raise ValueError(f"the weight in (value, weight) must be a number or 0-d tensor, got {value[1]!r}.")
     return True
 
 
 def is_scalar(value: Any) -> bool:
-    """Tells whether a value is a number, or an array or tensor with 0 dimensions.
+    """Tells whether a value is a real number, or an array or tensor of one.
 
     Example:
+        >>> import torch
         >>> from trainer.summary import is_scalar
-        >>> is_scalar(1.5), is_scalar("1.5")
-        (True, False)
+        >>> is_scalar(1.5), is_scalar(torch.zeros(1, 1)), is_scalar("1.5"), is_scalar(1j)
+        (True, True, False, False)
     """
-    ndim = getattr(value, "ndim", None)
-    return isinstance(value, (float, int)) if ndim is None else ndim == 0
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.size == 1 and value.dtype.kind in "biuf"
+    return isinstance(value, (Real, Decimal)) or getattr(value, "ndim", None) == 0  # another library's array
+
+
+def kind_of(value: Any) -> str:
+    """Returns what a value is that is no number, for messages.
+
+    Example:
+        >>> import torch
+        >>> from trainer.summary import kind_of
+        >>> kind_of(torch.zeros(3)), kind_of([1, 2]), kind_of("fine")
+        ('a Tensor of float32 and shape (3,)', 'a list', 'a str')
+    """
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    article = "an" if name[:1] in "aeiouAEIOU" else "a"
+    if isinstance(value, (Tensor, np.ndarray)):
+        return f"{article} {name} of {str(value.dtype).removeprefix('torch.')} and shape {tuple(value.shape)}"
+    return f"{article} {name}"

@@ -66,7 +66,7 @@ class BestValueTrigger(Stateful):
                 f"{self.key!r} was not observed since the last question, only {sorted(trainer.observation)} now;"
                 " correct the key, or let what reports it come first."
             )
-        self._summary = DictSummary()
+        self._summary.clear()
         value, best = means[self.key], self.best_value
         if value != value or not (best is None or self._compare(best, value)):
             return False

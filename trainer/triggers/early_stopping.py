@@ -95,7 +95,7 @@ class EarlyStoppingTrigger(Stateful):
             )
             return False
         value = self._summary.compute_mean()[self.monitor]
-        self._summary = DictSummary()
+        self._summary.clear()
         best = float("-inf" if self.mode == "max" else "inf") if self.best is None else self.best
         if value > best if self.mode == "max" else value < best:
             self.best = best = value

@@ -48,7 +48,7 @@ def loss_of(output: Any, source: str) -> Tensor:
 
     Raises:
         TypeError: If there is no tensor.
-        ValueError: If its shape is not ``()``.
+        ValueError: If it has several elements, or none.
 
     Example:
         >>> import torch
@@ -68,12 +68,12 @@ def loss_of(output: Any, source: str) -> Tensor:
             f"{source} returned {got}, and a loss is needed: return a tensor of shape (), or a dict or an object that"
             " has it as 'loss'."
         )
-    if loss.dim():
+    if loss.numel() != 1:
         remedy = "return its mean, loss.mean()"
         if loss is output and loss.dim() > 1:
             remedy = "if these are scores, wrap the model, Classifier(model), or give the updater a loss_func"
         raise ValueError(f"{source} returned a loss of shape {tuple(loss.shape)}, but it must be one number: {remedy}.")
-    return loss
+    return loss.reshape(())
 
 
 def refuse_detached() -> None:

@@ -233,7 +233,7 @@ class StandardUpdater(Stateful):
 
         Raises:
             TypeError: If what comes back is no loss, nor a dict or an object that has one as ``loss``.
-            ValueError: If the loss is not of shape ``()``.
+            ValueError: If the loss has several elements, or none.
         """
         if self.precision == "fp32":
             output = call_with(self.loss_func, batch)
