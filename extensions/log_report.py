@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 from weakref import WeakSet
 
@@ -16,14 +17,16 @@ from trainer.checks import warn
 from trainer.saving.files import inside
 from trainer.triggers import get_trigger
 
+LAST = ("epoch", "iteration", "elapsed_time")  # in an entry
 _WARNED: WeakSet[Trainer] = WeakSet()  # runs in which a loss was NaN or infinite: one warning each
 
 
 class LogReport(Extension):
     """Writes the means of the observed values to a JSON list of objects. Chainer: ``extensions.LogReport``.
 
-    An entry has each observed value, then ``epoch``, ``iteration`` and ``elapsed_time`` (seconds). It is appended in
-    constant time. A snapshot holds the log's length and SHA-256; a resumed run cuts the log back to it, so that no
+    An entry has each observed value, then ``epoch``, ``iteration`` and ``elapsed_time`` (seconds). It is in ``log`` at
+    once, for the extensions that come after; what they report in the same iteration is added at the iteration's end,
+    when it is post-processed and appended to the file, in constant time. A snapshot holds the log's length and SHA-256; a resumed run cuts the log back to it, so that no
     entry stands twice. A fresh run keeps another's log that it finds in its folder as ``log.old``.
     ``pd.DataFrame(json.load(open("result/log")))`` reads it; NaN and infinity are ``null``. The first mean of a loss
     (what has "loss" in the last part of its name) that is NaN or infinite is warned of.
@@ -31,7 +34,7 @@ class LogReport(Extension):
     Args:
         keys: Values to log; all by default.
         trigger: When an entry is made; values are averaged in between.
-        postprocess: Called with each entry, a dict, which it may change.
+        postprocess: Called with each entry, a dict, which it may change, when it is complete.
         filename: In the trainer's ``out``; formatted with the entry (``"log_{epoch}"`` makes a file an epoch, each
             with the whole log so far). None writes no file.
 
@@ -63,23 +66,41 @@ class LogReport(Extension):
         self._filename = filename
         self._summary = DictSummary()
         self._file = LogFile()
+        self._seen: tuple[Any, int] = (None, 0)  # the observation of this iteration, and its number of keys so far
+        self._entry: dict[str, Any] | None = None  # not written yet
 
     def __call__(self, trainer: Trainer) -> None:
         """Adds the observation to the means; makes an entry if it is time."""
-        self._summary.add(trainer.observation, self._keys)
+        observation = trainer.observation
+        self._summary.add(observation, self._keys)
+        self._seen = observation, len(observation)
         if trainer.updater.iteration == 0 or self._trigger(trainer):  # before training, or it is time
-            self._make_entry(trainer)
+            self._entry = self._summary.compute_mean()
+            self._entry |= {name: getattr(trainer.updater, name) for name in ("epoch", "iteration")}
+            self._entry["elapsed_time"] = trainer.elapsed_time
+            self.log.append(self._entry)
 
-    def _make_entry(self, trainer: Trainer) -> None:
-        entry: dict[str, Any] = self._summary.compute_mean()
+    def end_iteration(self, trainer: Trainer) -> None:
+        """Adds what was reported since; writes the entry if there is one."""
+        observation, number = self._seen
+        if observation is not trainer.observation:  # it was not called in this iteration
+            return
+        if len(observation) > number:
+            late = [key for key in list(observation)[number:] if self._keys is None or key in self._keys]
+            self._summary.add(observation, late)
+            if self._entry is not None:
+                means = self._summary.compute_mean()
+                last = {name: self._entry.pop(name) for name in LAST if name in self._entry}
+                self._entry.update({key: means[key] for key in late if key in means} | last)
+        if self._entry is not None:
+            self._write_entry(trainer, self._entry)
+
+    def _write_entry(self, trainer: Trainer, entry: dict[str, Any]) -> None:
+        self._entry = None
         bad = [key for key in entry if "loss" in key.rpartition("/")[2].lower() and not math.isfinite(entry[key])]
         told = [f"{key} is {entry[key]}" for key in bad if key not in self._summary.weightless()]
-        entry["epoch"] = trainer.updater.epoch
-        entry["iteration"] = trainer.updater.iteration
-        entry["elapsed_time"] = trainer.elapsed_time
         if self._postprocess is not None:
             self._postprocess(entry)
-        self.log.append(entry)
         self._summary.clear()
         if self._filename is not None:
             name = self._filename.format(**entry)
@@ -97,6 +118,11 @@ class LogReport(Extension):
                 f"{what}. Training has diverged, or no label of a batch counts; extend(FailOnNonNumber()) stops at the"
                 " first such iteration, before a snapshot is taken."
             )
+
+    def on_error(self, trainer: Trainer, exc: BaseException, tb: TracebackType | None) -> None:
+        """Writes the entry of an iteration that failed after it was made."""
+        if self._entry is not None:
+            self._write_entry(trainer, self._entry)
 
     def initialize(self, trainer: Trainer) -> None:
         """On a resume, takes up the log where the snapshot left it."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from trainer import DictSummary, Extension, Trainer, saving
 from trainer.checks import warn
+from trainer.extension import PHASE_REPORT
 from trainer.triggers import get_trigger
 
 
@@ -34,6 +35,7 @@ class PlotReport(Extension):
         True
     """
 
+    phase = PHASE_REPORT  # when the iteration's values are complete
     saved = ("_data", "_summary", "_trigger")
 
     def __init__(
@@ -64,14 +66,14 @@ class PlotReport(Extension):
         self._summary.add(trainer.observation, dict.fromkeys((*self._y_keys, self._x_key)))
         if not (trainer.is_before_training or self._trigger(trainer)):
             return
-        summary, self._summary = self._summary, DictSummary()
-        means = summary.compute_mean()
+        means = self._summary.compute_mean()
         means |= {name: getattr(trainer.updater, name) for name in ("epoch", "epoch_detail", "iteration")}
         self._observed = sorted(means)
         for key in self._y_keys:
             if key in means and self._x_key in means:
                 self._data.setdefault(key, []).append([means[self._x_key], means[key]])
-        self._draw(Path(trainer.out) / self._filename, summary)
+        self._draw(Path(trainer.out) / self._filename, self._summary)
+        self._summary.clear()
 
     def _draw(self, path: Path, summary: DictSummary) -> None:
         from matplotlib.figure import Figure  # without pyplot: no screen is needed, no figure is left open

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from extensions.log_report import LogReport
 from trainer import Extension, Trainer
+from trainer.extension import PHASE_REPORT
 
 SHOWN = 1000  # rows in a notebook: the browser is sent all of them for each new one
 
@@ -38,6 +39,7 @@ class PrintReport(Extension):
         2           4
     """
 
+    phase = PHASE_REPORT  # when the iteration's values are complete
     saved = ("_last", "_own")
 
     def __init__(
@@ -72,6 +74,7 @@ class PrintReport(Extension):
         """Prints the entries that are new."""
         if self._own:
             self._own(trainer)
+            self._own.end_iteration(trainer)
         log = self._find(trainer).log
         if self._printed == 0:  # resumed: go on with the first entry that was not printed
             self._printed = sum(entry.get("iteration", 0) <= self._last for entry in log)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from trainer import Classifier, StandardUpdater, Trainer
+from trainer.extension import PHASE_REPORT
 from trainer.iterators import SerialIterator
 
 
@@ -21,6 +22,12 @@ def make_run(out, stop=(2, "epoch"), n=10, batch_size=5, **kwargs):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     updater = StandardUpdater(SerialIterator(make_data(n), batch_size), optimizer, model=model, **kwargs)
     return Trainer(updater, stop, out=out)
+
+
+def at_the_end(function):
+    """A plug-in of the phase in which an iteration's values are complete and its entry is written."""
+    function.phase = PHASE_REPORT
+    return function
 
 
 def at(iteration=0, epoch=0.0):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import equal, make_data, make_run
+from helpers import at_the_end, equal, make_data, make_run
 from torch.utils.data import DataLoader
 
 import extensions
@@ -156,7 +156,7 @@ def test_a_plot_is_written_during_training_and_goes_on_after_a_resume(tmp_path):
     def prepare(stop):
         run = make_run(tmp_path, stop)
         run.extend(extensions.PlotReport(["main/loss", "absent"], trigger=(1, "iteration"), filename="p.svg"))
-        run.extend(lambda t: sizes.append((tmp_path / "p.svg").stat().st_size), name="size")
+        run.extend(at_the_end(lambda t: sizes.append((tmp_path / "p.svg").stat().st_size)), name="size", priority=0)
         return run
 
     sizes = []
@@ -386,7 +386,7 @@ def test_what_is_no_extension_is_refused_and_leaves_nothing_behind(run):
         run.extend(extensions.LogReport)
     with pytest.raises(TypeError, match=r"write @make_extension\(\) with parentheses"):
         run.extend(trainer.make_extension(lambda trainer: None))
-    with pytest.raises(TypeError, match="Ported has Chainer's serialize, which nobody calls: name in `saved`"):
+    with pytest.raises(TypeError, match="Ported has Chainer's serialize, which nothing calls: name in `saved`"):
         run.extend(Ported())
     run.extend(extensions.LogReport("main/loss"))
     run.extend(Both())

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from helpers import make_run
+from helpers import at_the_end, make_run
 from test_extensions import Terminal
 
 import extensions
@@ -52,7 +52,7 @@ def test_an_entry_is_the_mean_of_its_interval(tmp_path):
 def test_the_file_is_valid_json_after_every_entry_and_only_grows_at_its_end(tmp_path):
     run = logged(tmp_path)
     texts = []
-    run.extend(lambda t: texts.append((tmp_path / "log").read_text()), name="read", priority=0)
+    run.extend(at_the_end(lambda t: texts.append((tmp_path / "log").read_text())), name="read", priority=0)
     run.run()
     assert [len(json.loads(text)) for text in texts] == [1, 2, 3, 4]
     for before, after in zip(texts, texts[1:], strict=False):

@@ -48,6 +48,21 @@ def warn(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
+def reworded(error: Exception, text: str) -> Exception:
+    """Returns the error with another text: itself, where it can take one, so that no traceback tells it twice.
+
+    Example:
+        >>> from trainer.checks import reworded
+        >>> reworded(ValueError("too long"), "snapshot_4 does not fit this run: too long")
+        ValueError('snapshot_4 does not fit this run: too long')
+    """
+    if error.args == (str(error),):
+        error.args = (text,)
+        return error
+    kind = next(kind for kind in (ValueError, RuntimeError, TypeError, Exception) if isinstance(error, kind))
+    return kind(text).with_traceback(error.__traceback__)
+
+
 def attach(first: BaseException, other: BaseException, where: str) -> None:
     """Prints a second error and leaves it as a note on the first.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainer.saving.state import KINDS, Stateful, declared, load_declared
+from trainer.saving.state import KINDS, Stateful, declared, load_declared, refuse_serialize
 from trainer.triggers import IntervalTrigger, get_trigger
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ PRIORITY_WRITER = 300  # writes to the observation
 PRIORITY_EDITOR = 200  # changes what is there
 PRIORITY_READER = 100  # only reads it
 
-PHASE_PLUGIN, PHASE_STOP, PHASE_OBJECT, PHASE_RUN, PHASE_EXIT = range(5)  # the order of an iteration
-PHASES = (PHASE_PLUGIN, PHASE_OBJECT, PHASE_RUN, PHASE_EXIT)  # of an extension
+PHASES = PHASE_PLUGIN, PHASE_REPORT, PHASE_OBJECT, PHASE_RUN, PHASE_EXIT = tuple(range(5))  # of an iteration
 
 
 class Extension(Stateful):
@@ -34,9 +33,9 @@ class Extension(Stateful):
             never.
         priority: Within a phase, those of higher priority are called first.
         name: The name under which it is registered, once it is.
-        phase: 0 for plug-ins. What saves the run comes after the stop trigger, whatever its priority, or it would save
-            the state of later plug-ins before they have run: 2 for files of one object, 3 for snapshots of the run, 4
-            for what ends it after them.
+        phase: 0 for plug-ins; 1 for what shows the values that they have reported. What saves the run comes after the
+            stop trigger, whatever its priority, or it would save the state of later plug-ins before they have run: 2
+            for files of one object, 3 for snapshots of the run, 4 for what ends it after them.
         saved: Names of the attributes that a resumed run gets back; see :class:`~trainer.saving.Stateful`.
 
     Example:
@@ -71,6 +70,9 @@ class Extension(Stateful):
 
     def initialize(self, trainer: Trainer) -> None:
         """Called once before training, when all state is loaded; ``trainer.is_before_training`` tells a resumed run."""
+
+    def end_iteration(self, trainer: Trainer) -> None:
+        """Called in each iteration when all plug-ins have run, before phase 1: every value has been reported."""
 
     def on_error(self, trainer: Trainer, exc: BaseException, tb: TracebackType | None) -> None:
         """Called when training failed, before anything is finalized."""
@@ -184,6 +186,12 @@ class Entry(Stateful):
         """Returns a method of the extension; what it has not does nothing."""
         return getattr(self.extension, name, None) or (lambda *args: None)
 
+    def ends(self) -> list[Callable[[Trainer], None]]:
+        """Returns its ``end_iteration`` in a list, or an empty one if it does not define it."""
+        own = getattr(type(self.extension), "end_iteration", Extension.end_iteration)
+        is_defined = isinstance(self.extension, Extension) and own is not Extension.end_iteration
+        return [self.extension.end_iteration] if is_defined else []
+
     def triggers(self) -> list[Any]:
         """Returns its trigger, and the one that it keeps for what it does now and then, as far as they have a state."""
         both = (self.trigger, getattr(self.extension, "_trigger", None))
@@ -235,9 +243,5 @@ def refuse_mistakes(extension: Any) -> None:
         raise TypeError(f"{name} is a class; extend with an object of it: extend({name}(...)).")
     if getattr(extension, "__qualname__", "").startswith("make_extension."):
         raise TypeError("the decorator was not called; write @make_extension() with parentheses.")
-    state_dict = getattr(type(extension), "state_dict", Stateful.state_dict)
-    if not declared(extension) and state_dict is Stateful.state_dict and hasattr(extension, "serialize"):
-        raise TypeError(
-            f"{name} has Chainer's serialize, which nobody calls: name in `saved` the attributes to save, or write"
-            " state_dict and load_state_dict."
-        )
+    declared(extension)
+    refuse_serialize(extension, "")

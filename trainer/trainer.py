@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 import time
@@ -15,18 +16,15 @@ import torch
 
 from trainer import random
 from trainer.checks import attach
-from trainer.extension import PHASE_PLUGIN, PHASE_STOP, Entry, always, refuse_mistakes, refuse_old
+from trainer.extension import always
+from trainer.registry import Registry
 from trainer.reporter import THREAD, Reporter
 from trainer.saving.files import remove_scraps
 from trainer.saving.lock import FolderLock
-from trainer.saving.queue import SnapshotQueue
-from trainer.saving.run import SavedRun
-from trainer.saving.state import check_declared
 from trainer.summary import Observation
 from trainer.triggers import ProgressTrigger, epoch_progress, get_trigger
+from trainer.triggers.interval import begin_to_count
 from trainer.updaters.modes import prepare_training, train_optimizers
-
-Call = Callable[["Trainer"], Any]
 
 
 class _Loop:
@@ -62,7 +60,12 @@ class _Loop:
         if self._phase in ("new", "closed"):
             self._start()
         if self._phase != "running":
-            raise RuntimeError("training is over; end the loop with: while not trainer.finished.")
+            raise RuntimeError(
+                "training is over; end the loop with: while not trainer.finished. Leave a loop within it by: if"
+                " trainer.finished: break."
+            )
+        if self._are_calls_stale:
+            self._order_calls()
         self._before = self.updater.iteration
         self._outer = self.reporter.observation
         self.observation = self.reporter.observation = Observation()
@@ -89,7 +92,7 @@ class _Loop:
             self.finalize()
 
 
-class Trainer(_Loop, SavedRun):
+class Trainer(_Loop, Registry):
     """Repeats updates until a trigger says stop, and calls the extensions after each. Chainer: ``training.Trainer``.
 
     The order of one iteration: a fresh ``observation`` and one update; the extensions, highest priority first, each
@@ -113,8 +116,7 @@ class Trainer(_Loop, SavedRun):
 
     Attributes:
         updater: As given.
-        stop_trigger: The trigger made of what was given.
-        out: As given.
+        out: As given; absolute from the start of the run on, so that a ``chdir`` changes nothing.
         observation: The values observed in this iteration, by name.
         reporter: What ``report`` reports to during an iteration.
         args: What the run was asked for and its results depend on, plain values by name: a script may put its own in.
@@ -144,8 +146,10 @@ class Trainer(_Loop, SavedRun):
     def __init__(
         self, updater: Any, stop_trigger: Any = None, out: str | Path = "result", extensions: Any = ()
     ) -> None:
+        super().__init__()
         self.updater = updater
-        self.stop_trigger = get_trigger(stop_trigger)
+        self._phase = "new"  # then "running", then "over", or "closed" if it ended otherwise
+        self.stop_trigger = stop_trigger
         self.out = out
         self.observation = Observation()
         self.reporter = Reporter()
@@ -155,14 +159,9 @@ class Trainer(_Loop, SavedRun):
         self.resumed_from = None
         self.start: dict[str, Any] = {}
 
-        self._entries: dict[str, Entry] = {}
-        self._calls: list[tuple[Callable[[Trainer], bool], Call]] = []  # of an iteration, with their triggers
-        self._snapshots = SnapshotQueue()
         self._closers: list[Callable[[], None]] = []  # of what is running, in the order of its start
-        self._phase = "new"  # then "running", then "over", or "closed" if it ended otherwise
         self._show_error = True
         self._is_over = False
-        self._stop_fired = False  # once fired, a trigger that cannot tell again means the end on a resume too
         self._elapsed: float = 0.0  # before this start; after the end, all of it
         self._error: str | None = None  # in which the iteration under way has failed
         self._random: dict[str, Any] | None = None  # loaded, to be put back when everything is initialized
@@ -179,6 +178,18 @@ class Trainer(_Loop, SavedRun):
         if self._phase == "new":
             self._start()
         return self._phase == "over"
+
+    @property
+    def stop_trigger(self) -> Callable[[Trainer], bool]:
+        """When training ends; it may be set anew at any time, also in mid-run."""
+        return self._stop_trigger
+
+    @stop_trigger.setter
+    def stop_trigger(self, trigger: Any) -> None:
+        self._stop_trigger = get_trigger(trigger)
+        self._stop_fired = False  # once fired, a trigger that cannot tell again means the end on a resume too
+        if self._phase == "running":
+            begin_to_count(self._stop_trigger, self)
 
     def iteration(self) -> AbstractContextManager[None]:
         """One iteration: the block is the update, then come the extensions. ``run`` is made of these.
@@ -198,83 +209,11 @@ class Trainer(_Loop, SavedRun):
         """
         return self
 
-    # -- extensions
-
-    def extend(
-        self,
-        extension: Callable[[Trainer], Any],
-        name: str | None = None,
-        trigger: Any = None,
-        priority: int | None = None,
-        *,
-        call_before_training: bool = False,
-        invoke_before_training: Any = None,
-    ) -> None:
-        """Registers an extension: any function of the trainer, or a :class:`~trainer.Extension`.
-
-        Args:
-            extension: Called as ``extension(trainer)`` in iterations in which the trigger fires.
-            name: For ``get_extension`` and the snapshot; by default the extension's own. A second one of a name
-                becomes ``name_1``.
-            trigger: By default the extension's own, or every iteration.
-            priority: By default the extension's own, or ``PRIORITY_READER``. Among equals the first registered
-                is called first.
-            call_before_training: Call it also once before the first iteration of a fresh run.
-            invoke_before_training: Chainer's old one, refused with what to write instead.
-
-        Raises:
-            TypeError: If no name is given and the extension has none; or it is a class, a ``make_extension`` without
-                parentheses, or keeps its state in Chainer's ``serialize``.
-            ValueError: If the name is ``training``, or the trigger object is in use by another extension: a trigger
-                remembers when it was last asked, and would fire for the first one only.
-            AttributeError: If the extension's ``saved`` names an attribute that it does not have.
-        """
-        refuse_old(invoke_before_training)
-        refuse_mistakes(extension)
-        entry = Entry(extension, name, trigger, priority, call_before_training)
-        if entry.name == "training":
-            raise ValueError("an extension cannot be called 'training'; give another: extend(extension, name='...').")
-        base, ordinal = entry.name, 0
-        while entry.name in self._entries:
-            ordinal += 1
-            entry.name = f"{base}_{ordinal}"
-        for user, other in self.extensions.items():
-            for own in entry.triggers():
-                if any(own is used for used in other.triggers()):
-                    raise ValueError(
-                        f"the trigger {own!r} of {entry.name!r} is already that of {user!r}: it would fire for the"
-                        " first one only; make a trigger for each."
-                    )
-        if not hasattr(extension, "__self__"):  # a bound method takes no attributes
-            extension.name = entry.name  # type: ignore[attr-defined]
-        self._entries[entry.name] = entry
-
-    def get_extension(self, name: str) -> Any:
-        """Returns the extension registered under a name.
-
-        Raises:
-            ValueError: If there is none.
-        """
-        if name not in self._entries:
-            raise ValueError(f"extension {name} not found; there are {sorted(self._entries)}.")
-        return self._entries[name].extension
-
-    def wrap_calls(self, wrap: Callable[[str, Call], Call] | None) -> None:
-        """Has each extension called through ``wrap(name, extension)`` from the next iteration on: to time it, say.
-
-        Args:
-            wrap: Returns what to call in place of the extension; None takes the wrapping off.
-        """
-        calls = [(e, e.extension if wrap is None else wrap(e.name, e.extension)) for e in self._ordered()]
-        self._calls = [(entry.trigger, call) for entry, call in calls if entry.order[0] == PHASE_PLUGIN]
-        self._calls.append((always, Trainer._ask_stop))
-        self._snapshots.entries = [(entry, call) for entry, call in calls if entry.order[0] > PHASE_STOP]
-        if self._snapshots.entries:
-            self._calls.append((self._snapshots.is_due, self._snapshots))
+    # -- the end
 
     def _ask_stop(self, resumed: bool = False) -> None:
         """Asks the stop trigger whether the end is reached; one with ``reached()`` can be extended on a resume."""
-        trigger = self.stop_trigger
+        trigger = self._stop_trigger
         if isinstance(trigger, ProgressTrigger):  # it needs no memory for this
             self._is_over = trigger.reached(self)
             return
@@ -282,14 +221,6 @@ class Trainer(_Loop, SavedRun):
             self._stop_fired = bool(trigger(self)) or self._stop_fired
         reached = getattr(trigger, "reached", None)
         self._is_over = self._stop_fired if reached is None else bool(reached(self))
-
-    def _ordered(self) -> list[Entry]:
-        return sorted(self._entries.values(), key=lambda entry: entry.order)
-
-    @property
-    def extensions(self) -> dict[str, Entry]:
-        """The extensions with their triggers, by name; ``training`` is the stop trigger's."""
-        return {"training": Entry(Trainer._ask_stop, "training", self.stop_trigger), **self._entries}
 
     def _register_models(self) -> None:
         for name, model in getattr(self.updater, "get_all_models", dict)().items():
@@ -305,9 +236,10 @@ class Trainer(_Loop, SavedRun):
 
     def _start(self) -> None:
         """Opens what the run needs: state first, then every extension, highest priority first."""
+        self.out = type(self.out)(os.path.abspath(self.out))
         Path(self.out).mkdir(parents=True, exist_ok=True)
         lock = FolderLock(self.out)
-        self.wrap_calls(None)
+        self._order_calls()
         self._start_time = time.perf_counter()
         self._phase = "running"
         self._error = None
@@ -331,20 +263,17 @@ class Trainer(_Loop, SavedRun):
         updater, entries = self.updater, self._ordered()
         for entry in entries:
             entry.hook("restore")(self)
+        self.warn_of_unclaimed()
         prepare_training(updater)
-        check_declared(updater, "updater")
-        for entry in self.extensions.values():
-            check_declared(entry.extension, f"extensions/{entry.name}/extension")
-            check_declared(entry.trigger, f"extensions/{entry.name}/trigger")
+        self.check_savable(self.extensions)
         self.start = {"iteration": (updater.iteration, 1), "epoch": epoch_progress(updater), "time": self._elapsed}
         for entry in sorted(entries, key=lambda entry: -entry.priority):
             entry.hook("initialize")(self)
             self._closers.append(entry.hook("finalize"))
         if self.is_before_training and self._random is None:
             with self.reporter.scope(self.observation):
-                for entry in entries:
-                    if entry.call_before_training:
-                        entry.extension(self)
+                for _, call in self._lay_out([entry for entry in self._ordered() if entry.call_before_training]):
+                    call(self)
             self.observation = Observation()  # the stop trigger is not asked of what was before the first update
         if self._random is not None:  # only now: what was initialized may have drawn
             random.restore(self._random)

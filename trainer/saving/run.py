@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trainer import random
-from trainer.checks import warn
+from trainer.checks import reworded, warn
 from trainer.saving.settings import describe, settings_of, warn_of_differences
 from trainer.saving.snapshots import SnapshotError, branched, load
 from trainer.saving.state import (
@@ -16,11 +18,14 @@ from trainer.saving.state import (
     KINDS,
     TAKEN,
     Stateful,
+    check_declared,
     declared_state,
     is_part,
     load_declared,
     load_into,
     memory_of,
+    refuse_serialize,
+    refuse_stateless,
     state_of,
 )
 
@@ -30,14 +35,22 @@ FORMAT = 3  # of a run's state
 class SavedRun(Stateful):
     """The part of a :class:`~trainer.Trainer` that saves and resumes it."""
 
-    resumed_from: Path | None
+    resumed_from: Path | None = None
     saved = ("extensions", "_snapshots", "_stop_fired", "run_id")
+
+    def __init__(self) -> None:
+        self._unclaimed: dict[str, Any] = {}  # states of extensions that were not registered when the run was resumed
+        self._unclaimed_settings: dict[str, Any] = {}
+        self._taken: set[int] | None = None  # memory of the models, or written to by a load
+        self._is_forced = False  # whether a data set may have another length
 
     def settings_tree(self: Any) -> dict[str, Any]:
         """Returns what the run's bits depend on beside its state: the machine, ``args``, the settings of its parts."""
         device = getattr(self.updater, "device", None)
         own = {"environment": describe(device), "args": dict(self.args), "updater": settings_of(self.updater)}
-        return own | settings_of(self)
+        tree = own | settings_of(self)
+        settings = self._unclaimed_settings | tree.get("extensions", {})
+        return tree | ({"extensions": settings} if settings else {})
 
     def state_dict(self: Any) -> dict[str, Any]:
         """Returns the state of the whole run: model, optimizer, data order, extensions, triggers, random state."""
@@ -49,14 +62,16 @@ class SavedRun(Stateful):
             "elapsed_time": self._elapsed if self._phase == "new" else self.elapsed_time,
             "random": random.capture(),
             "updater": (state_of if is_part(self.updater) else declared_state)(self.updater, "updater"),
-            **declared_state(self, "the run"),
+            **(own := declared_state(self, "the run")),
+            "extensions": own["extensions"] | self._unclaimed,
         }
 
     def load_state_dict(self: Any, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`state_dict` returned; call it when every extension is registered.
+        """Puts back what :meth:`state_dict` returned.
 
-        An extension that the state does not know starts fresh, and one that is gone is dropped, with a warning. It
-        warns too of what changes results: another version of torch, another kind of machine, other settings.
+        The state of an extension that is not registered yet is kept until it is; one that the state does not know
+        starts fresh, with a warning. It warns too of what changes results: another version of torch, another kind of
+        machine, other settings.
 
         Raises:
             trainer.saving.SnapshotError: If the state has another format.
@@ -68,22 +83,82 @@ class SavedRun(Stateful):
             is_newer = not isinstance(number, int) or number > FORMAT
             remedy = "update Kusari" if is_newer else "take the Kusari that wrote it, or start afresh"
             raise SnapshotError(f"it has format {number} and this Kusari reads {FORMAT}: {remedy}.")
+        self._unclaimed, self._unclaimed_settings = {}, {}
         warn_of_differences(state["settings"], self.settings_tree())
-        load_into(self.updater, state["updater"], "updater")
+        known, settings = self.extensions, state["settings"].get("extensions", {})
+        self._taken = None
+        with self._loading():
+            load_into(self.updater, state["updater"], "updater")
         models: list[Any] = [*getattr(self.updater, "get_all_models", dict)().values()]
         weights = [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
-        token = TAKEN.set({memory_of(tensor) for tensor in weights if tensor.layout is torch.strided})
-        try:
-            load_declared(self, state, "")
-        finally:
-            TAKEN.reset(token)
+        self._taken = {memory_of(tensor) for tensor in weights if tensor.layout is torch.strided}
+        with self._loading():
+            own = {name: part for name, part in state["extensions"].items() if name in known}
+            load_declared(self, state | {"extensions": own}, "")
+        self._unclaimed = {name: part for name, part in state["extensions"].items() if name not in known}
+        self._unclaimed_settings = {name: part for name, part in settings.items() if name not in known}
         if state["extensions"]["training"].get(KINDS, {}).get("trigger") != type(self.stop_trigger).__name__:
             self._stop_fired = False  # it was another trigger's
         self._elapsed, self._random = state["elapsed_time"], state["random"]
         random.restore(self._random)
 
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        """Within the block, parts are loaded: not into each other's memory."""
+        taken, forced = TAKEN.set(self._taken), FORCED.set(self._is_forced)
+        try:
+            yield
+        finally:
+            TAKEN.reset(taken)
+            FORCED.reset(forced)
+
+    def claim(self: Any, entry: Any, is_new: bool) -> None:
+        """Gives an extension that is registered after the resume its state; ``is_new`` if the run has not started.
+
+        Raises:
+            ValueError: If the state does not fit it.
+        """
+        name = entry.name
+        if name in self._unclaimed:
+            state, settings = self._unclaimed.pop(name), self._unclaimed_settings.pop(name, {})
+            warn_of_differences({"extensions": {name: settings}}, {"extensions": {name: settings_of(entry)}})
+            with self._loading(), _fitting(self.resumed_from or "the state"):
+                load_into(entry, state, f"extensions/{name}")
+        elif is_new and self.resumed_from is not None:
+            warn(f"extensions/{name} is not in the snapshot: it starts fresh.")
+
+    def check_savable(self: Any, entries: dict[str, Any]) -> None:
+        """Refuses what no snapshot could hold of these extensions and triggers, and of the updater and its iterators.
+
+        Raises:
+            TypeError: With the path of the part, and what to write.
+        """
+        updater = self.updater
+        parts = {"updater": updater}
+        if getattr(type(updater), "state_dict", None) in (None, Stateful.state_dict):  # else it saves them its own way
+            for name, part in getattr(updater, "get_all_iterators", dict)().items():
+                parts[f"updater/iterator/{name}"] = part
+        triggers = {f"extensions/{entry.name}/trigger": entry.trigger for entry in entries.values()}
+        for path, part in {**parts, **triggers}.items():
+            refuse_serialize(part, path)
+        if any(hasattr(type(entry.extension), "saves_run") for entry in self.extensions.values()):
+            for path, part in parts.items():
+                refuse_stateless(part, path)
+            for path, part in triggers.items():
+                if vars(part) if hasattr(part, "__dict__") else hasattr(part, "__slots__"):
+                    refuse_stateless(part, path)
+        check_declared(updater, "updater")
+        for entry in entries.values():
+            check_declared(entry.extension, f"extensions/{entry.name}/extension")
+            check_declared(entry.trigger, f"extensions/{entry.name}/trigger")
+
+    def warn_of_unclaimed(self) -> None:
+        """Warns of extensions that the snapshot has and the script has not registered."""
+        if names := ", ".join(f"extensions/{name}" for name in self._unclaimed):
+            warn(f"{names} of the snapshot: not in the script. The state is kept for when it is extended.")
+
     def resume(self: Any, path: str | Path, *, strict: bool = False, force: bool = False) -> None:
-        """Loads a snapshot file into the run; call it when every extension is registered.
+        """Loads a snapshot file into the run, before or after its extensions are registered.
 
         Args:
             path: The file.
@@ -104,14 +179,18 @@ class SavedRun(Stateful):
             if strict:
                 raise SnapshotError(f"{told}; name it to go on from there all the same.")
             warn(f"{told}: part of that iteration may be done twice or not at all.")
-        token = FORCED.set(force)
-        try:
+        self._is_forced = force
+        with _fitting(path):
             self.load_state_dict(state)
-        except (ValueError, RuntimeError) as error:
-            kind = next(kind for kind in (SnapshotError, ValueError, RuntimeError) if isinstance(error, kind))
-            raise kind(f"{path} does not fit this run: {error}") from error
-        finally:
-            FORCED.reset(token)
-        self.resumed_from = Path(path)
+        self.resumed_from = Path(path).absolute()
         if self.is_resumed_in_place and not strict:  # else what is newer is damaged, or half of an iteration
             self.run_id = branched(self.run_id, state["iteration"], Path(path).parent)
+
+
+@contextmanager
+def _fitting(path: str | Path) -> Iterator[None]:
+    """Within the block, an error of what is loaded names the file."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise reworded(error, f"{path} does not fit this run: {error}")  # noqa: B904  # it is the same error

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections import Counter, OrderedDict
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.checks import warn
+from trainer.checks import reworded, warn
 
 _PLAIN = (type(None), bool, int, float, str, bytes, Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
@@ -193,7 +195,7 @@ def load_into(part: Any, state: Any, path: str) -> None:
     except ValueError as error:
         if path in str(error) or type(error) is not ValueError:
             raise
-        raise ValueError(f"{path}: {error}") from error
+        raise reworded(error, f"{path}: {error}")  # noqa: B904  # it is the same error
 
 
 def load_declared(part: Any, state: dict[str, Any], path: str) -> None:
@@ -291,6 +293,51 @@ def check_declared(part: Any, path: str) -> None:
                 raise TypeError(f"{where} is a property without a setter: a resume could not set it.")
         elif callable(value) and not key.endswith("trigger") and not (hasattr(value, "state_dict") or declared(value)):
             raise TypeError(f"{where} is {_name(type(value))}, without state_dict: give it one, or do not save it.")
+
+
+def refuse_serialize(part: Any, path: str) -> None:
+    """Refuses a part that keeps its state in Chainer's ``serialize``, which nothing calls.
+
+    Raises:
+        TypeError: If no class as derived as the one with ``serialize`` defines ``saved`` or ``state_dict``.
+
+    Example:
+        >>> from trainer.saving.state import refuse_serialize
+        >>> class Trigger:
+        ...     def serialize(self, serializer): ...
+        >>> refuse_serialize(Trigger(), "extensions/LogReport/trigger")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        TypeError: extensions/LogReport/trigger: Trigger has Chainer's serialize, which nothing calls: name in `saved`...
+    """
+    for kind in type(part).__mro__:
+        if vars(kind).keys() & {"saved", "state_dict"}:
+            return
+        if "serialize" in vars(kind):
+            raise TypeError(
+                f"{path and path + ': '}{type(part).__name__} has Chainer's serialize, which nothing calls: name in `saved` the"
+                " attributes to save, or write state_dict and load_state_dict."
+            )
+
+
+def refuse_stateless(part: Any, path: str) -> None:
+    """Refuses an object that a snapshot would leave out: one with neither ``saved`` nor ``state_dict``.
+
+    Raises:
+        TypeError: Unless it is a function.
+
+    Example:
+        >>> from trainer.saving.state import refuse_stateless
+        >>> refuse_stateless(print, "extensions/LogReport/trigger")
+    """
+    if inspect.isroutine(part) or isinstance(part, partial) or hasattr(part, "saved"):
+        return
+    if not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
+        names = tuple(getattr(part, "__dict__", {})) or ("count",)
+        raise TypeError(
+            f"{path} is {_name(type(part))}, without state_dict and load_state_dict: no snapshot could restore it. Name"
+            f" in its class the attributes that training changes, such as saved = {names}; saved = () if there are"
+            " none."
+        )
 
 
 def check(state: Any, path: str = "") -> None:

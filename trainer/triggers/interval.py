@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from trainer.saving.state import Stateful
+from trainer.saving.state import Stateful, declared
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
@@ -94,6 +94,11 @@ class ProgressTrigger(Stateful):
         self._next = self._mark(n, per)
         return True
 
+    def begin(self, trainer: Trainer) -> None:
+        """Has it count from now on, if it was never asked."""
+        now = (trainer.updater.iteration, 1) if self.unit == "iteration" else epoch_progress(trainer.updater)
+        self._progress = self._progress or now
+
     def reached(self, trainer: Trainer) -> bool:
         """Tells whether the first mark lies behind: what it means as a stop trigger."""
         updater = trainer.updater
@@ -147,6 +152,24 @@ class IntervalTrigger(ProgressTrigger):
 
     def __repr__(self) -> str:
         return f"IntervalTrigger({self.period!r}, {self.unit!r})"
+
+
+def begin_to_count(part: Any, trainer: Trainer) -> None:
+    """Has the triggers that come into a run in its middle count from now on: the part, or those that it saves.
+
+    Example:
+        >>> from trainer.triggers import IntervalTrigger
+        >>> from trainer.triggers.interval import begin_to_count
+        >>> run.run()
+        >>> trigger = IntervalTrigger(3, "iteration")
+        >>> begin_to_count(trigger, run)
+        >>> trigger.state_dict()
+        {'progress': [4, 1]}
+    """
+    if isinstance(part, Stateful) and hasattr(part, "begin"):
+        part.begin(trainer)
+    for name in declared(part).values():
+        begin_to_count(getattr(part, name), trainer)
 
 
 def get_trigger(trigger: Any) -> Callable[..., bool]:

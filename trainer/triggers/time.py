@@ -37,6 +37,10 @@ class TimeTrigger(Stateful):
         self.period = period
         self._next: float | None = None  # when it fires next; before the first question, a period after the start
 
+    def begin(self, trainer: Trainer) -> None:
+        """Has it count from now on, if it was never asked."""
+        self._next = trainer.elapsed_time + self.period if self._next is None else self._next
+
     def __call__(self, trainer: Trainer) -> bool:
         """Tells whether the time has come."""
         if self._next is None:

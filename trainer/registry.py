@@ -1,0 +1,141 @@
+"""The extensions of a run: how they are registered, and in which order an iteration calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from trainer.extension import PHASE_PLUGIN, PHASE_REPORT, Entry, always, refuse_mistakes, refuse_old
+from trainer.saving.queue import SnapshotQueue
+from trainer.saving.run import SavedRun
+from trainer.triggers.interval import begin_to_count
+
+if TYPE_CHECKING:
+    from trainer.trainer import Trainer
+
+Call = Callable[["Trainer"], Any]
+
+
+class Registry(SavedRun):
+    """The part of a :class:`~trainer.Trainer` that knows its extensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._entries: dict[str, Entry] = {}
+        self._calls: list[tuple[Callable[[Any], bool], Call]] = []  # of an iteration, with their triggers
+        self._are_calls_stale = False
+        self._wrap: Callable[[str, Call], Call] | None = None
+        self._snapshots = SnapshotQueue()
+
+    def extend(
+        self: Any,
+        extension: Callable[[Trainer], Any],
+        name: str | None = None,
+        trigger: Any = None,
+        priority: int | None = None,
+        *,
+        call_before_training: bool = False,
+        invoke_before_training: Any = None,
+    ) -> None:
+        """Registers an extension: any function of the trainer, or a :class:`~trainer.Extension`.
+
+        In a run that was resumed before, the extension gets its state from the snapshot here. One that is registered
+        in mid-run is initialized at once, and called from the next iteration on; its trigger counts from now.
+
+        Args:
+            extension: Called as ``extension(trainer)`` in iterations in which the trigger fires.
+            name: For ``get_extension`` and the snapshot; by default the extension's own. A second one of a name
+                becomes ``name_1``.
+            trigger: By default the extension's own, or every iteration.
+            priority: By default the extension's own, or ``PRIORITY_READER``. Among equals the first registered
+                is called first.
+            call_before_training: Call it also once before the first iteration of a fresh run.
+            invoke_before_training: Chainer's old one, refused with what to write instead.
+
+        Raises:
+            TypeError: If no name is given and the extension has none; or it is a class, a ``make_extension`` without
+                parentheses, or keeps its state in Chainer's ``serialize``.
+            ValueError: If the name is ``training``, or the trigger object is in use by another extension: a trigger
+                remembers when it was last asked, and would fire for the first one only.
+            AttributeError: If the extension's ``saved`` names an attribute that it does not have.
+        """
+        refuse_old(invoke_before_training)
+        refuse_mistakes(extension)
+        entry = Entry(extension, name, trigger, priority, call_before_training)
+        if entry.name == "training":
+            raise ValueError("an extension cannot be called 'training'; give another: extend(extension, name='...').")
+        base, ordinal = entry.name, 0
+        while entry.name in self._entries:
+            ordinal += 1
+            entry.name = f"{base}_{ordinal}"
+        for user, other in self.extensions.items():
+            for own in entry.triggers():
+                if any(own is used for used in other.triggers()):
+                    raise ValueError(
+                        f"the trigger {own!r} of {entry.name!r} is already that of {user!r}: it would fire for the"
+                        " first one only; make a trigger for each."
+                    )
+        if not hasattr(extension, "__self__"):  # a bound method takes no attributes
+            extension.name = entry.name  # type: ignore[attr-defined]
+        self.claim(entry, is_new=self._phase == "new")
+        self._entries[entry.name] = entry
+        if self._phase == "running":
+            self._begin(entry)
+
+    def _begin(self: Any, entry: Entry) -> None:
+        """Takes an extension into the run that is under way."""
+        self.check_savable({entry.name: entry})
+        begin_to_count(entry, self)
+        entry.hook("initialize")(self)
+        self._closers.append(entry.hook("finalize"))
+        self._are_calls_stale = True
+
+    def get_extension(self, name: str) -> Any:
+        """Returns the extension registered under a name.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if name not in self._entries:
+            raise ValueError(f"extension {name} not found; there are {sorted(self._entries)}.")
+        return self._entries[name].extension
+
+    def wrap_calls(self: Any, wrap: Callable[[str, Call], Call] | None) -> None:
+        """Has each extension called through ``wrap(name, extension)`` from the next iteration on: to time it, say.
+
+        Args:
+            wrap: Returns what to call in place of the extension; None takes the wrapping off.
+        """
+        self._wrap, self._are_calls_stale = wrap, True
+        if self._phase != "running":
+            self._order_calls()
+
+    def _order_calls(self: Any) -> None:
+        """Lays out what an iteration calls, each with its trigger."""
+        entries = self._ordered()
+        self._calls = [*self._lay_out(entries), (always, type(self)._ask_stop)]
+        self._snapshots.entries = [(e, self._wrapped(e)) for e in entries if e.order[0] > PHASE_REPORT]
+        if self._snapshots.entries:
+            self._calls.append((self._snapshots.is_due, self._snapshots))
+        self._are_calls_stale = False
+
+    def _lay_out(self, entries: list[Entry]) -> list[tuple[Callable[[Any], bool], Call]]:
+        """Returns the calls before the stop trigger: plug-ins, the end of the iteration, what shows its values."""
+        ends = [(always, self._wrapped(entry, call)) for entry in entries for call in entry.ends()]
+        plugins, reports = (
+            [(entry.trigger, self._wrapped(entry)) for entry in entries if entry.order[0] == phase]
+            for phase in (PHASE_PLUGIN, PHASE_REPORT)
+        )
+        return plugins + ends + reports
+
+    def _wrapped(self, entry: Entry, call: Call | None = None) -> Call:
+        call = call or entry.extension
+        return call if self._wrap is None else self._wrap(entry.name, call)
+
+    def _ordered(self) -> list[Entry]:
+        return sorted(self._entries.values(), key=lambda entry: entry.order)
+
+    @property
+    def extensions(self: Any) -> dict[str, Entry]:
+        """The extensions with their triggers, by name; ``training`` is the stop trigger's."""
+        return {"training": Entry(type(self)._ask_stop, "training", self.stop_trigger), **self._entries}
