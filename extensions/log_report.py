@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,9 +13,10 @@ from weakref import WeakSet
 
 from extensions.log_file import END, LogFile, head, put_aside
 from trainer import DictSummary, Extension, Trainer
-from trainer.checks import warn
+from trainer.checks import near, warn
+from trainer.extension import PHASE_PLUGIN
 from trainer.saving.files import inside
-from trainer.triggers import get_trigger
+from trainer.triggers import ProgressTrigger, get_trigger
 
 LAST = ("epoch", "iteration", "elapsed_time")  # in an entry
 _WARNED: WeakSet[Trainer] = WeakSet()  # runs in which a loss was NaN or infinite: one warning each
@@ -68,6 +69,7 @@ class LogReport(Extension):
         self._file = LogFile()
         self._seen: tuple[Any, int] = (None, 0)  # the observation of this iteration, and its number of keys so far
         self._entry: dict[str, Any] | None = None  # not written yet
+        self._reported: set[str] | None = set()  # names, until it is known whether one of the keys is misspelt
 
     def __call__(self, trainer: Trainer) -> None:
         """Adds the observation to the means; makes an entry if it is time."""
@@ -92,8 +94,23 @@ class LogReport(Extension):
                 means = self._summary.compute_mean()
                 last = {name: self._entry.pop(name) for name in LAST if name in self._entry}
                 self._entry.update({key: means[key] for key in late if key in means} | last)
+        if self._reported is not None:
+            self._reported.update(observation)
         if self._entry is not None:
             self._write_entry(trainer, self._entry)
+            if self._reported is not None and have_all_reported(trainer):
+                self._warn_of_unreported()
+
+    def _warn_of_unreported(self) -> None:
+        reported, self._reported = self._reported, None
+        if not reported and not any(entry.keys() - set(LAST) for entry in self.log):
+            warn(
+                f"{self.name or 'LogReport'}: nothing was reported, so the log has no value. A model reports its loss by"
+                " trainer.report({'loss': loss}, self), as Classifier does."
+            )
+        elif self._keys is not None and reported is not None:
+            known = reported.union(*self.log)
+            warn_of_unreported(self.name or "LogReport", self._keys, known)
 
     def _write_entry(self, trainer: Trainer, entry: dict[str, Any]) -> None:
         self._entry = None
@@ -151,8 +168,10 @@ class LogReport(Extension):
         warn(f"{told}.")
 
     def finalize(self) -> None:
-        """Closes the file."""
+        """Closes the file; warns of keys that nobody has reported, if that was not clear before."""
         self._file.close()
+        if self._reported is not None and self.log:
+            self._warn_of_unreported()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the means under way and what is said of the file; without a file the log has no other place."""
@@ -163,3 +182,38 @@ class LogReport(Extension):
         if self._filename is None:
             self.log = list(state["log"])
         super().load_state_dict({key: value for key, value in state.items() if key != "log"})
+
+
+def have_all_reported(trainer: Trainer) -> bool:
+    """Tells whether every extension with an interval of iterations or epochs was called at least once.
+
+    Example:
+        >>> from extensions.log_report import have_all_reported
+        >>> run.extend(lambda trainer: None, "each epoch", trigger=(1, "epoch"))
+        >>> have_all_reported(run)
+        False
+        >>> run.run()
+        >>> have_all_reported(run)
+        True
+    """
+    entries = [entry for name, entry in trainer.extensions.items() if name != "training"]
+    triggers = [entry.trigger for entry in entries if entry.order[0] == PHASE_PLUGIN]
+    return all(trigger.reached(trainer) for trigger in triggers if isinstance(trigger, ProgressTrigger))
+
+
+def warn_of_unreported(owner: str, wanted: Iterable[str], reported: Collection[str]) -> None:
+    """Warns of names that nobody has reported, with near ones.
+
+    Example:
+        >>> import warnings
+        >>> from extensions.log_report import warn_of_unreported
+        >>> with warnings.catch_warnings(record=True) as told:
+        ...     warnings.simplefilter("always")
+        ...     warn_of_unreported("PrintReport", ["epoch", "main/los"], ["epoch", "main/loss"])
+        >>> str(told[0].message)
+        "PrintReport: nobody has reported 'main/los'. Did you mean 'main/loss'? There are epoch, main/loss."
+    """
+    for name in wanted:
+        if name not in reported:
+            there = f"There are {', '.join(sorted(reported))}."
+            warn(f"{owner}: nobody has reported {name!r}.{near(name, reported)} {there}")

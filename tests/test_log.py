@@ -64,7 +64,8 @@ def test_keys_and_postprocess_shape_an_entry(tmp_path):
     run.extend(
         extensions.LogReport(["main/loss", "absent"], postprocess=lambda entry: entry.update(note="text", epoch=7))
     )
-    run.run()
+    with pytest.warns(UserWarning, match="LogReport: nobody has reported 'absent'"):
+        run.run()
     entry = json.loads((tmp_path / "log").read_text())[0]
     assert list(entry) == ["main/loss", "epoch", "iteration", "elapsed_time", "note"]
     assert entry["note"] == "text" and entry["epoch"] == 7
@@ -395,3 +396,46 @@ def test_the_log_of_another_run_is_kept_when_an_older_run_goes_on_in_its_folder(
             warnings.filterwarnings("ignore", ".*another run's and stays")
             run.run()
         assert [e["iteration"] for e in json.loads((tmp_path / "log").read_text())] == list(range(1, stop + 1))
+
+
+def test_a_key_that_nobody_reports_is_named_with_its_like(tmp_path):
+    run = make_run(tmp_path)
+    run.extend(extensions.LogReport(["main/los", "main/accuracy"]))
+    (told,) = told_by(run)
+    assert str(told.message).startswith("LogReport: nobody has reported 'main/los'. Did you mean 'main/loss'? There")
+
+
+def test_a_key_that_comes_only_once_an_epoch_is_waited_for(tmp_path):
+    run = make_run(tmp_path, (4, "iteration"))
+    run.extend(extensions.LogReport(["rare", "main/loss"], trigger=(1, "iteration")))
+    run.extend(extensions.observe_value("rare", lambda trainer: 1.0), trigger=(3, "iteration"))
+    assert told_by(run) == []
+
+
+def test_a_key_that_had_no_time_to_come_is_named_at_the_end(tmp_path):
+    run = make_run(tmp_path, (2, "iteration"))
+    run.extend(extensions.LogReport(["rare", "main/loss"], trigger=(1, "iteration")))
+    run.extend(extensions.observe_value("rare", lambda trainer: 1.0), trigger=(3, "iteration"))
+    (told,) = told_by(run)
+    assert "nobody has reported 'rare'" in str(told.message)
+
+
+def test_a_run_in_which_nothing_is_reported_says_so(tmp_path):
+    run = make_run(tmp_path, loss_func=lambda x, t: run.updater.get_model("main").predictor(x).mean())
+    run.extend(extensions.LogReport())
+    (told,) = told_by(run)
+    assert str(told.message).startswith("LogReport: nothing was reported, so the log has no value. A model reports")
+
+
+def test_a_resumed_run_knows_the_keys_of_its_log(tmp_path):
+    run = make_run(tmp_path)
+    run.extend(extensions.LogReport(["once", "main/loss"]))
+    run.extend(lambda trainer: trainer.observation.update(once=1.0), name="once", trigger=(2, "iteration"))
+    run.extend(extensions.snapshot())
+    run.run()
+    resumed = make_run(tmp_path, (3, "epoch"))
+    resumed.extend(extensions.LogReport(["once", "main/loss"]))
+    resumed.extend(lambda trainer: None, name="once", trigger=(2, "iteration"))
+    resumed.extend(extensions.snapshot())
+    resumed.resume(tmp_path / "snapshot_iter_4")
+    assert told_by(resumed) == []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import operator
 import sys
 import traceback
 import warnings
+from collections.abc import Iterable
 
 
 def at_least(name: str, value: int, low: int, high: int | None = None) -> int:
@@ -28,6 +30,18 @@ def at_least(name: str, value: int, low: int, high: int | None = None) -> int:
     if value < low or (high is not None and value > high):
         raise ValueError(f"{name} must be {f'{low} or more' if high is None else f'{low} to {high}'}, got {value}.")
     return value
+
+
+def near(name: object, names: Iterable[str]) -> str:
+    """Returns a question that ends a message where a name was perhaps misspelt, else nothing.
+
+    Example:
+        >>> from trainer.checks import near
+        >>> near("main/los", ["main/loss", "main/accuracy"]), near("x", ["main/loss"])
+        (" Did you mean 'main/loss'?", '')
+    """
+    found = difflib.get_close_matches(str(name), [str(known) for known in names], 1)
+    return f" Did you mean {found[0]!r}?" if found else ""
 
 
 def warn(message: str) -> None:
