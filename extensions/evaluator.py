@@ -21,6 +21,7 @@ from trainer import (
     concat_examples,
     random,
 )
+from trainer.checks import warn
 from trainer.datasets.convert import device_of, size_of
 from trainer.iterators import as_iterator, refuse_shared_loaders
 from trainer.reporter import report, report_scope
@@ -105,6 +106,8 @@ class Evaluator(Extension):
         self.eval_func = eval_func
         self.progress_bar = progress_bar
         self.precision = precision
+        self._summary = DictSummary()
+        self._has_warned = False
         self._weightless: set[str] = set()  # means over nothing, which are NaN and say nothing
         autocast(precision, torch.device("cpu"))  # refuses a wrong word now and not in the first evaluation
 
@@ -155,6 +158,8 @@ class Evaluator(Extension):
         reporter = Reporter()
         for name, target in self._targets.items():
             reporter.add_model(f"{self.name}/{name}" if self.name else name, target)
+        if isinstance(self.eval_func, nn.Module) and reporter.name_of(self.eval_func) is None:  # a copy of it, say
+            reporter.add_model(f"{self.name}/main" if self.name else "main", self.eval_func)
         with ExitStack() as stack:
             stack.enter_context(random.preserved(cuda=True))
             stack.enter_context(torch.no_grad())
@@ -179,15 +184,25 @@ class Evaluator(Extension):
         if self.eval_hook is not None:
             self.eval_hook(self)
         iterator.reset()
-        summary = DictSummary()
+        summary = self._summary
+        summary.clear()
         for batch in self._shown(iterator) if self.progress_bar else _batches(iterator):
             observation = Observation()
             observation.weight = size_of(batch, iterator, self)
             with report_scope(observation), torch.no_grad(), autocast(self.precision, device):
-                report_loss(call_with(function, self.converter(batch, device)), model)
+                output = call_with(function, self.converter(batch, device))
+                if function is model or not isinstance(output, torch.Tensor):  # what eval_func returns may be anything
+                    report_loss(output, model)
             summary.add(observation)
         self._weightless = summary.weightless()
-        return summary.compute_mean()
+        result = summary.compute_mean()
+        if not result and not self._has_warned:
+            self._has_warned = True
+            warn(
+                f"{self.name or self.default_name}: nothing was reported in the evaluation. A model reports its values"
+                " by trainer.report({'accuracy': value}, self), as Classifier does."
+            )
+        return result
 
     def _shown(self, iterator: Any) -> Iterator[Any]:
         from tqdm import tqdm

@@ -16,8 +16,9 @@ class FailOnNonNumber(Extension):
     """Raises an error when a parameter or an observed loss is NaN or infinite. Chainer: ``FailOnNonNumber``.
 
     It looks at the parameters of all of the updater's models, and at what is observed as ``loss`` or ``.../loss``; a
-    loss of weight 0 (of a batch whose labels are all ignored) says nothing, nor does one that is no number. Snapshots come last in an iteration: what
-    has diverged is not saved. Each call waits for the device once; to save that, give it the snapshots' trigger.
+    loss of weight 0 (of a batch whose labels are all ignored) says nothing, nor does one that is no number. Snapshots
+    come last in an iteration: what has diverged is not saved. Each call waits for the device once; to save that, give
+    it the snapshots' trigger.
 
     Raises:
         RuntimeError: When called, if there is such a number; the message tells where.

@@ -27,10 +27,11 @@ class LogReport(Extension):
 
     An entry has each observed value, then ``epoch``, ``iteration`` and ``elapsed_time`` (seconds). It is in ``log`` at
     once, for the extensions that come after; what they report in the same iteration is added at the iteration's end,
-    when it is post-processed and appended to the file, in constant time. A snapshot holds the log's length and SHA-256; a resumed run cuts the log back to it, so that no
-    entry stands twice. A fresh run keeps another's log that it finds in its folder as ``log.old``.
-    ``pd.DataFrame(json.load(open("result/log")))`` reads it; NaN and infinity are ``null``. The first mean of a loss
-    (what has "loss" in the last part of its name) that is NaN or infinite is warned of.
+    when it is post-processed and appended to the file, in constant time. A snapshot holds the log's length and SHA-256;
+    a resumed run cuts the log back to it, so that no entry stands twice. A fresh run keeps another's log that it finds
+    in its folder as ``log.old``. ``pd.DataFrame(json.load(open("result/log")))`` reads it; NaN and infinity are
+    ``null``. The first mean of a loss (what has "loss" in the last part of its name) that is NaN or infinite is warned
+    of, and so are names in ``keys`` that nobody reports.
 
     Args:
         keys: Values to log; all by default.
@@ -105,8 +106,8 @@ class LogReport(Extension):
         reported, self._reported = self._reported, None
         if not reported and not any(entry.keys() - set(LAST) for entry in self.log):
             warn(
-                f"{self.name or 'LogReport'}: nothing was reported, so the log has no value. A model reports its loss by"
-                " trainer.report({'loss': loss}, self), as Classifier does."
+                f"{self.name or 'LogReport'}: nothing was reported, so the log has no value. A model reports its loss"
+                " by trainer.report({'loss': loss}, self), as Classifier does."
             )
         elif self._keys is not None and reported is not None:
             known = reported.union(*self.log)

@@ -3,12 +3,23 @@
 import copy
 import functools
 import pickle
+from functools import partial
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from trainer import Classifier, DictSummary, Observation, Ratio, Reporter, StandardUpdater, accuracy
+import extensions
+from trainer import (
+    Classifier,
+    DictSummary,
+    Observation,
+    Ratio,
+    Reporter,
+    StandardUpdater,
+    accuracy,
+    binary_accuracy,
+)
 from trainer.iterators import SerialIterator
 from trainer.summary import averaged
 
@@ -153,11 +164,11 @@ def test_one_value_may_be_added_twice():
     assert summary.compute_mean()["main/accuracy"] == 2 / 3
 
 
-@pytest.mark.parametrize("t", [torch.tensor([[0], [1], [1]]), torch.tensor(1)])
-def test_labels_of_another_shape_are_counted_as_the_function_does_it(t):
-    model = Classifier(torch.nn.Identity(), lossfun=lambda y, t: y.mean())
-    _, observation = observe(model, torch.eye(3), t)
-    assert observation["main/accuracy"] == accuracy(torch.eye(3), t)
+@pytest.mark.parametrize("t", [torch.tensor([[0], [1], [1]]), torch.tensor(1), torch.eye(3, dtype=int)])
+def test_labels_of_another_shape_are_refused_where_they_would_be_compared_crosswise(t):
+    told = r"accuracy takes class numbers of shape \(3,\) with scores of shape \(3, 3\), got labels of shape \("
+    with pytest.raises(ValueError, match=told):
+        observe(Classifier(torch.nn.Identity(), lossfun=lambda y, t: y.mean()), torch.eye(3), t)
 
 
 @pytest.mark.parametrize("shape", [(1000, 5), (2, 3, 4)])
@@ -215,3 +226,65 @@ def test_accumulated_batches_make_the_step_of_one_whatever_a_loss_leaves_out_or_
         StandardUpdater(SerialIterator(data, 8 // k, shuffle=False), optimizer, model=model, accumulate=k).update()
         steps.append(model.predictor.weight.detach().clone())
     assert torch.allclose(steps[0], steps[1], rtol=1e-5) and torch.allclose(steps[0], steps[2], rtol=1e-5)
+
+
+NO_CLASSES = {
+    "one output": (torch.zeros(4, 1), torch.zeros(4, dtype=int), F.cross_entropy),
+    "one output, probabilities": (torch.zeros(4, 1), torch.zeros(4, 1), F.cross_entropy),
+    "scores alone": (torch.zeros(4), torch.zeros(4), F.binary_cross_entropy_with_logits),
+    "binary": (torch.zeros(4, 1), torch.zeros(4, 1), F.binary_cross_entropy_with_logits),
+    "binary by a module": (torch.zeros(4, 1), torch.zeros(4, 1), torch.nn.BCEWithLogitsLoss()),
+    "several labels": (torch.zeros(4, 3), torch.zeros(4, 3), F.binary_cross_entropy_with_logits),
+    "regression": (torch.zeros(4, 1), torch.zeros(4, 1), F.mse_loss),
+    "regression of several": (torch.zeros(4, 3), torch.zeros(4, 3), F.mse_loss),
+    "class numbers as floats": (torch.zeros(4, 3), torch.zeros(4), lambda y, t: F.cross_entropy(y, t.long())),
+}
+
+
+@pytest.mark.parametrize("name", NO_CLASSES)
+def test_accuracy_refuses_what_are_no_class_numbers_and_says_what_to_write(name):
+    y, t, lossfun = NO_CLASSES[name]
+    told = r"accuracy is for class numbers, but .*accfun=binary_accuracy\), from trainer; for other targets accfun=None"
+    with pytest.raises(ValueError, match=told):
+        Classifier(torch.nn.Identity(), lossfun)(y, t)
+    loss, observation = observe(Classifier(torch.nn.Identity(), lossfun, accfun=None), y, t)
+    assert list(observation) == ["main/loss"] and torch.isfinite(loss)
+
+
+def test_probabilities_are_labels_under_cross_entropy():
+    y, t = torch.eye(3), torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.0, 0.0, 1.0]])
+    for lossfun in (F.cross_entropy, torch.nn.CrossEntropyLoss(), partial(F.cross_entropy, label_smoothing=0.1)):
+        _, observation = observe(Classifier(torch.nn.Identity(), lossfun), y, t)
+        assert observation["main/accuracy"] == Ratio(2, 3)
+
+
+def test_binary_accuracy_counts_each_score_against_its_label():
+    y = torch.tensor([2.0, -1.0, 0.0, -0.5, 3.0])
+    t = torch.tensor([1, 0, 1, 1, -1])
+    for shape in ((5,), (5, 1)):
+        for labels in (t, t.float(), t[:, None], t[:, None].float()):
+            assert binary_accuracy(y.reshape(shape), labels) == Ratio(3, 4)
+    several = torch.tensor([[2.0, -1.0], [0.5, -0.5]])
+    assert binary_accuracy(several, torch.tensor([[1, 0], [0, 0]])) == Ratio(3, 4)
+    assert binary_accuracy(y, torch.tensor([1, 0, 1, 1, 9]), ignore_index=9) == Ratio(3, 4)
+    assert binary_accuracy(y[:, None], torch.ones(5, 1, dtype=bool)) == Ratio(3, 5)
+
+
+@pytest.mark.parametrize("shapes", [((4, 2), (4,)), ((4,), (3,)), ((4, 1), (1, 4)), ((2, 2), (4,)), ((4, 3), (4, 1))])
+def test_binary_accuracy_refuses_shapes_that_would_be_compared_crosswise(shapes):
+    y, t = map(torch.zeros, shapes)
+    with pytest.raises(ValueError, match="binary_accuracy takes a label for each score, got scores of shape"):
+        binary_accuracy(y, t)
+
+
+def test_a_binary_classifier_reports_the_share_of_right_answers(tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(100, 2)
+    t = (torch.rand(100, 1) > 0.5).float()
+    model = Classifier(torch.nn.Linear(2, 1), F.binary_cross_entropy_with_logits, binary_accuracy)
+    result = extensions.Evaluator(SerialIterator(list(zip(x, t)), 30, repeat=False, shuffle=False), model)()
+    with torch.no_grad():
+        right = ((model.predictor(x) >= 0).float() == t).float().mean()
+        loss = F.binary_cross_entropy_with_logits(model.predictor(x), t)
+    assert result["main/accuracy"] == pytest.approx(float(right)) and 0.2 < float(right) < 0.8
+    assert result["main/loss"] == pytest.approx(float(loss))

@@ -1,5 +1,6 @@
 """The extensions, each by what a user relies on. (Logs, tables and snapshots have files of their own.)"""
 
+import copy
 import io
 import math
 from types import SimpleNamespace
@@ -119,8 +120,16 @@ def test_an_evaluation_function_that_is_a_module_is_in_evaluation_mode_too():
     norm = torch.nn.BatchNorm1d(2)
     before = {key: value.clone() for key, value in norm.state_dict().items()}
     data = [torch.rand(2) for _ in range(4)]
-    extensions.Evaluator(SerialIterator(data, 2, repeat=False), torch.nn.Identity(), eval_func=norm)()
+    with pytest.warns(UserWarning, match="validation: nothing was reported in the evaluation. A model reports"):
+        extensions.Evaluator(SerialIterator(data, 2, repeat=False), torch.nn.Identity(), eval_func=norm)()
     assert equal(dict(norm.state_dict()), before) and norm.training
+
+
+def test_a_copy_as_evaluation_function_reports_under_the_target_s_name():
+    model = Classifier(torch.nn.Linear(2, 3))
+    iterator = SerialIterator([(torch.rand(2), i % 3) for i in range(4)], 2, repeat=False)
+    result = extensions.Evaluator(iterator, model, eval_func=copy.deepcopy(model))()
+    assert list(result) == ["main/loss", "main/accuracy"]
 
 
 def test_a_plain_value_weighs_its_batch():

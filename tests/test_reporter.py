@@ -1,17 +1,34 @@
 """Reported values: their names, and their means."""
 
+import copy
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from fractions import Fraction
-import threading
 
 import numpy as np
 import pytest
 import torch
+from helpers import make_data
 from torch import nn
 
+import extensions
 import trainer
-from trainer import DictSummary, Observation, Ratio, Reporter, Summary, Weighted, report, report_scope
+from trainer import (
+    Classifier,
+    DictSummary,
+    Observation,
+    Ratio,
+    Reporter,
+    StandardUpdater,
+    Summary,
+    Trainer,
+    Weighted,
+    report,
+    report_scope,
+)
+from trainer.iterators import SerialIterator
 
 
 def test_values_are_named_after_their_observer():
@@ -67,12 +84,16 @@ def test_scopes_nest_and_are_put_back_after_an_error():
     assert (outer, inner) == ({"y": 2}, {"x": 1})
 
 
-def test_each_thread_has_its_own_reporter():
+def test_a_thread_may_have_its_own_reporter():
+    own = {}
+
+    def evaluate():
+        with Reporter().scope(own):
+            report({"x": 1})
+
     with Reporter().scope({}) as observation:
-        thread = threading.Thread(target=report, args=({"x": 1},))
-        thread.start()
-        thread.join()
-    assert observation == {}
+        in_a_thread(evaluate)
+    assert (observation, own) == ({}, {"x": 1})
 
 
 def test_reported_tensors_are_detached_and_those_that_will_change_are_copied():
@@ -225,3 +246,75 @@ def test_numbers_in_arrays_of_one_element_are_averaged_too():
 def test_observed_values_print_and_convert_as_the_number():
     loss, accuracy = Weighted(torch.tensor(2.5), 4), Ratio(torch.tensor(3), 4)
     assert (str(loss), f"{accuracy}", int(loss)) == ("2.5", "0.75", 2)
+
+
+def in_a_thread(function, *args):
+    """Runs a function in a thread of its own, and raises its error here."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *args).result()
+
+
+def test_a_report_from_another_thread_arrives_under_the_model_s_name(tmp_path):
+    class Model(torch.nn.Linear):
+        def forward(self, x, t):
+            loss = torch.nn.functional.cross_entropy(super().forward(x), t)
+            in_a_thread(report, {"loss": loss, "in a thread": 3}, self)
+            in_a_thread(report, {"anonymous": 4})
+            return loss
+
+    model = Model(2, 3)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    run = Trainer(StandardUpdater(SerialIterator(make_data(), 5), optimizer, model=model), (1, "epoch"), out=tmp_path)
+    run.extend(extensions.LogReport())
+    run.run()
+    (entry,) = run.get_extension("LogReport").log
+    assert entry["main/in a thread"] == 3 and entry["anonymous"] == 4 and entry["main/loss"] > 0
+
+
+def test_a_report_from_a_backward_hook_arrives():
+    reporter, x = Reporter(), torch.ones(2, requires_grad=True)
+    x.register_hook(lambda gradient: report({"norm": gradient.norm()}))
+    with reporter.scope({}) as observation:
+        in_a_thread(lambda: (x * 3).sum().backward())
+    assert float(observation["norm"]) == pytest.approx(18**0.5)
+
+
+def test_a_thread_among_several_runs_reports_to_the_one_that_knows_its_model_or_fails():
+    first, second = Reporter(), Reporter()
+    model, other = torch.nn.Identity(), torch.nn.Identity()
+    first.add_model("a", model)
+    second.add_model("b", other)
+    entered, done = threading.Barrier(2), threading.Event()
+
+    def stay():
+        with second.scope({}):
+            entered.wait()
+            done.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(stay)
+        try:
+            entered.wait()
+            with first.scope({}) as observation:
+                in_a_thread(report, {"x": 1}, model)
+                assert observation == {"a/x": 1}
+                with pytest.raises(RuntimeError, match="reports, and 2 runs are under way: take the reporter before"):
+                    in_a_thread(report, {"x": 1})
+
+                def with_its_reporter():
+                    with first:
+                        report({"y": 2})
+
+                in_a_thread(with_its_reporter)
+                assert observation == {"a/x": 1, "y": 2}
+        finally:
+            done.set()
+            job.result()
+    in_a_thread(report, {"x": 1})  # no run is under way: nothing to do
+
+
+def test_a_copy_of_the_model_that_nobody_registered_is_refused_where_it_reports():
+    reporter, model = Reporter(), Classifier(torch.nn.Identity())
+    reporter.add_model("main", model)
+    with reporter.scope({}), pytest.raises(KeyError, match="Given observer is not registered to the reporter: a Class"):
+        copy.deepcopy(model)(torch.eye(3), torch.tensor([0, 1, 2]))

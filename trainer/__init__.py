@@ -1,7 +1,7 @@
 """Kusari's engine: the training loop, its parts, and what a plug-in needs of it."""
 
 import trainer.datasets  # noqa: F401  # so that trainer.datasets is there after `import trainer`
-from trainer.classifier import Classifier, accuracy
+from trainer.classifier import Classifier, accuracy, binary_accuracy
 from trainer.datasets.convert import concat_examples
 from trainer.extension import PRIORITY_EDITOR, PRIORITY_READER, PRIORITY_WRITER, Extension, make_extension
 from trainer.reporter import Reporter, get_current_reporter, report, report_scope
@@ -26,6 +26,7 @@ __all__ = [
     "Weighted",
     "__version__",
     "accuracy",
+    "binary_accuracy",
     "concat_examples",
     "get_current_reporter",
     "make_extension",

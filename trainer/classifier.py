@@ -21,9 +21,12 @@ def accuracy(y: Tensor, t: Tensor, ignore_index: int = IGNORED) -> Ratio:
     """Returns correct and counted predictions as a :class:`Ratio`. Chainer: ``functions.accuracy``.
 
     Args:
-        y: Scores of shape (N, C, ...).
+        y: Scores of shape (N, C, ...), of two classes or more.
         t: Class numbers of shape (N, ...); or probabilities of the shape of ``y``, whose largest is the label.
         ignore_index: The class number of a label that does not count.
+
+    Raises:
+        ValueError: If there are no scores of two classes, or the labels are not of those shapes.
 
     Example:
         >>> import torch
@@ -32,9 +35,61 @@ def accuracy(y: Tensor, t: Tensor, ignore_index: int = IGNORED) -> Ratio:
         >>> int(ratio.total), int(ratio.count)
         (1, 2)
     """
+    shape = y.shape
+    if len(shape) < 2 or shape[1] < 2:
+        raise _no_class_numbers(f"the scores have shape {tuple(shape)}, with one class or none")
     if t.is_floating_point():
+        if t.shape != shape:
+            raise _no_class_numbers(f"the labels are {_dtype(t)} of shape {tuple(t.shape)}")
         t = t.argmax(dim=1)
+    elif t.shape != shape[:1] + shape[2:]:
+        raise ValueError(
+            f"accuracy takes class numbers of shape {(*shape[:1], *shape[2:])} with scores of shape {tuple(shape)}, got"
+            f" labels of shape {tuple(t.shape)}."
+        )
     return Ratio(torch.count_nonzero(y.argmax(dim=1) == t), torch.count_nonzero(t != ignore_index))
+
+
+def binary_accuracy(y: Tensor, t: Tensor, ignore_index: int = -1) -> Ratio:
+    """Returns correct and counted yes-or-no predictions as a :class:`Ratio`. Chainer: ``functions.binary_accuracy``.
+
+    A score of 0 or more means 1. Labels that are several to a sample count one by one.
+
+    Args:
+        y: Scores (logits) of shape (N,), (N, 1) or any other.
+        t: Labels 0 and 1, integers or floats, of the shape of ``y``; (N,) and (N, 1) go together.
+        ignore_index: The label that does not count.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> from trainer import binary_accuracy
+        >>> ratio = binary_accuracy(torch.tensor([[2.5], [-1.0], [0.3]]), torch.tensor([1, 1, -1]))
+        >>> int(ratio.total), int(ratio.count)
+        (1, 2)
+    """
+    if y.shape != t.shape:
+        if y.shape[:1] != t.shape[:1] or not y.numel() == t.numel() == len(t):
+            raise ValueError(
+                f"binary_accuracy takes a label for each score, got scores of shape {tuple(y.shape)} and labels of"
+                f" shape {tuple(t.shape)}."
+            )
+        y = y.reshape(t.shape)
+    counts = t != ignore_index
+    return Ratio(torch.count_nonzero(((y >= 0) == t) & counts), torch.count_nonzero(counts))
+
+
+def _no_class_numbers(got: str) -> ValueError:
+    return ValueError(
+        f"accuracy is for class numbers, but {got}: for labels of 0 and 1 write Classifier(...,"
+        " accfun=binary_accuracy), from trainer; for other targets accfun=None, to report the loss alone."
+    )
+
+
+def _dtype(t: Tensor) -> str:
+    return str(t.dtype).removeprefix("torch.")
 
 
 class Classifier(nn.Module):
@@ -48,7 +103,7 @@ class Classifier(nn.Module):
     Args:
         predictor: The network: what it returns for the inputs goes to ``lossfun`` and ``accfun``.
         lossfun: Called as ``lossfun(y, t)``; returns a 0-d loss.
-        accfun: Called as ``accfun(y, t)``; returns a :class:`Ratio` or a number.
+        accfun: Called as ``accfun(y, t)``; returns a :class:`Ratio` or a number. None reports the loss alone.
         label_key: Which argument is the label: a position (int) or a keyword (str).
 
     Attributes:
@@ -69,7 +124,7 @@ class Classifier(nn.Module):
         self,
         predictor: nn.Module,
         lossfun: Callable[[Any, Any], Tensor] = F.cross_entropy,
-        accfun: Callable[[Any, Any], Any] = accuracy,
+        accfun: Callable[[Any, Any], Any] | None = accuracy,
         label_key: int | str = -1,
     ) -> None:
         if not isinstance(label_key, (int, str)):
@@ -84,7 +139,9 @@ class Classifier(nn.Module):
         """Returns the loss of a batch: the inputs and the label, as the data set gives them.
 
         Raises:
-            ValueError: If the label is not among the arguments.
+            ValueError: If the label is not among the arguments; or ``accfun`` is :func:`accuracy`, and the labels are
+                no class numbers. Floats count as class probabilities with torch's cross entropy only; with a loss of
+                your own write ``accfun=lambda y, t: accuracy(y, t)``.
         """
         inputs, key = list(args), self.label_key
         try:
@@ -96,10 +153,12 @@ class Classifier(nn.Module):
         y = self.predictor(*inputs, **kwargs)
         loss = self.lossfun(y, t)
         ignored, classes = (IGNORED, None) if self.lossfun is F.cross_entropy else _counts(self.lossfun)
-        if not self.compute_accuracy:
+        if not self.compute_accuracy or self.accfun is None:
             report({"loss": Weighted(loss, _counted(t, ignored, classes))}, self)
             return loss
         if self.accfun is accuracy:
+            if isinstance(t, Tensor) and t.is_floating_point() and not _takes_probabilities(self.lossfun):
+                raise _no_class_numbers(f"the labels are {_dtype(t)} of shape {tuple(t.shape)}")
             correct = accuracy(y, t, ignored)
         else:
             correct = kept(self.accfun(y, t))
@@ -116,6 +175,11 @@ def _counts(lossfun: Any) -> tuple[int, Tensor | None]:
     if isinstance(lossfun, partial) and lossfun.func in (F.cross_entropy, F.nll_loss):
         return lossfun.keywords.get("ignore_index", IGNORED), lossfun.keywords.get("weight")
     return IGNORED, None
+
+
+def _takes_probabilities(lossfun: Any) -> bool:
+    function = lossfun.func if isinstance(lossfun, partial) else lossfun
+    return function is F.cross_entropy or isinstance(function, nn.CrossEntropyLoss)
 
 
 def _counted(t: Any, ignored: int, classes: Tensor | None) -> Tensor | int:

@@ -110,8 +110,10 @@ class UnknownKeyError(KeyError):
 class _Thread(threading.local):
     def __init__(self) -> None:
         self.reporters: list[Reporter] = []  # that it has entered, the current one last
+        _STACKS[threading.get_ident()] = self.reporters
 
 
+_STACKS: dict[int, list[Reporter]] = {}  # of all threads
 THREAD = _Thread()
 
 
@@ -135,6 +137,9 @@ def get_current_reporter() -> Reporter:
 def report(values: Mapping[str, Any], observer: object | None = None, *, copy: bool = True) -> None:
     """Reports values to the current reporter; without one (a model called outside training) it does nothing.
 
+    A thread that has no reporter of its own (of autograd, or of the model's) reports to the run that is under way in
+    another.
+
     Args:
         values: Numbers, arrays or tensors of one element, ``(value, weight)`` or :class:`Ratio`, by name. A tensor
             is detached and copied where it is, so that what its owner does with it afterwards changes nothing.
@@ -145,7 +150,7 @@ def report(values: Mapping[str, Any], observer: object | None = None, *, copy: b
 
     Raises:
         KeyError: If the observer is not registered.
-        RuntimeError: If it was compiled, or is part of what was.
+        RuntimeError: If it was compiled, or is part of what was; or a thread without a reporter finds several runs.
 
     Example:
         >>> import trainer
@@ -156,6 +161,19 @@ def report(values: Mapping[str, Any], observer: object | None = None, *, copy: b
     """
     if THREAD.reporters:
         THREAD.reporters[-1].report(values, observer, copy=copy)
+    elif others := {id(stack[-1]): stack[-1] for stack in list(_STACKS.values()) if stack}:
+        _one_of(list(others.values()), observer).report(values, observer, copy=copy)
+
+
+def _one_of(reporters: list[Reporter], observer: object | None) -> Reporter:
+    """Returns the reporter of another thread, the one that knows the observer if there are several."""
+    fitting = [reporter for reporter in reporters if len(reporters) == 1 or reporter.name_of(observer) is not None]
+    if len(fitting) != 1:
+        raise RuntimeError(
+            f"thread {threading.current_thread().name!r} reports, and {len(reporters)} runs are under way: take the"
+            " reporter before, reporter = trainer.get_current_reporter(), and write in the thread: with reporter."
+        )
+    return fitting[0]
 
 
 def report_scope(observation: dict[str, Any]) -> AbstractContextManager[dict[str, Any]]:

@@ -419,7 +419,7 @@ def is_weighted(value: tuple[Any, ...]) -> bool:
     """
     if len(value) != 2 or not is_scalar(value[0]):
         return False
-    if not is_scalar(value[1]) or getattr(value[1], "ndim", 0):
+    if not is_scalar(value[1]) or getattr(value[1], "ndim", 0) > 0:
         raise ValueError(f"the weight in (value, weight) must be a number or 0-d tensor, got {value[1]!r}.")
     return True
 

@@ -305,16 +305,17 @@ def refuse_serialize(part: Any, path: str) -> None:
         >>> from trainer.saving.state import refuse_serialize
         >>> class Trigger:
         ...     def serialize(self, serializer): ...
-        >>> refuse_serialize(Trigger(), "extensions/LogReport/trigger")  # doctest: +ELLIPSIS
+        >>> refuse_serialize(Trigger(), "the trigger")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        TypeError: extensions/LogReport/trigger: Trigger has Chainer's serialize, which nothing calls: name in `saved`...
+        TypeError: the trigger: Trigger has Chainer's serialize, which nothing calls: name in `saved` the attributes...
     """
     for kind in type(part).__mro__:
         if vars(kind).keys() & {"saved", "state_dict"}:
             return
         if "serialize" in vars(kind):
+            name = type(part).__name__
             raise TypeError(
-                f"{path and path + ': '}{type(part).__name__} has Chainer's serialize, which nothing calls: name in `saved` the"
+                f"{f'{path}: ' if path else ''}{name} has Chainer's serialize, which nothing calls: name in `saved` the"
                 " attributes to save, or write state_dict and load_state_dict."
             )
 

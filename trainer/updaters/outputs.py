@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from trainer.datasets.convert import outline
 from trainer.reporter import THREAD, report
 
+REPORTED = ("loss", "module/loss")  # by a model; by one within DistributedDataParallel or its like
+
 
 def misfit(function: Any, batch: Any) -> str | None:
     """Returns what to write if a function does not take the parts of a batch, else None.
@@ -97,7 +99,7 @@ def _found(output: Any) -> Any:
 
 
 def report_loss(output: Any, model: Any) -> None:
-    """Reports the ``loss`` of a dict or an object that a model returned, unless the model has reported one itself.
+    """Reports the loss that a model returned, by itself or in a dict or an object, unless it has reported one itself.
 
     Example:
         >>> import torch
@@ -110,8 +112,9 @@ def report_loss(output: Any, model: Any) -> None:
         >>> observation
         {'main/loss': tensor(0.5000)}
     """
-    if THREAD.reporters and not isinstance(output, Tensor):
+    if THREAD.reporters:
         loss, reporter = _found(output), THREAD.reporters[-1]
         name = reporter.name_of(model)
-        if isinstance(loss, Tensor) and name is not None and f"{name}/loss" not in reporter.observation:
+        is_known = any(f"{name}/{key}" in reporter.observation for key in REPORTED)
+        if isinstance(loss, Tensor) and name is not None and not is_known:
             report({"loss": loss}, model)
