@@ -68,7 +68,7 @@ class LogReport(Extension):
         self._filename = filename
         self._summary = DictSummary()
         self._file = LogFile()
-        self._seen: tuple[Any, int] = (None, 0)  # the observation of this iteration, and its number of keys so far
+        self._seen: tuple[Any, int] = ({}, 0)  # the observation of this iteration, and its number of keys so far
         self._entry: dict[str, Any] | None = None  # not written yet
         self._reported: set[str] | None = set()  # names, until it is known whether one of the keys is misspelt
 
@@ -86,9 +86,10 @@ class LogReport(Extension):
     def end_iteration(self, trainer: Trainer) -> None:
         """Adds what was reported since; writes the entry if there is one."""
         observation, number = self._seen
-        if observation is not trainer.observation:  # it was not called in this iteration
+        if len(observation) == number and self._entry is None and self._reported is None:
             return
         if len(observation) > number:
+            self._seen = observation, len(observation)
             late = [key for key in list(observation)[number:] if self._keys is None or key in self._keys]
             self._summary.add(observation, late)
             if self._entry is not None:

@@ -35,19 +35,19 @@ def accuracy(y: Tensor, t: Tensor, ignore_index: int = IGNORED) -> Ratio:
         >>> int(ratio.total), int(ratio.count)
         (1, 2)
     """
-    shape = y.shape
-    if len(shape) < 2 or shape[1] < 2:
-        raise _no_class_numbers(f"the scores have shape {tuple(shape)}, with one class or none")
+    if y.dim() < 2 or y.size(1) < 2:
+        raise _no_class_numbers(f"the scores have shape {tuple(y.shape)}, with one class or none")
     if t.is_floating_point():
-        if t.shape != shape:
+        if t.shape != y.shape:
             raise _no_class_numbers(f"the labels are {_dtype(t)} of shape {tuple(t.shape)}")
         t = t.argmax(dim=1)
-    elif t.shape != shape[:1] + shape[2:]:
+    predicted = y.argmax(dim=1)
+    if predicted.shape != t.shape:
         raise ValueError(
-            f"accuracy takes class numbers of shape {(*shape[:1], *shape[2:])} with scores of shape {tuple(shape)}, got"
+            f"accuracy takes class numbers of shape {tuple(predicted.shape)} with scores of shape {tuple(y.shape)}, got"
             f" labels of shape {tuple(t.shape)}."
         )
-    return Ratio(torch.count_nonzero(y.argmax(dim=1) == t), torch.count_nonzero(t != ignore_index))
+    return Ratio(torch.count_nonzero(predicted == t), torch.count_nonzero(t != ignore_index))
 
 
 def binary_accuracy(y: Tensor, t: Tensor, ignore_index: int = -1) -> Ratio:

@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 from trainer import random
 from trainer.reporter import THREAD, Reporter, report, report_scope
 from trainer.summary import Observation, Ratio, Weighted, averaged, on_device
-from trainer.updaters.outputs import REPORTED
 
 
 def accumulate(
@@ -78,7 +77,7 @@ def accumulate(
 def _weight(observation: Observation, name: str | None, size: int) -> Any:
     """Returns the weight of the loss that the called model reported: a number if it is not on a device."""
     name = name or "main"
-    keys = (*(f"{name}/{key}" for key in REPORTED), "loss")
+    keys = (f"{name}/loss", f"{name}/module/loss", "loss")  # module: within DistributedDataParallel or its like
     value = next((observation[key] for key in keys if key in observation), None)
     weight = value[1] if isinstance(value, (Weighted, Ratio)) else size
     return weight.item() if isinstance(weight, Tensor) and weight.is_cpu else weight

@@ -9,10 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainer.datasets.convert import outline
-from trainer.reporter import THREAD, report
-
-REPORTED = ("loss", "module/loss")  # by a model; by one within DistributedDataParallel or its like
-
+from trainer.reporter import THREAD, kept
 
 def misfit(function: Any, batch: Any) -> str | None:
     """Returns what to write if a function does not take the parts of a batch, else None.
@@ -101,6 +98,8 @@ def _found(output: Any) -> Any:
 def report_loss(output: Any, model: Any) -> None:
     """Reports the loss that a model returned, by itself or in a dict or an object, unless it has reported one itself.
 
+    So does a model within DistributedDataParallel or its like, where it is called ``module``.
+
     Example:
         >>> import torch
         >>> from trainer import Reporter
@@ -114,7 +113,6 @@ def report_loss(output: Any, model: Any) -> None:
     """
     if THREAD.reporters:
         loss, reporter = _found(output), THREAD.reporters[-1]
-        name = reporter.name_of(model)
-        is_known = any(f"{name}/{key}" in reporter.observation for key in REPORTED)
-        if isinstance(loss, Tensor) and name is not None and not is_known:
-            report({"loss": loss}, model)
+        name, observation = reporter.name_of(model), reporter.observation
+        if isinstance(loss, Tensor) and name is not None and f"{name}/module/loss" not in observation:
+            observation.setdefault(f"{name}/loss", kept(loss))
