@@ -112,6 +112,9 @@ class _Shift(Extension):
         return self._values if self.init is None else [self.init] * len(self._groups())
 
     def _set_next(self) -> None:
+        for group in self._groups()[len(self._inits) :]:  # added since: in proportion to the first
+            first, value = self._values[0], float(group[self.attr])
+            self._inits.append(self._inits[0] * value / first if first else value)
         self._set([_until(self.target, self.value(self._t, init), init) for init in self._inits])
 
     def _set(self, values: Sequence[float | None]) -> None:

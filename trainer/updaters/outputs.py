@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from trainer.datasets.convert import outline
 from trainer.reporter import THREAD, kept
 
+
 def misfit(function: Any, batch: Any) -> str | None:
     """Returns what to write if a function does not take the parts of a batch, else None.
 

@@ -53,11 +53,13 @@ def refuse_wrapped(models: dict[str, nn.Module]) -> None:
 
 
 def hyperparameters(optimizer: Optimizer) -> dict[str, dict[str, Any]]:
-    """Returns what was asked of each group of parameters, as far as a snapshot may hold it."""
+    """Returns what was asked of each group of parameters, as far as a snapshot may hold it, and how many are frozen."""
     groups = {}
     for number, group in enumerate(optimizer.param_groups):
         values = {key: _plain(value) for key, value in group.items() if key != "params"}
         groups[str(number)] = {key: value for key, value in values.items() if value is not ...}
+        if frozen := sum(not parameter.requires_grad for parameter in group["params"]):
+            groups[str(number)]["frozen"] = frozen
     return groups
 
 

@@ -19,6 +19,7 @@ from trainer.saving.state import Stateful, load_declared
 from trainer.triggers import epoch_progress
 from trainer.updaters.accumulate import accumulate as accumulated
 from trainer.updaters.accumulate import scale_gradients, step_with_closure, takes_closure
+from trainer.updaters.groups import named_groups, restore_groups
 from trainer.updaters.outputs import loss_of, misfit, no_loss, refuse_detached, report_loss
 from trainer.updaters.parts import Named, hyperparameters, out_of_memory, refuse_foreign, refuse_wrapped
 from trainer.updaters.precision import autocast
@@ -82,7 +83,17 @@ class StandardUpdater(Stateful):
         (1, 0.5)
     """
 
-    saved = ("iteration", "_iterator", "_model", "_optimizer", "_kinds", "hyperparameters", "_before", "scaler")
+    saved = (
+        "iteration",
+        "_iterator",
+        "_model",
+        "groups",
+        "_optimizer",
+        "_kinds",
+        "hyperparameters",
+        "_before",
+        "scaler",
+    )
     settings = ("accumulate", "clip_norm", "clip_value", "precision", "hyperparameters")
 
     def __init__(
@@ -118,6 +129,7 @@ class StandardUpdater(Stateful):
                 self._iterator[name].pin_memory = True
         refuse_shared_loaders((f"the updater's iterator {name!r}", part) for name, part in self._iterator.items())
         self._kinds = {name: type(part).__name__ for name, part in self._optimizer.items()}
+        self._first_groups = {name: len(part.param_groups) for name, part in self._optimizer.items()}
         self.hyperparameters = {name: hyperparameters(part) for name, part in self._optimizer.items()}
         self.converter = converter
         self.loss_func: Callable[..., Any] = self._model.get("main", no_loss) if loss_func is None else loss_func
@@ -358,6 +370,16 @@ class StandardUpdater(Stateful):
 
     # -- state
 
+    @property
+    def groups(self) -> dict[str, Any] | None:
+        """The names of the optimizers' parameters by group; on a resume, groups that are missing are added."""
+        return named_groups(self._optimizer, self._model, self._first_groups)
+
+    @groups.setter
+    def groups(self, saved: dict[str, Any] | None) -> None:
+        if saved is not None:  # else the snapshot is from before they were recorded
+            restore_groups(self._optimizer, self._model, saved)
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what ``state_dict`` returned; the optimizers keep the snapshot's hyperparameters.
 
@@ -375,7 +397,8 @@ class StandardUpdater(Stateful):
                 f"the snapshot has the optimizers {state['kinds']}, the updater {self._kinds}: their state cannot be"
                 " continued; take the same, or start afresh."
             )
-        load_declared(self, state | {"scaler": self.scaler and state["scaler"]}, "updater")  # either may have none
+        own = {"groups": None} | state | {"scaler": self.scaler and state["scaler"]}  # either may have none
+        load_declared(self, own, "updater")
 
 
 def call_with(function: Callable[..., Any], batch: Any) -> Any:
