@@ -151,7 +151,7 @@ class LogReport(Extension):
         path = inside(trainer.out, saved["name"])
         candidates = [path, *path.parent.glob(f"{path.name}.old*")]
         if trainer.resumed_from is not None:
-            candidates.append(trainer.resumed_from.parent / saved["name"])
+            candidates += [folder / saved["name"] for folder in [*trainer.resumed_from.parents][2::-1]]
         for candidate in candidates:
             body = head(candidate, saved["bytes"])
             if body is not None and hashlib.sha256(body).hexdigest() == saved["sha256"]:

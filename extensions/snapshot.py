@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from extensions.snapshot_files import ERROR, SnapshotFiles, matching
+from extensions.snapshot_files import ERROR, SnapshotFiles, folders_of, matching
 from extensions.snapshot_writers import SimpleWriter
 from trainer import Extension, Trainer, saving
 from trainer.checks import warn
@@ -97,19 +97,18 @@ class _Snapshot(Extension):
     def _load(self, trainer: Trainer, path: Path) -> None:
         raise NotImplementedError
 
-    def _candidates(self, folder: Path) -> list[Path]:
+    def _candidates(self, out: Path) -> list[Path]:
         raise NotImplementedError
 
     def restore(self, trainer: Trainer) -> None:
         """With ``autoload``, loads the newest good file; those that are not are named and passed over."""
-        folder = (Path(trainer.out) / str(self._filename)).parent
-        if not self._autoload or not folder.is_dir():
+        if not self._autoload:
             return
         if not trainer.is_before_training:
             if self._target is not None and not self._has_started:
                 warn(f"{self.name}: no autoload, for the run was resumed by name; load its file too.")
             return
-        for path in self._candidates(folder):
+        for path in self._candidates(Path(trainer.out)):
             try:
                 self._load(trainer, path)
             except SnapshotError as error:
@@ -165,10 +164,10 @@ class _RunSnapshot(_Snapshot):
     def _load(self, trainer: Trainer, path: Path) -> None:
         trainer.resume(path, strict=True)
 
-    def _candidates(self, folder: Path) -> list[Path]:
+    def _candidates(self, out: Path) -> list[Path]:
         """Snapshots by run and iteration; first of all, to be named, what has lost its tail."""
-        whole = [file.path for file in saving.find(folder)]
-        return [path for path in matching(folder, Path(str(self._filename)).name) if path not in whole] + whole
+        whole = [file.path for file in saving.find(*folders_of(out, str(self._filename)))]
+        return [path for path in matching(out, str(self._filename)) if path not in whole] + whole
 
 
 class _ObjectSnapshot(_Snapshot):
@@ -184,8 +183,8 @@ class _ObjectSnapshot(_Snapshot):
     def _load(self, trainer: Trainer, path: Path) -> None:
         self._target.load_state_dict(saving.load_weights(path))
 
-    def _candidates(self, folder: Path) -> list[Path]:
-        return matching(folder, Path(str(self._filename)).name)
+    def _candidates(self, out: Path) -> list[Path]:
+        return matching(out, str(self._filename))
 
 
 def snapshot(

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,9 @@ class SnapshotFiles(Stateful):
                 if stale not in under_way:
                     (folder / stale).unlink(missing_ok=True)
                     self.kept.remove(stale)
+                    with suppress(OSError):  # of a snapshot that had a folder for itself
+                        if len(Path(stale).parts) > 1:
+                            (folder / stale).parent.rmdir()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back the names, unless one leads out of the run's folder: these files are going to be deleted."""
@@ -138,8 +142,8 @@ def _wait_for(job: Future[Any], path: Path) -> None:
         raise OSError(told) from None
 
 
-def matching(folder: Path, filename: str) -> list[Path]:
-    """Returns the files whose names a format string could have made, the last written first; no links.
+def matching(out: Path, filename: str) -> list[Path]:
+    """Returns the files in a folder whose names a format string could have made, the last written first; no links.
 
     Example:
         >>> from extensions.snapshot_files import matching
@@ -148,11 +152,32 @@ def matching(folder: Path, filename: str) -> list[Path]:
         >>> sorted(path.name for path in matching(tmp, "model_{.updater.epoch}"))
         ['model_10', 'model_9']
     """
-    fixed = re.split(r"{[^}]*}", filename)
-    pattern = re.compile(".+".join(map(re.escape, fixed)))
-    paths = [p for p in folder.iterdir() if pattern.fullmatch(p.name) and not p.name.endswith(ERROR)]
-    paths = [path for path in paths if path.is_file() and not path.is_symlink()]
+    pattern = _pattern(Path(filename).name)
+    paths = [p for folder in folders_of(out, filename) for p in folder.iterdir() if pattern.fullmatch(p.name)]
+    paths = [path for path in paths if path.is_file() and not path.is_symlink() and not path.name.endswith(ERROR)]
     return sorted(paths, key=lambda path: (path.stat().st_mtime, _natural(path.name)), reverse=True)
+
+
+def folders_of(out: Path, filename: str) -> list[Path]:
+    """Returns the folders in which the files of a format string may lie: several if it names the folder too.
+
+    Example:
+        >>> from extensions.snapshot_files import folders_of
+        >>> for name in ("epoch_1", "epoch_2", "other"):
+        ...     (tmp / name).mkdir()
+        >>> sorted(folder.name for folder in folders_of(tmp, "epoch_{.updater.epoch}/snapshot"))
+        ['epoch_1', 'epoch_2']
+    """
+    folders = [out] if out.is_dir() else []
+    for part in Path(filename).parts[:-1]:
+        pattern = _pattern(part)
+        there = [path for folder in folders for path in folder.iterdir() if pattern.fullmatch(path.name)]
+        folders = [path for path in there if path.is_dir() and not path.is_symlink()]
+    return folders
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(".+".join(map(re.escape, re.split(r"{[^}]*}", name))))
 
 
 def _natural(name: str) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.extension import PHASE_PLUGIN, PHASE_REPORT, Entry, always, refuse_mistakes, refuse_old
 from trainer.saving.queue import SnapshotQueue
 from trainer.saving.run import SavedRun
-from trainer.triggers.interval import begin_to_count
+from trainer.triggers.interval import triggers_in
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
@@ -85,7 +85,8 @@ class Registry(SavedRun):
     def _begin(self: Any, entry: Entry) -> None:
         """Takes an extension into the run that is under way."""
         self.check_savable({entry.name: entry})
-        begin_to_count(entry, self)
+        for own in triggers_in(entry):
+            own.begin(self)  # it counts from now on
         entry.hook("initialize")(self)
         self._closers.append(entry.hook("finalize"))
         self._are_calls_stale = True
@@ -139,3 +140,9 @@ class Registry(SavedRun):
     def extensions(self: Any) -> dict[str, Entry]:
         """The extensions with their triggers, by name; ``training`` is the stop trigger's."""
         return {"training": Entry(type(self)._ask_stop, "training", self.stop_trigger), **self._entries}
+
+    @property
+    def has_epoch_trigger(self) -> bool:
+        """Whether anything in the run counts epochs."""
+        found = [trigger for entry in self.extensions.values() for trigger in triggers_in(entry)]
+        return any(getattr(trigger, "unit", "") == "epoch" for trigger in found)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from trainer import random
-from trainer.checks import attach
+from trainer.checks import attach, warn
 from trainer.extension import always
 from trainer.registry import Registry
 from trainer.reporter import THREAD, Reporter
@@ -23,8 +23,11 @@ from trainer.saving.files import remove_scraps
 from trainer.saving.lock import FolderLock
 from trainer.summary import Observation
 from trainer.triggers import ProgressTrigger, epoch_progress, get_trigger
-from trainer.triggers.interval import begin_to_count
+from trainer.triggers.interval import PARTS, triggers_in
 from trainer.updaters.modes import prepare_training, train_optimizers
+
+
+MANY = 1000  # iterations: as many as an epoch may have that does not tell its length
 
 
 class _Loop:
@@ -163,6 +166,7 @@ class Trainer(_Loop, Registry):
         self._show_error = True
         self._is_over = False
         self._elapsed: float = 0.0  # before this start; after the end, all of it
+        self._untouched: tuple[int, int] | None = None  # how far the epochs were at the start, while they stand still
         self._error: str | None = None  # in which the iteration under way has failed
         self._random: dict[str, Any] | None = None  # loaded, to be put back when everything is initialized
 
@@ -189,7 +193,8 @@ class Trainer(_Loop, Registry):
         self._stop_trigger = get_trigger(trigger)
         self._stop_fired = False  # once fired, a trigger that cannot tell again means the end on a resume too
         if self._phase == "running":
-            begin_to_count(self._stop_trigger, self)
+            for part in triggers_in(self._stop_trigger):
+                part.begin(self)  # it counts from now on
 
     def iteration(self) -> AbstractContextManager[None]:
         """One iteration: the block is the update, then come the extensions. ``run`` is made of these.
@@ -231,6 +236,22 @@ class Trainer(_Loop, Registry):
             self.updater.complete_update()
         else:
             self.updater.iteration += 1
+        if self._untouched is not None:
+            self._look_whether_epochs_pass(self._untouched)
+
+    def _look_whether_epochs_pass(self, place: tuple[int, int]) -> None:
+        """Warns a loop of one's own that takes no batch from the updater, after as many iterations as an epoch has."""
+        self._untouched = place if epoch_progress(self.updater) == place else None
+        done, per = self.updater.iteration - self.start["iteration"][0], place[1]
+        iterator = self.updater.get_iterator("main") if hasattr(self.updater, "get_iterator") else None
+        batches = -(-per // (getattr(iterator, "batch_size", None) or 1))
+        if self._untouched is not None and done >= (batches if 1 < per < PARTS else MANY):
+            self._untouched = None
+            warn(
+                f"{done} iterations, and no batch was taken from the updater: its epochs do not pass, and a trigger such"
+                " as (1, 'epoch') never fires. Take the batches from it, batch = trainer.updater.next_batch(), or count"
+                " iterations: (1000, 'iteration')."
+            )
 
     # -- start and end
 
@@ -266,7 +287,10 @@ class Trainer(_Loop, Registry):
         self.warn_of_unclaimed()
         prepare_training(updater)
         self.check_savable(self.extensions)
-        self.start = {"iteration": (updater.iteration, 1), "epoch": epoch_progress(updater), "time": self._elapsed}
+        self.start = {"iteration": (updater.iteration, 1), "time": self._elapsed}
+        if self.has_epoch_trigger or getattr(updater, "get_all_iterators", lambda: True)():
+            self.start["epoch"] = epoch_progress(updater)
+            self._untouched = self.start["epoch"] if self.has_epoch_trigger else None
         for entry in sorted(entries, key=lambda entry: -entry.priority):
             entry.hook("initialize")(self)
             self._closers.append(entry.hook("finalize"))

@@ -64,7 +64,7 @@ def remove_scraps(folder: str | Path) -> None:
         >>> list(tmp.iterdir())
         []
     """
-    for path in Path(folder).glob(".*.tmp"):
+    for path in Path(folder).rglob(".*.tmp"):
         if path.suffixes[-2:-1] and path.suffixes[-2][1:].isdigit():
             path.unlink(missing_ok=True)
 

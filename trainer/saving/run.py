@@ -184,7 +184,9 @@ class SavedRun(Stateful):
             self.load_state_dict(state)
         self.resumed_from = Path(path).absolute()
         if self.is_resumed_in_place and not strict:  # else what is newer is damaged, or half of an iteration
-            self.run_id = branched(self.run_id, state["iteration"], Path(path).parent)
+            depth = len(self.resumed_from.resolve().relative_to(Path(self.out).resolve()).parts) - 1
+            folders = [folder for folder in Path(self.out).glob("/".join("*" * depth) or ".") if folder.is_dir()]
+            self.run_id = branched(self.run_id, state["iteration"], *folders)
 
 
 @contextmanager

@@ -250,8 +250,8 @@ def _read(source: Any, path: str | Path, kind: str) -> dict[str, Any]:
     return state
 
 
-def find(folder: str | Path) -> list[SnapshotFile]:
-    """Returns the snapshots directly in a folder, those of the last writing run first, newest iteration first.
+def find(*folders: str | Path) -> list[SnapshotFile]:
+    """Returns the snapshots directly in some folders, those of the last writing run first, newest iteration first.
 
     What a run has written since it went back to an older snapshot comes before the newer ones that it left behind.
 
@@ -264,7 +264,8 @@ def find(folder: str | Path) -> list[SnapshotFile]:
         >>> [file.path.name for file in saving.find(tmp)]
         ['snapshot_1000', 'snapshot_900']
     """
-    paths = [path for path in Path(folder).iterdir() if not path.is_symlink() and not path.name.startswith(".")]
+    paths = [path for folder in folders for path in Path(folder).iterdir()]
+    paths = [path for path in paths if not path.is_symlink() and not path.name.startswith(".")]
     found = [file for path in paths if (file := read_tail(path)) is not None]  # a link is no second snapshot
     last_write = {file.run_id[:12]: file.mtime for file in sorted(found, key=lambda file: file.mtime)}
     return sorted(found, key=lambda f: (last_write[f.run_id[:12]], f.run_id, f.iteration, f.mtime), reverse=True)
@@ -305,7 +306,7 @@ def free_path(path: str | Path, run_id: str) -> Path:
     return path if there is None or there.run_id[:12] == run_id[:12] else path.with_name(f"{path.name}-{run_id}")
 
 
-def branched(run_id: str, iteration: int, folder: str | Path) -> str:
+def branched(run_id: str, iteration: int, *folders: str | Path) -> str:
     """Returns the id with which a run goes on from an iteration: another branch's if there are newer snapshots of it.
 
     Example:
@@ -315,7 +316,7 @@ def branched(run_id: str, iteration: int, folder: str | Path) -> str:
         >>> branched("0123456789ab0000", 2, tmp), branched("0123456789ab0000", 1, tmp)
         ('0123456789ab0000', '0123456789ab0001')
     """
-    own = [(file.run_id, file.iteration) for file in find(folder) if file.run_id[:12] == run_id[:12]]
+    own = [(file.run_id, file.iteration) for file in find(*folders) if file.run_id[:12] == run_id[:12]]
     newest, _ = max(own, default=(run_id, iteration))
     if not any(other > (run_id, iteration) for other in own):
         return run_id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -154,22 +154,19 @@ class IntervalTrigger(ProgressTrigger):
         return f"IntervalTrigger({self.period!r}, {self.unit!r})"
 
 
-def begin_to_count(part: Any, trainer: Trainer) -> None:
-    """Has the triggers that come into a run in its middle count from now on: the part, or those that it saves.
+def triggers_in(part: Any) -> Iterator[Any]:
+    """Yields the triggers of this module and others with a ``begin`` that a part is, or saves.
 
     Example:
-        >>> from trainer.triggers import IntervalTrigger
-        >>> from trainer.triggers.interval import begin_to_count
-        >>> run.run()
-        >>> trigger = IntervalTrigger(3, "iteration")
-        >>> begin_to_count(trigger, run)
-        >>> trigger.state_dict()
-        {'progress': [4, 1]}
+        >>> from trainer.triggers import MaxValueTrigger
+        >>> from trainer.triggers.interval import triggers_in
+        >>> list(triggers_in(MaxValueTrigger("main/accuracy", (1, "epoch"))))
+        [IntervalTrigger(1, 'epoch')]
     """
     if isinstance(part, Stateful) and hasattr(part, "begin"):
-        part.begin(trainer)
+        yield part
     for name in declared(part).values():
-        begin_to_count(getattr(part, name), trainer)
+        yield from triggers_in(getattr(part, name))
 
 
 def get_trigger(trigger: Any) -> Callable[..., bool]:

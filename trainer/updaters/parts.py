@@ -1,12 +1,18 @@
-"""The parts of an updater: by name, and what is refused in them."""
+"""The parts of an updater by name: iterators, models, optimizers; what is refused in them, and their state."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from trainer.datasets.convert import device_of
+from trainer.iterators import as_iterator, refuse_shared_loaders
+from trainer.reporter import Reporter
+from trainer.saving.state import Stateful, load_declared
+from trainer.updaters.groups import named_groups, restore_groups
 
 _OPTIMIZER = ("param_groups", "step", "zero_grad", "state_dict", "load_state_dict")
 
@@ -89,3 +95,94 @@ def out_of_memory(updater: Any, error: Exception) -> torch.OutOfMemoryError:
         f"{error}\nThis update took {updater.batch_size} samples (accumulate={updater.accumulate}, precision="
         f"{updater.precision!r}). For the same step with less memory halve batch_size and double accumulate{less}."
     )
+
+
+class Parts(Stateful):
+    """Iterators, models and optimizers by name, and their state.
+
+    Args:
+        iterator: As for :class:`~trainer.StandardUpdater`, and so are the others.
+        optimizer: One, or a dict.
+        model: One, or a dict.
+        device: Where the models are moved to.
+        needs_main: Whether each kind must have one called ``main``.
+    """
+
+    saved: ClassVar[tuple[str, ...]] = ("_iterator", "_model", "groups", "_optimizer", "_kinds", "hyperparameters")
+    settings: ClassVar[tuple[str, ...]] = ("hyperparameters",)
+
+    def __init__(self, iterator: Any, optimizer: Any, model: Any, device: Any, needs_main: bool) -> None:
+        if iterator is None and needs_main:
+            raise TypeError("iterator is None: give one, or write an update_core of your own, which takes no batch.")
+        self._iterator = Named("iterator", {} if iterator is None else iterator, needs_main=iterator is not None)
+        self._optimizer = Named("optimizer", optimizer, Optimizer, needs_main)
+        self._model = Named("model", model, nn.Module, needs_main)
+        refuse_wrapped(self._model)
+        refuse_foreign(self._optimizer, self._model)
+        self.device = device_of(next(iter(self._model.values()))) if device is None else torch.device(device)
+        self._reporter = Reporter()  # listens where no trainer does
+        for name, module in self._model.items():
+            self._reporter.add_model(name, module.to(self.device))
+        for name, source in self._iterator.items():
+            self._iterator[name] = as_iterator(source)
+            if self.device.type == "cuda" and hasattr(self._iterator[name], "pin_memory"):
+                self._iterator[name].pin_memory = True
+        refuse_shared_loaders((f"the updater's iterator {name!r}", part) for name, part in self._iterator.items())
+        self._kinds = {name: type(part).__name__ for name, part in self._optimizer.items()}
+        self._first_groups = {name: len(part.param_groups) for name, part in self._optimizer.items()}
+        self.hyperparameters = {name: hyperparameters(part) for name, part in self._optimizer.items()}
+
+    def get_iterator(self, name: str) -> Any:
+        """Returns the iterator of a name; a given ``DataLoader`` comes back wrapped."""
+        return self._iterator[name]
+
+    def get_all_iterators(self) -> dict[str, Any]:
+        """Returns the iterators by name."""
+        return dict(self._iterator)
+
+    def get_optimizer(self, name: str) -> Optimizer:
+        """Returns the optimizer of a name."""
+        return self._optimizer[name]  # type: ignore[no-any-return]
+
+    def get_all_optimizers(self) -> dict[str, Optimizer]:
+        """Returns the optimizers by name."""
+        return dict(self._optimizer)
+
+    def get_model(self, name: str) -> nn.Module:
+        """Returns the model of a name."""
+        return self._model[name]  # type: ignore[no-any-return]
+
+    def get_all_models(self) -> dict[str, nn.Module]:
+        """Returns the models by name: their values are observed under it."""
+        return dict(self._model)
+
+    # -- state
+
+    @property
+    def groups(self) -> dict[str, Any] | None:
+        """The names of the optimizers' parameters by group; on a resume, groups that are missing are added."""
+        return named_groups(self._optimizer, self._model, self._first_groups)
+
+    @groups.setter
+    def groups(self, saved: dict[str, Any] | None) -> None:
+        if saved is not None:  # else the snapshot is from before they were recorded
+            restore_groups(self._optimizer, self._model, saved)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what ``state_dict`` returned; the optimizers keep the snapshot's hyperparameters.
+
+        Raises:
+            ValueError: If a part is missing from the state, or was given to it and is missing here, or an optimizer is
+                of another class.
+            RuntimeError: If the model is another: torch lists the keys.
+        """
+        for named in (self._model, self._optimizer, self._iterator):
+            if set(named) != set(state[named.kind]):
+                saved = sorted(state[named.kind])
+                raise ValueError(f"the snapshot has {named.kind}s {saved}, the updater {sorted(named)}.")
+        if self._kinds != state["kinds"]:
+            raise ValueError(
+                f"the snapshot has the optimizers {state['kinds']}, the updater {self._kinds}: their state cannot be"
+                " continued; take the same, or start afresh."
+            )
+        load_declared(self, {"groups": None} | state, "updater")

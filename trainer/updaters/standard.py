@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -12,16 +13,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.checks import at_least, warn
-from trainer.datasets.convert import concat_examples, device_of, is_object, size_of
-from trainer.iterators import as_iterator, refuse_shared_loaders
-from trainer.reporter import THREAD, Reporter
-from trainer.saving.state import Stateful, load_declared
+from trainer.datasets.convert import concat_examples, is_object, size_of
+from trainer.reporter import THREAD
 from trainer.triggers import epoch_progress
 from trainer.updaters.accumulate import accumulate as accumulated
 from trainer.updaters.accumulate import scale_gradients, step_with_closure, takes_closure
-from trainer.updaters.groups import named_groups, restore_groups
 from trainer.updaters.outputs import loss_of, misfit, no_loss, refuse_detached, report_loss
-from trainer.updaters.parts import Named, hyperparameters, out_of_memory, refuse_foreign, refuse_wrapped
+from trainer.updaters.parts import Parts, out_of_memory
 from trainer.updaters.precision import autocast
 
 _ZERO_GRAD = Optimizer.zero_grad  # torch's own, which others may replace
@@ -31,7 +29,7 @@ class EndOfDataError(RuntimeError, StopIteration):
     """An iterator that does not repeat has come to its end; a loop of your own may catch it as ``StopIteration``."""
 
 
-class StandardUpdater(Stateful):
+class StandardUpdater(Parts):
     """Takes a batch, computes the loss and its gradient, and lets the optimizer step. Chainer: ``StandardUpdater``.
 
     For another kind of update (two optimizers, say) override :meth:`update_core`; it is made of :meth:`next_batch`,
@@ -40,7 +38,8 @@ class StandardUpdater(Stateful):
     To compile the predictor call ``model.predictor.compile()`` before: names and ``state_dict`` stay as they are.
 
     Args:
-        iterator: An iterator, a ``DataLoader``, or a dict of these with the key ``"main"``.
+        iterator: An iterator, a ``DataLoader``, or a dict of these with the key ``"main"``; None if ``update_core`` is
+            your own and takes no batch. There are no epochs then.
         optimizer: A torch optimizer, or a dict of them, with the key ``"main"`` unless ``update_core`` is your own.
         converter: Called as ``converter(batch, device)`` once on what the iterator yields.
         device: Where the model is moved to and each batch is put; by default where the model is.
@@ -83,18 +82,8 @@ class StandardUpdater(Stateful):
         (1, 0.5)
     """
 
-    saved = (
-        "iteration",
-        "_iterator",
-        "_model",
-        "groups",
-        "_optimizer",
-        "_kinds",
-        "hyperparameters",
-        "_before",
-        "scaler",
-    )
-    settings = ("accumulate", "clip_norm", "clip_value", "precision", "hyperparameters")
+    saved = ("iteration", "_before", "scaler")
+    settings = ("accumulate", "clip_norm", "clip_value", "precision")
 
     def __init__(
         self,
@@ -113,24 +102,8 @@ class StandardUpdater(Stateful):
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if limit is not None and not limit > 0:
                 raise ValueError(f"{name} must be positive, or None for no clipping, got {limit}.")
-        self._iterator = Named("iterator", iterator)
         is_plain = type(self).update_core is StandardUpdater.update_core
-        self._optimizer = Named("optimizer", optimizer, Optimizer, needs_main=is_plain)
-        self._model = Named("model", model, nn.Module, needs_main=is_plain)
-        refuse_wrapped(self._model)
-        refuse_foreign(self._optimizer, self._model)
-        self.device = device_of(next(iter(self._model.values()))) if device is None else torch.device(device)
-        self._reporter = Reporter()  # listens where no trainer does
-        for name, module in self._model.items():
-            self._reporter.add_model(name, module.to(self.device))
-        for name, source in self._iterator.items():
-            self._iterator[name] = as_iterator(source)
-            if self.device.type == "cuda" and hasattr(self._iterator[name], "pin_memory"):
-                self._iterator[name].pin_memory = True
-        refuse_shared_loaders((f"the updater's iterator {name!r}", part) for name, part in self._iterator.items())
-        self._kinds = {name: type(part).__name__ for name, part in self._optimizer.items()}
-        self._first_groups = {name: len(part.param_groups) for name, part in self._optimizer.items()}
-        self.hyperparameters = {name: hyperparameters(part) for name, part in self._optimizer.items()}
+        super().__init__(iterator, optimizer, model, device, needs_main=is_plain)
         self.converter = converter
         self.loss_func: Callable[..., Any] = self._model.get("main", no_loss) if loss_func is None else loss_func
         self.accumulate = at_least("accumulate", accumulate, 1)
@@ -316,89 +289,50 @@ class StandardUpdater(Stateful):
         for iterator in self._iterator.values():
             iterator.finalize()
 
-    # -- the parts
-
-    def get_iterator(self, name: str) -> Any:
-        """Returns the iterator of a name; a given ``DataLoader`` comes back wrapped."""
-        return self._iterator[name]
-
-    def get_all_iterators(self) -> dict[str, Any]:
-        """Returns the iterators by name."""
-        return dict(self._iterator)
-
-    def get_optimizer(self, name: str) -> Optimizer:
-        """Returns the optimizer of a name."""
-        return self._optimizer[name]  # type: ignore[no-any-return]
-
-    def get_all_optimizers(self) -> dict[str, Optimizer]:
-        """Returns the optimizers by name."""
-        return dict(self._optimizer)
-
-    def get_model(self, name: str) -> nn.Module:
-        """Returns the model of a name."""
-        return self._model[name]  # type: ignore[no-any-return]
-
-    def get_all_models(self) -> dict[str, nn.Module]:
-        """Returns the models by name: their values are observed under it."""
-        return dict(self._model)
-
     # -- the progress
 
     @property
     def epoch(self) -> int:
-        """Finished epochs of the main iterator."""
-        return self._iterator["main"].epoch  # type: ignore[no-any-return]
+        """Finished epochs of the main iterator; 0 without one."""
+        return self._iterator["main"].epoch if self._iterator else 0
 
     @property
     def epoch_detail(self) -> float:
-        """Finished epochs and the fraction of this one."""
-        return self._iterator["main"].epoch_detail  # type: ignore[no-any-return]
+        """Finished epochs and the fraction of this one; 0.0 without an iterator."""
+        return self._iterator["main"].epoch_detail if self._iterator else 0.0
 
     @property
     def previous_epoch_detail(self) -> float | None:
         """``epoch_detail`` before the last update; None before the first."""
+        if not self._iterator:
+            return None
         return self._before[1] if self._before else self._iterator["main"].previous_epoch_detail
 
     @property
     def is_new_epoch(self) -> bool:
         """Whether an epoch ended in the last update."""
+        if not self._iterator:
+            return False
         return self.epoch != self._before[0] if self._before else self._iterator["main"].is_new_epoch
 
     def epoch_progress(self) -> tuple[int, int]:
-        """Returns ``epoch_detail`` in integers: (samples, samples in an epoch)."""
-        return epoch_progress(self._iterator["main"])
-
-    # -- state
-
-    @property
-    def groups(self) -> dict[str, Any] | None:
-        """The names of the optimizers' parameters by group; on a resume, groups that are missing are added."""
-        return named_groups(self._optimizer, self._model, self._first_groups)
-
-    @groups.setter
-    def groups(self, saved: dict[str, Any] | None) -> None:
-        if saved is not None:  # else the snapshot is from before they were recorded
-            restore_groups(self._optimizer, self._model, saved)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what ``state_dict`` returned; the optimizers keep the snapshot's hyperparameters.
+        """Returns ``epoch_detail`` in integers: (samples, samples in an epoch).
 
         Raises:
-            ValueError: If a part is missing from the state, or was given to it and is missing here, or an optimizer is
-                of another class.
-            RuntimeError: If the model is another: torch lists the keys.
+            ValueError: If there is no iterator, and no ``epoch_detail`` of a subclass.
         """
-        for named in (self._model, self._optimizer, self._iterator):
-            if set(named) != set(state[named.kind]):
-                saved = sorted(state[named.kind])
-                raise ValueError(f"the snapshot has {named.kind}s {saved}, the updater {sorted(named)}.")
-        if self._kinds != state["kinds"]:
+        if self._iterator:
+            return epoch_progress(self._iterator["main"])
+        if type(self).epoch_detail is StandardUpdater.epoch_detail:
             raise ValueError(
-                f"the snapshot has the optimizers {state['kinds']}, the updater {self._kinds}: their state cannot be"
-                " continued; take the same, or start afresh."
+                f"{type(self).__name__} has no iterator, so there are no epochs: count iterations, for instance"
+                " Trainer(updater, (1000, 'iteration')) and LogReport(trigger=(100, 'iteration'))."
             )
-        own = {"groups": None} | state | {"scaler": self.scaler and state["scaler"]}  # either may have none
-        load_declared(self, own, "updater")
+        return epoch_progress(SimpleNamespace(epoch_detail=self.epoch_detail))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what ``state_dict`` returned; see :class:`~trainer.updaters.parts.Parts`."""
+        super().load_state_dict(state | {"scaler": self.scaler and state["scaler"]})  # either may have none
 
 
 def call_with(function: Callable[..., Any], batch: Any) -> Any:
