@@ -26,6 +26,7 @@ os.environ["MPLBACKEND"] = "Agg"  # the picture goes to a file
 from harness import Results, interleaved, make_parser, ratio
 
 import extensions
+from extensions import curves
 from recipes import plot_log
 from trainer import Observation, Trainer
 
@@ -175,13 +176,14 @@ def main() -> None:
         results.add("the log's file, an entry", path.stat().st_size / len(old.log.log), "bytes")
         loads = [seconds(lambda: plot_log.read_log(path)) for _ in range(args.rounds)]
         results.add(f"plot_log reads {at} entries of {len(KEYS)} keys", median(loads), "s", "at most 2 wanted")
-        table = plot_log.read_log(path)
-        keys = plot_log.plotted_keys([table], None)
-        plot_log.draw({"run": table[:10]}, keys, "iteration")  # matplotlib is imported
-        picture = seconds(
-            lambda: plot_log.draw({"run": table}, keys, "iteration").savefig(folder / "curves.png", dpi=150)
-        )
-        results.add(f"plot_log draws {len(keys)} curves of them", picture, "s")
+        entries = plot_log.read_log(path)
+
+        def picture(entries: plot_log.Entries) -> None:
+            found, _ = plot_log.read_curves({"run": entries}, None, "iteration")
+            curves.draw(found, "iteration").savefig(folder / "curves.png", dpi=150)
+
+        picture(entries[:10])  # matplotlib is imported
+        results.add("plot_log draws all curves of them", seconds(lambda: picture(entries)), "s")
 
         plot_report(results, 1, folder)  # the first picture looks for fonts
         for points in (100, 10_000, 100_000):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from extensions import curves
+from extensions.log_report import LogReport
 from trainer import DictSummary, Extension, Trainer, saving
 from trainer.checks import warn
 from trainer.extension import PHASE_REPORT
@@ -15,13 +17,18 @@ from trainer.triggers import get_trigger
 class PlotReport(Extension):
     """Draws the means of observed values against iterations or epochs, anew at each point. Chainer: ``PlotReport``.
 
+    Each quantity has a panel: ``main/loss`` and ``validation/main/loss`` share one, accuracy has another. Where the
+    run's :class:`LogReport` has more points of a value, because its trigger fires more often, those are drawn. NaN,
+    infinity and lone spikes beyond the range are marked. A key that never came is warned of when the run ends.
+
     Args:
         y_keys: What to plot.
         x_key: ``"iteration"``, ``"epoch"``, ``"epoch_detail"`` (with fractions), or an observed value.
         trigger: When a point is added and the picture drawn; values are averaged in between.
-        postprocess: Called with figure, axes and the :class:`~trainer.DictSummary` before the legend is drawn.
+        postprocess: Called with figure, axes and the :class:`~trainer.DictSummary` before the legend is drawn; then
+            all curves share these axes.
         filename: In the trainer's ``out``; its suffix decides the format.
-        marker: matplotlib's mark of a point.
+        marker: matplotlib's mark of a point; a curve of more than 50 points has none.
         grid: Whether to draw a grid.
 
     Raises:
@@ -58,7 +65,8 @@ class PlotReport(Extension):
         self._marker = marker
         self._grid = grid
         self._summary = DictSummary()
-        self._observed: list[str] = []  # what there was when a point was due
+        self._observed: list[str] = []  # what there was when a point was due, and which keys never were
+        self._missing: list[str] = []
         self._data: dict[str, list[list[float]]] = {}
 
     def __call__(self, trainer: Trainer) -> None:
@@ -72,37 +80,43 @@ class PlotReport(Extension):
         for key in self._y_keys:
             if key in means and self._x_key in means:
                 self._data.setdefault(key, []).append([means[self._x_key], means[key]])
-        self._draw(Path(trainer.out) / self._filename, self._summary)
+        points = self._points(trainer)
+        self._missing = [key for key in self._y_keys if key not in points]
+        if points:
+            self._draw(Path(trainer.out) / self._filename, points, self._summary)
         self._summary.clear()
 
-    def _draw(self, path: Path, summary: DictSummary) -> None:
-        from matplotlib.figure import Figure  # without pyplot: no screen is needed, no figure is left open
-
-        figure = Figure(figsize=(6.4, 4.8))
-        axes = figure.add_subplot(xlabel=self._x_key)
-        if self._grid:
-            axes.grid(color="0.9")
-        drawn = False
+    def _points(self, trainer: Trainer) -> dict[str, list[list[float]]]:
+        """Returns the points of each key: our own, or the log's where it has more."""
+        try:
+            report = trainer.get_extension("LogReport")
+        except ValueError:
+            report = None
+        log = report.log if isinstance(report, LogReport) else []
+        found: dict[str, list[list[float]]] = {}
         for key in self._y_keys:
-            if points := self._data.get(key):
-                axes.plot(*zip(*points, strict=True), marker=self._marker, label=key)
-                drawn = True
-        if not drawn:
-            return
-        if self._postprocess is not None:
-            self._postprocess(figure, axes, summary)
-        legend = axes.legend(bbox_to_anchor=(1.02, 1), loc="upper left", borderaxespad=0)
-        saving.write(
-            path,
-            lambda file: figure.savefig(
-                file, format=path.suffix[1:] or "png", bbox_extra_artists=(legend,), bbox_inches="tight"
-            ),
+            pairs = [[entry.get(self._x_key), entry.get(key)] for entry in log]
+            logged: list[list[Any]] = [pair for pair in pairs if all(isinstance(value, (int, float)) for value in pair)]
+            own = self._data.get(key, [])
+            places = (len({x for x, _ in points}) for points in (logged, own))  # ten entries of one epoch share an x
+            if points := logged if next(places) > next(places) else own:
+                found[key] = points
+        return found
+
+    def _draw(self, path: Path, points: dict[str, list[list[float]]], summary: DictSummary) -> None:
+        finish = self._postprocess
+        figure = curves.draw(
+            {"": {key: ([x for x, _ in pairs], [y for _, y in pairs]) for key, pairs in points.items()}},
+            self._x_key,
+            marker=self._marker,
+            grid=self._grid,
+            postprocess=None if finish is None else lambda figure, axes: finish(figure, axes, summary),
         )
+        saving.write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or "png"))
 
     def finalize(self) -> None:
-        """Warns if there was nothing to draw whenever a point was due."""
-        if self._observed and not any(self._data.values()):
-            warn(
-                f"{self._filename} was not drawn: no value of {list(self._y_keys)} came with {self._x_key!r}, only"
-                f" {self._observed}."
-            )
+        """Warns of what was not there to be drawn whenever a point was due."""
+        if self._missing:
+            drawn = "was not drawn" if len(self._missing) == len(self._y_keys) else "lacks a curve"
+            told = f"no value of {self._missing} came with {self._x_key!r}, only {self._observed}"
+            warn(f"{self._filename} {drawn}: {told}.")

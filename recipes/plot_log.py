@@ -1,29 +1,36 @@
 """Draws the curves of one or more training logs.
 
     python recipes/plot_log.py result/log -o curves.png
+    python recipes/plot_log.py result/log other/log --log-scale
 
 One panel for each quantity (loss apart from accuracy), training and validation together, several runs in one picture.
+Where a value is NaN or infinite (null in a log) the line has a gap and the panel a mark. A lone spike that would
+flatten everything else is cut off, which the panel says; --log-scale shows it. A long noisy curve has a smoothed line
+over all its points. What cannot be drawn is said.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
+
+from extensions import curves
 
 X_KEYS = ("epoch", "iteration", "elapsed_time")
 X_LABELS = {"epoch": "epoch", "iteration": "iteration", "elapsed_time": "elapsed time [s]"}
-# Told apart in grey and by the colour-blind: Okabe and Ito 2008.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", ":", "-.")
+
+Entries = list[dict[str, Any]]
 
 
-def read_log(path: str | Path) -> pd.DataFrame:
-    """Returns a log as a table, one row an entry; NaN where an entry lacks a key.
+def read_log(path: str | Path) -> Entries:
+    """Returns the entries of a log.
 
     A log may be read in the very moment in which it grows: what cannot be read is read once more.
 
@@ -46,89 +53,74 @@ def read_log(path: str | Path) -> pd.DataFrame:
         raise ValueError(f"{path} is not a log: a log is a JSON list of objects, as LogReport writes it.")
     if not entries:
         raise ValueError(f"{path} has no entries yet.")
-    return pd.DataFrame(entries)
+    return entries
 
 
-def plotted_keys(tables: list[pd.DataFrame], keys: list[str] | None) -> list[str]:
-    """Returns the keys to draw: those asked for, or every number that is not an x-axis.
+def read_curves(
+    logs: dict[str, Entries], keys: list[str] | None, x: str
+) -> tuple[dict[str, dict[str, curves.Curve]], list[str]]:
+    """Returns the curves of each log over x, and in words what of them cannot be drawn.
+
+    A null is a value that is NaN or infinite. An entry without the key is no point: validation is logged once an epoch
+    and training ten times.
+
+    Args:
+        logs: The entries of each log, by its name.
+        keys: What to draw; by default all but what x may be.
+        x: One of X_KEYS.
 
     Raises:
-        ValueError: If a key is in no log.
+        ValueError: If a key is in no log, or nothing can be drawn.
     """
-    there = list(dict.fromkeys(key for table in tables for key in table.select_dtypes("number").columns))
-    if keys is None:
-        keys = [key for key in there if key not in X_KEYS]
-    for key in keys:
+    found: dict[str, dict[str, curves.Curve]] = {}
+    told = []
+    there = list(dict.fromkeys(key for entries in logs.values() for entry in entries for key in entry))
+    for key in keys or ():
         if key not in there:
             raise ValueError(f"no log has the key {key!r}; there are {', '.join(there)}.")
-    if not keys:
-        raise ValueError(f"the logs hold nothing to draw, only {', '.join(there)}.")
-    return keys
+    for name, entries in logs.items():
+        where = f" in {name}" if len(logs) > 1 else ""
+        placed = [entry for entry in entries if is_number(entry.get(x))]
+        if len(placed) < len(entries):
+            told.append(f"{len(entries) - len(placed)} entries{where} have no {x!r} and are not drawn")
+        at, found[name] = positions(placed, x), {}
+        for key in keys or [key for key in there if key not in X_KEYS]:
+            pairs = [(place, entry[key]) for place, entry in zip(at, placed, strict=True) if key in entry]
+            values = [math.nan if value is None else value for _, value in pairs]
+            if other := [value for value in values if not is_number(value)]:
+                told.append(f"{key}{where} is not drawn: {str(other[0])[:40]!r} is no number")
+            elif pairs:
+                found[name][key] = [place for place, _ in pairs], values
+                if not np.isfinite(values).any():
+                    told.append(f"{key}{where} is NaN or infinite in all its {len(values)} entries")
+            elif keys:
+                told.append(f"there is no {key}{where}")
+        if not found[name]:
+            told.append(f"nothing of {name} is drawn")
+    drawn = [values for of_run in found.values() for _, values in of_run.values()]
+    if not any(np.isfinite(values).any() for values in drawn):
+        raise ValueError(f"the logs hold nothing to draw, only {', '.join(there)}. {'; '.join(told)}".strip())
+    return found, told
 
 
-def curve(table: pd.DataFrame, key: str, x: str) -> pd.Series[Any]:
-    """Returns the logged values of a key over x; a line through them bridges the gaps.
+def is_number(value: Any) -> bool:
+    """Tells whether a value of a log is a number; true and false are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
-    Validation is logged once an epoch and training ten times: x within an epoch is not in the log, as ``epoch``
-    counts whole ones, so it is taken from the iteration.
+
+def positions(entries: Entries, x: str) -> list[float]:
+    """Returns where on the axis each entry is.
+
+    Within an epoch it is taken from the iteration, as ``epoch`` counts whole ones: the length of an epoch is the one
+    that fits all entries. If none does, as where the batch size was changed, the epochs stay whole.
     """
-    values = table[key].astype(float)
-    position = table[x].astype(float)
-    if x == "epoch" and "iteration" in table and (ends := table[position.diff() > 0]).shape[0] > 0:
-        per_epoch = (ends["iteration"] / ends["epoch"]).iloc[-1]
-        position = table["iteration"] / per_epoch
-    return pd.Series(values.to_numpy(), index=position.to_numpy()).dropna()
-
-
-def draw(logs: dict[str, pd.DataFrame], keys: list[str], x: str) -> Any:
-    """Returns a matplotlib figure: a row of panels, one for each last part of the keys."""
-    import matplotlib.pyplot as plt
-
-    quantities = list(dict.fromkeys(key.rsplit("/", 1)[-1] for key in keys))
-    columns = min(len(quantities), 2)
-    rows = -(-len(quantities) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(5.0 * columns, 3.3 * rows), squeeze=False, layout="constrained")
-    panels = list(grid.flat)
-    lines: dict[str, Any] = {}
-    kinds = list(dict.fromkeys(key.rsplit("/", 1)[0] for key in keys if "/" in key))
-    for panel, quantity in zip(panels, quantities, strict=False):
-        for run, (name, table) in enumerate(logs.items()):
-            for key in keys:
-                if key.rsplit("/", 1)[-1] != quantity or key not in table:
-                    continue
-                kind = kinds.index(key.rsplit("/", 1)[0]) if "/" in key else 0
-                # Several runs: a colour each, train and validation by dash. One run: a colour for each of the two.
-                colour, dash = (run, kind + 2 * (run // len(COLOURS))) if len(logs) > 1 else (kind, 0)
-                label = " ".join(word for word in (name if len(logs) > 1 else "", _part(key)) if word)
-                series = curve(table, key, x)
-                (line,) = panel.plot(
-                    series.index,
-                    series.to_numpy(),
-                    DASHES[dash % len(DASHES)],
-                    color=COLOURS[colour % len(COLOURS)],
-                    linewidth=1.8,
-                    marker="o" if len(series) <= 20 else None,
-                    markersize=3.5,
-                )
-                if "/" in key or not kinds:  # what has no kind, the learning rate, is told by its axis
-                    lines.setdefault(label, line)
-        panel.set_xlabel(X_LABELS[x])
-        panel.set_ylabel("learning rate" if quantity == "lr" else quantity)
-        panel.grid(color="0.9")
-        panel.spines[["top", "right"]].set_visible(False)
-        if x == "epoch":
-            panel.xaxis.get_major_locator().set_params(integer=True)
-    for panel in panels[len(quantities) :]:
-        panel.remove()
-    names = [label.replace("$", r"\$") for label in lines]  # a folder may be called so, and means no formula
-    figure.legend(lines.values(), names, loc="outside upper center", ncols=min(len(lines), 4), frameon=False)
-    return figure
-
-
-def _part(key: str) -> str:
-    """Returns what a curve is of: main/loss is training, validation/main/loss validation."""
-    first = key.split("/", 1)[0] if "/" in key else ""
-    return "training" if first == "main" else first.replace("_", " ")
+    at = [float(entry[x]) for entry in entries]
+    if x == "epoch" and all(is_number(entry.get("iteration")) for entry in entries):
+        pairs = [(entry["iteration"], entry["epoch"]) for entry in entries]
+        most = min((iteration / epoch for iteration, epoch in pairs if epoch > 0), default=0)
+        if most > 0 and all(iteration < (epoch + 1) * most * (1 + 1e-9) for iteration, epoch in pairs):
+            return [iteration / most for iteration, _ in pairs]
+    return at
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -137,7 +129,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("logs", nargs="+", metavar="LOG", help="a log, such as result/log")
     parser.add_argument("-o", metavar="FILE", help="write a PNG, SVG or PDF, by its suffix; else a window opens")
     parser.add_argument("--keys", nargs="+", metavar="KEY", help="what to draw, such as main/loss (every number)")
-    parser.add_argument("--x", choices=X_KEYS, default="epoch", help="the horizontal axis (epoch)")
+    parser.add_argument("--x", choices=X_KEYS, help="the horizontal axis (epoch; iteration within the first epoch)")
+    parser.add_argument("--log-scale", action="store_true", help="draw values on a logarithmic scale, spikes and all")
     args = parser.parse_args(argv)
     try:
         names = [Path(log).parent.name or Path(log).name for log in args.logs]
@@ -146,22 +139,31 @@ def main(argv: list[str] | None = None) -> None:
         if len(set(names)) < len(names):
             names = list(args.logs)
         logs = {name: read_log(log) for name, log in zip(names, args.logs, strict=True)}
-        keys = plotted_keys(list(logs.values()), args.keys)
-        for name, table in logs.items():
-            if args.x not in table:
-                raise ValueError(f"{name} has no {args.x!r} to draw against.")
+        x = args.x or "epoch"
+        everything = [entry for entries in logs.values() for entry in entries]
+        if args.x is None and all("iteration" in entry and entry.get("epoch") == 0 for entry in everything):
+            x = "iteration"  # all of them would lie at 0
+        for name, entries in logs.items():
+            if not any(is_number(entry.get(x)) for entry in entries):
+                raise ValueError(f"{name} has no {x!r} to draw against.")
+        found, told = read_curves(logs, args.keys, x)
         import matplotlib
 
         if args.o is None and matplotlib.get_backend().lower() == "agg":
             raise ValueError("there is no screen for a window: give -o FILE.")
-        figure = draw(logs, keys, args.x)
+        window = None
+        if args.o is None:
+            import matplotlib.pyplot as plt
+
+            window = plt.figure()
+        figure = curves.draw(found, X_LABELS[x], log_scale=args.log_scale, figure=window)
         if args.o is not None:
             figure.savefig(args.o, dpi=150)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    if args.o is None:
-        import matplotlib.pyplot as plt
-
+    for line in told:
+        print(f"{parser.prog}: {line}.", file=sys.stderr)
+    if window is not None:
         plt.show()
 
 

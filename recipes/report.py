@@ -26,6 +26,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from extensions import curves
 from recipes import common, evaluate_run, plot_log, trained
 from trainer import saving
 from trainer.iterators import BadSampleError
@@ -37,11 +38,11 @@ ACCURACY = "validation/main/accuracy"
 SPEED, EPOCH_TIME = "iterations per second", "seconds per epoch"
 TITLES = {"lr": "Learning rate"}
 
-# What plot_log.py draws in these colours is drawn in the page's own, which differ in light and dark.
-PAGE_COLOURS = {colour.lower(): f"var(--line-{i})" for i, colour in enumerate(plot_log.COLOURS)}
+# What curves.py draws in these colours is drawn in the page's own, which differ in light and dark.
+PAGE_COLOURS = {colour.lower(): f"var(--line-{i})" for i, colour in enumerate(curves.COLOURS)}
 PAGE_COLOURS |= {"#000000": "currentColor", "#e6e6e6": "var(--rule)"}
 NOTHING = "\N{EN DASH}"  # where a table has no value
-DASH_ARRAYS = {"-": "none", "--": "7 4", ":": "2 3", "-.": "7 3 2 3"}
+MARKS = {"X": "✖ ", curves.INFINITE: "∞ "}
 
 _numbers = itertools.count()  # of charts
 
@@ -153,7 +154,8 @@ class Run(NamedTuple):
 
     folder: Path
     name: str
-    log: pd.DataFrame
+    entries: plot_log.Entries
+    log: pd.DataFrame  # the same
     saved: dict[str, Any]  # args.json
     test: dict[str, Any]
     problems: dict[str, str]  # by file
@@ -171,7 +173,8 @@ def read_run(folder: str | Path) -> Run:
         raise FileNotFoundError(f"there is no folder {folder}: name that of a run, as a recipe's --out does.")
     if not (folder / "log").exists():
         raise FileNotFoundError(f"{folder} has no log: name a run's folder; a run that has just begun has none yet.")
-    log = plot_log.read_log(folder / "log")
+    entries = plot_log.read_log(folder / "log")
+    log = pd.DataFrame(entries)
     if not set(log.columns).intersection(plot_log.X_KEYS):
         raise ValueError(f"{folder / 'log'} has no epoch, iteration or elapsed_time: it is no log of a run.")
     for key in set(log.columns).intersection(plot_log.X_KEYS):
@@ -194,7 +197,7 @@ def read_run(folder: str | Path) -> Run:
     except (OSError, ValueError) as error:
         test = {}
         problems["test.json"] = f"{folder / 'test.json'} cannot be read ({error})."
-    return Run(folder, folder.resolve().name, log, saved, test, problems)
+    return Run(folder, folder.resolve().name, entries, log, saved, test, problems)
 
 
 # -- pieces of HTML: whatever comes from outside is escaped here
@@ -269,55 +272,43 @@ def facts(values: dict[str, tuple[str, str]]) -> str:
 # -- curves
 
 
-def draw_curves(logs: dict[str, pd.DataFrame], keys: list[str], x: str, level: int) -> str:
+def draw_curves(runs: dict[str, dict[str, curves.Curve]], x: str, level: int) -> str:
     """Returns a chart for each quantity, as plot_log.py draws it, in the page's own font and colours."""
-    names = list(logs)
-    tables = {str(i): log for i, log in enumerate(logs.values())}  # matplotlib reads some names as formulas
-    quantities: dict[str, list[str]] = {}
-    for key in sorted(keys, key=lambda key: not key.startswith("main/")):  # training first: it keeps its colour
-        quantities.setdefault(key.rsplit("/", 1)[-1], []).append(key)
     charts = []
-    for quantity, of_it in quantities.items():
-        svg, lines = draw_chart(tables, of_it, x)
-        entries = []
-        for label, colour, dash in lines:
-            run, _, part = label.partition(" ") if len(names) > 1 else ("", "", label)
-            entries.append((f"{names[int(run)]} {part}".strip() if run else part, colour, dash))
+    for quantity, lines in curves.panels(runs).items():
+        svg, entries = draw_chart(lines, x)
         title = TITLES.get(quantity, quantity[:1].upper() + quantity[1:])
-        told = ", ".join(name for name, _, _ in entries if name)
-        alt = f"{title} over {plot_log.X_LABELS[x]}" + (f": {told}" if told else "")
+        told = [line.label for line in lines if line.label != quantity]
+        alt = f"{title} over {plot_log.X_LABELS[x]}" + (f": {', '.join(told)}" if told else "")
         key = "".join(
             f'<li><svg width="28" height="8" aria-hidden="true"><line x1="0" y1="4" x2="28" y2="4" stroke-width="2.5"'
-            f' stroke="{colour}" stroke-dasharray="{dash}"/></svg>{escape(name)}</li>'
-            for name, colour, dash in entries
-            if name
+            f' stroke="{PAGE_COLOURS[line.colour.lower()]}"'
+            f' stroke-dasharray="{" ".join(f"{2.5 * length:g}" for length in line.dash) or "none"}"/></svg>'
+            f"{escape(line.label)}</li>"
+            for line in lines
+            if line.label != quantity
         )
+        key += "".join(f"<li>{escape(entry)}</li>" for entry in entries)
         legend = f'<figcaption><ul class="legend">{key}</ul></figcaption>' if key else ""
         svg = svg.replace("<svg", f'<svg class="chart" role="img" aria-label="{escape(alt)}"', 1)
         charts.append(f"<figure><h{level}>{escape(title)}</h{level}>{legend}{svg}</figure>")
     return f'<div class="charts">{"".join(charts)}</div>'
 
 
-def draw_chart(logs: dict[str, pd.DataFrame], keys: list[str], x: str) -> tuple[str, list[tuple[str, str, str]]]:
-    """Returns the curves of one quantity as SVG to stand in a page, and what the legend says: label, colour, dash."""
-    import matplotlib.pyplot as plt
+def draw_chart(lines: Sequence[curves.Line], x: str) -> tuple[str, list[str]]:
+    """Returns the curves of one quantity as SVG to stand in a page, and what its legend says beside their names."""
+    import matplotlib
+    from matplotlib.figure import Figure
 
     style = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 11, "path.simplify_threshold": 0.5}
-    with plt.rc_context(style):
-        figure = plot_log.draw(logs, keys, x)
-        legend = figure.legends[0]
-        lines = [
-            (text.get_text(), PAGE_COLOURS[line.get_color().lower()], DASH_ARRAYS[line.get_linestyle()])
-            for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)
-        ]
-        legend.remove()  # the page's own wraps where the screen is narrow
-        figure.axes[0].set_ylabel("")  # it is the chart's heading
-        figure.set_size_inches(4.4, 2.9)
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(4.4, 2.9), layout="constrained")
+        entries = curves.draw_panel(figure.add_subplot(), lines, plot_log.X_LABELS[x])
         file = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-        plt.close(figure)
-    return plain_svg(file.getvalue()), lines
+    marks = [mark + curves.MARKS[key] for key, mark in MARKS.items() if curves.MARKS[key] in entries]
+    return plain_svg(file.getvalue()), [curves.SMOOTHING] * (curves.SMOOTHING in entries) + marks
 
 
 def plain_svg(svg: str) -> str:
@@ -348,14 +339,14 @@ def x_of(runs: Sequence[Run]) -> str:
     return next((x for x in there if units == {x}), there[0])
 
 
-def curves(runs: dict[str, Run], level: int) -> str:
-    """Returns the charts of whatever the logs hold."""
-    logs = {name: run.log for name, run in runs.items()}
+def charts_of(runs: dict[str, Run], level: int) -> str:
+    """Returns the charts of whatever the logs hold, and what they hold that cannot be drawn."""
+    x = x_of(list(runs.values()))
     try:
-        keys = plot_log.plotted_keys(list(logs.values()), None)
+        found, told = plot_log.read_curves({name: run.entries for name, run in runs.items()}, None, x)
     except ValueError as error:
         return paragraph(f"There are no curves: {error}", "missing")
-    return draw_curves(logs, keys, x_of(list(runs.values())), level)
+    return draw_curves(found, x, level) + "".join(paragraph(f"{line}.", "missing") for line in told)
 
 
 # -- the sections of a run
@@ -560,10 +551,13 @@ def timing(run: Run, level: int) -> str:
         if (epochs := rows[EPOCH_TIME].dropna()).size:
             slowest = f"median; {duration(epochs.min())} to {duration(epochs.max())}" if epochs.size > 1 else ""
             found["Epoch"] = (duration(epochs.median()), slowest)
-    keys = [key for key in (SPEED, EPOCH_TIME) if key in rows and rows[key].count() > 1]
+    x = "epoch" if "epoch" in log else "iteration"
+    at = pd.Series(plot_log.positions(rows.to_dict("records"), x), index=rows.index)
+    drawn = {key: rows[key].dropna() for key in (SPEED, EPOCH_TIME) if key in rows and rows[key].count() > 1}
     content = facts(found)
-    if keys:
-        content += draw_curves({"": rows.iloc[1:]}, keys, "epoch" if "epoch" in log else "iteration", level + 1)
+    if drawn:
+        speeds = {key: (at[values.index].tolist(), values.tolist()) for key, values in drawn.items()}
+        content += draw_curves({"": speeds}, x, level + 1)
     return content + profile(run, level)
 
 
@@ -627,7 +621,7 @@ def run_sections(run: Run, evaluation: evaluate_run.Evaluation | str, level: int
         else paragraph(run.problems["args.json"], "missing")
     )
     sections = [
-        ("Curves", curves({run.name: run}, level + 1)),
+        ("Curves", charts_of({run.name: run}, level + 1)),
         ("Test", test_results(run) + evaluation_sections(run, evaluation, level)),
         ("Timing", timing(run, level)),
         ("Log", log_end(run)),
@@ -689,7 +683,7 @@ def page(runs: Sequence[Run], evaluations: Sequence[evaluate_run.Evaluation | st
         links = " · ".join(f'<a href="#run-{i}">{breakable(name)}</a>' for i, name in enumerate(names, 1))
         body = f"<h1>{breakable(title)}</h1>\n<nav><p>{links}</p></nav>\n"
         body += f"<section><h2>Comparison</h2>\n{comparison(named)}</section>\n"
-        body += f"<section><h2>Curves of all</h2>\n{curves(named, 3)}</section>\n"
+        body += f"<section><h2>Curves of all</h2>\n{charts_of(named, 3)}</section>\n"
         for i, (name, run, evaluation) in enumerate(zip(names, runs, evaluations, strict=True), 1):
             head = f'<h2 id="run-{i}">{breakable(name)}</h2>\n{paragraph(written(run), "quiet")}'
             body += f"<section>{head}\n{run_sections(run, evaluation, 3)}</section>\n"

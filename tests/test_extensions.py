@@ -164,7 +164,7 @@ def test_an_iterator_that_repeats_is_refused():
 def test_a_plot_is_written_during_training_and_goes_on_after_a_resume(tmp_path):
     def prepare(stop):
         run = make_run(tmp_path, stop)
-        run.extend(extensions.PlotReport(["main/loss", "absent"], trigger=(1, "iteration"), filename="p.svg"))
+        run.extend(extensions.PlotReport(["main/loss"], trigger=(1, "iteration"), filename="p.svg"))
         run.extend(at_the_end(lambda t: sizes.append((tmp_path / "p.svg").stat().st_size)), name="size", priority=0)
         return run
 

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import extensions
+from extensions import curves
 from recipes import common, networks, plot_log, resnet_products, show_samples
 from recipes.drawn import products as drawn_products
 from recipes.online_products import SUPER_LABEL_NAMES
@@ -477,24 +478,23 @@ def log_of(path, values):
 
 def test_each_quantity_has_a_panel_with_training_and_validation_and_several_runs(tmp_path):
     logs = {name: plot_log.read_log(log_of(tmp_path / name / "log", [None, 0.5, None, 0.7])) for name in "ab"}
-    keys = plot_log.plotted_keys(list(logs.values()), None)
-    figure = plot_log.draw({"a": logs["a"]}, keys, "epoch")
-    assert [(p.get_xlabel(), p.get_ylabel(), len(p.lines)) for p in figure.axes] == [
+    figure = curves.draw(plot_log.read_curves({"a": logs["a"]}, None, "epoch")[0], "epoch")
+    assert [(p.get_xlabel(), p.get_title(loc="left"), len(p.lines)) for p in figure.axes] == [
         ("epoch", "loss", 2),
-        ("epoch", "learning rate", 1),
+        ("epoch", "lr", 1),
     ]
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["training", "validation"]
-    both = plot_log.draw(logs, ["main/loss", "validation/main/loss"], "iteration")
-    assert [t.get_text() for t in both.legends[0].get_texts()] == [
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["training", "validation", "lr"]
+    both = plot_log.read_curves(logs, ["main/loss", "validation/main/loss"], "iteration")[0]
+    assert [t.get_text() for t in curves.draw(both, "iteration").legends[0].get_texts()] == [
         *("a training", "a validation", "b training", "b validation"),
     ]
 
 
 def test_gaps_between_known_values_are_bridged_and_nothing_is_invented(tmp_path):
-    table = plot_log.read_log(log_of(tmp_path / "log", [None, 0.5, None, 0.7]))
-    curve = plot_log.curve(table, "validation/main/loss", "iteration")
-    assert curve.index.tolist() == [10, 20] and curve.tolist() == [0.5, 0.7]
-    assert plot_log.curve(table, "main/loss", "epoch").index.tolist() == [0.5, 1, 1.5, 2]
+    logs = {"run": plot_log.read_log(log_of(tmp_path / "log", [None, 0.5, None, 0.7]))}
+    found = plot_log.read_curves(logs, None, "iteration")[0]["run"]
+    assert found["validation/main/loss"] == ([10, 20], [0.5, 0.7])
+    assert plot_log.read_curves(logs, None, "epoch")[0]["run"]["main/loss"][0] == [0.5, 1, 1.5, 2]
 
 
 def test_what_is_no_log_is_refused(tmp_path, capsys):

@@ -26,7 +26,6 @@ from trainer.triggers import ProgressTrigger, epoch_progress, get_trigger
 from trainer.triggers.interval import PARTS, triggers_in
 from trainer.updaters.modes import prepare_training, train_optimizers
 
-
 MANY = 1000  # iterations: as many as an epoch may have that does not tell its length
 
 
@@ -248,9 +247,9 @@ class Trainer(_Loop, Registry):
         if self._untouched is not None and done >= (batches if 1 < per < PARTS else MANY):
             self._untouched = None
             warn(
-                f"{done} iterations, and no batch was taken from the updater: its epochs do not pass, and a trigger such"
-                " as (1, 'epoch') never fires. Take the batches from it, batch = trainer.updater.next_batch(), or count"
-                " iterations: (1000, 'iteration')."
+                f"{done} iterations, and no batch was taken from the updater: its epochs do not pass, and a trigger"
+                " such as (1, 'epoch') never fires. Take the batches from it, batch = trainer.updater.next_batch(), or"
+                " count iterations: (1000, 'iteration')."
             )
 
     # -- start and end

@@ -185,7 +185,9 @@ class SavedRun(Stateful):
         self.resumed_from = Path(path).absolute()
         if self.is_resumed_in_place and not strict:  # else what is newer is damaged, or half of an iteration
             depth = len(self.resumed_from.resolve().relative_to(Path(self.out).resolve()).parts) - 1
-            folders = [folder for folder in Path(self.out).glob("/".join("*" * depth) or ".") if folder.is_dir()]
+            folders = [Path(self.out)]
+            for _ in range(depth):
+                folders = [path for folder in folders for path in folder.iterdir() if path.is_dir()]
             self.run_id = branched(self.run_id, state["iteration"], *folders)
 
 
