@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+from contextlib import suppress
 from typing import Any
 
 from trainer import Extension, Trainer
 from trainer.extension import has_no_step
+from trainer.saving import check
 from trainer.summary import Metric, is_scalar, kind_of
 
 
@@ -15,7 +18,8 @@ class LRScheduler(Extension):
 
     The trigger decides whether a step is an epoch, as by default, or an iteration. On each iteration it steps as often
     as its optimizer: not where the scaler of fp16 left out the optimizer's step. A timm scheduler is told epoch and
-    iteration, and counts what it was built for. The scheduler's state is saved: a resumed run has the very rate it had.
+    iteration, and counts what it was built for. The scheduler's state is saved, with the counters that its own
+    ``state_dict`` leaves out: a resumed run has the very rate it had.
 
     Args:
         scheduler: Built over the optimizer that the updater has.
@@ -87,6 +91,45 @@ class LRScheduler(Extension):
             raise ValueError(f"monitor {self.monitor!r} is {kind_of(value)}, not one real number: report its mean.")
         return float(value)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the scheduler's state, and what that leaves out of its attributes."""
+        state = super().state_dict()
+        forgotten = _forgotten(self.scheduler, state["scheduler"])
+        return state | ({"forgotten": forgotten} if forgotten else {})
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what ``state_dict`` returned, or a snapshot's from before iterations were left out."""
-        super().load_state_dict({"left_out": 0} | state)
+        """Puts back what ``state_dict`` returned, or an older snapshot's."""
+        super().load_state_dict({"left_out": 0} | {key: value for key, value in state.items() if key != "forgotten"})
+        _remember(self.scheduler, state.get("forgotten", {}))
+
+
+def _is_scheduler(value: Any) -> bool:
+    return hasattr(value, "step") and hasattr(value, "state_dict") and not hasattr(value, "param_groups")
+
+
+def _forgotten(scheduler: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Returns the attributes of a scheduler that its own state lacks, those of schedulers in it included.
+
+    The PlateauLRScheduler of timm, say, does not save how many bad epochs it has counted.
+    """
+    found: dict[str, Any] = {}
+    for name, value in vars(scheduler).items():
+        if name in state:
+            continue
+        if _is_scheduler(value):
+            inner = value.state_dict()
+            found[name] = {"state": inner, "forgotten": _forgotten(value, inner)}
+            continue
+        with suppress(TypeError):  # a function, an optimizer: no state
+            check(value)
+            found[name] = copy.deepcopy(value)
+    return found
+
+
+def _remember(scheduler: Any, forgotten: dict[str, Any]) -> None:
+    for name, value in forgotten.items():
+        if _is_scheduler(getattr(scheduler, name, None)):
+            getattr(scheduler, name).load_state_dict(value["state"])
+            _remember(getattr(scheduler, name), value["forgotten"])
+        else:
+            setattr(scheduler, name, value)

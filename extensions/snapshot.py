@@ -40,6 +40,12 @@ class _Snapshot(Extension):
         link: str | None,
         on_write_error: str,
     ) -> None:
+        methods = ("state_dict", "load_state_dict") if autoload else ("state_dict",)
+        if self.phase == PHASE_OBJECT and not all(hasattr(target, method) for method in methods):
+            raise TypeError(
+                f"target must be a model or another object with {' and '.join(methods)}, got a {type(target).__name__};"
+                " save the parts of a dict by a snapshot_object each."
+            )
         if not isinstance(filename, str) and not callable(filename):
             raise TypeError(f"filename must be a string or a function of the trainer, got {filename!r}.")
         if isinstance(savefun, str):
@@ -238,9 +244,19 @@ def snapshot(
         >>> sorted(path.name.split("-")[0] for path in tmp.iterdir())
         ['best', 'best_epoch', 'snapshot_epoch']
     """
-    kind = _RunSnapshot if target is None else _ObjectSnapshot
+    is_run = target is None or isinstance(target, Trainer)
+    kind = _RunSnapshot if is_run else _ObjectSnapshot
     return kind(
-        target, filename, savefun, condition, writer, snapshot_on_error, n_retains, autoload, link, on_write_error
+        None if is_run else target,
+        filename,
+        savefun,
+        condition,
+        writer,
+        snapshot_on_error,
+        n_retains,
+        autoload,
+        link,
+        on_write_error,
     )
 
 

@@ -255,6 +255,52 @@ def test_a_scheduler_of_timm_counts_what_it_was_built_for(tmp_path):
     assert plateau[-1] < 0.1
 
 
+class Forgetful:
+    """A scheduler of one's own that halves the rate every third step, by a second one that its state leaves out."""
+
+    def __init__(self, optimizer, inner=None):
+        self.optimizer, self.inner, self.count, self.history = optimizer, inner, 0, []
+
+    def step(self):
+        self.count += 1
+        self.history.append(self.count)
+        if self.inner is not None:
+            self.inner.step()
+        elif self.count % 3 == 0:
+            for group in self.optimizer.param_groups:
+                group["lr"] /= 2
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        assert state == {}
+
+
+@pytest.mark.filterwarnings("ignore:PlateauLRScheduler is deprecated:FutureWarning")
+@pytest.mark.parametrize("kind", ["timm", "one's own"])
+def test_what_a_scheduler_s_own_state_forgets_is_saved_too(tmp_path, kind):
+    from timm.scheduler import PlateauLRScheduler
+
+    def scheduled(out, stop):
+        run, seen = make_run(out, (stop, "epoch")), []
+        optimizer = run.updater.get_optimizer("main")
+        run.extend(E.observe_value("flat", lambda trainer: 1.0))
+        if kind == "timm":
+            scheduler = E.LRScheduler(PlateauLRScheduler(optimizer, patience_t=2, cooldown_t=1), monitor="flat")
+        else:
+            scheduler = E.LRScheduler(Forgetful(optimizer, Forgetful(optimizer)))
+        run.extend(scheduler)
+        run.extend(lambda trainer: seen.append(optimizer.param_groups[0]["lr"]), "see", (1, "epoch"), 0)
+        run.extend(E.snapshot(autoload=True))
+        run.run()
+        return seen
+
+    whole = scheduled(tmp_path / "whole", 9)
+    assert len(set(whole)) > 2
+    assert [rate for stop in (1, 2, 4, 5, 7, 9) for rate in scheduled(tmp_path / "parts", stop)] == whole
+
+
 def test_a_scheduler_needs_to_be_one_and_to_be_told_what_to_follow(run):
     optimizer = run.updater.get_optimizer("main")
     with pytest.raises(
