@@ -97,7 +97,7 @@ def test_the_same_script_is_not_warned(tmp_path, saved):
 def test_the_snapshot_s_seed_wins_in_the_evaluation_too(tmp_path, saved):
     resumed = make_run(tmp_path, seed=5)
     told = "updater/iterator/main/seed 0, now 5; extensions/validation/extension/seeds/main 0, now 5"
-    with pytest.warns(UserWarning, match=f"made with {told}: .* Seeds and hyperparameters stay the snapshot's"):
+    with pytest.warns(UserWarning, match=f"made with {told}: .* Seeds, hyperparameters and modes stay the snapshot's"):
         resumed.resume(saved)
     valid = resumed.get_extension("validation").get_iterator("main")
     assert valid.seed == 0
@@ -166,7 +166,7 @@ def test_a_learning_rate_that_the_script_changed_is_overruled_with_a_warning_at_
         assert text == (
             "the snapshot was made with updater/hyperparameters/main/0/lr 0.1, now 0.5;"
             " updater/hyperparameters/main/0/momentum 0, now 0.9: the resumed run will not match an uninterrupted one."
-            " Seeds and hyperparameters stay the snapshot's; to change a hyperparameter, set it in"
+            " Seeds, hyperparameters and modes stay the snapshot's; to change a hyperparameter, set it in"
             " optimizer.param_groups after trainer.resume(path)."
         )
         assert resumed.updater.get_optimizer("main").param_groups[0]["lr"] == 0.1

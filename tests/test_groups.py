@@ -113,7 +113,7 @@ def test_a_script_that_freezes_other_parameters_is_told_that_the_snapshot_s_stay
         (9, "epoch"),
         out=tmp_path,
     )
-    with pytest.warns(UserWarning, match=r"main/1/frozen 2, now not given: .* hyperparameters stay the snapshot's"):
+    with pytest.warns(UserWarning, match=r"main/1/frozen 2, now not given: .* hyperparameters and modes stay"):
         resumed.resume(tmp_path / "snapshot_iter_4")
     assert not model[0].weight.requires_grad
 

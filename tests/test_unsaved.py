@@ -406,6 +406,84 @@ def test_a_change_of_the_working_directory_splits_nothing(tmp_path, monkeypatch)
     assert len(json.loads((tmp_path / "result" / "log").read_text())) == 4 and run.out == str(tmp_path / "result")
 
 
+@pytest.mark.parametrize("part", ["predictor", "predictor.1"])
+def test_modules_that_were_put_into_eval_mode_in_mid_run_stay_so(tmp_path, part):
+    def prepare(out):
+        torch.manual_seed(0)
+        layers = [nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3)]
+        model = Classifier(nn.Sequential(*layers))
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        run = Trainer(
+            StandardUpdater(SerialIterator(make_data(), 5), optimizer, model=model), (6, "iteration"), out=out
+        )
+        run.extend(lambda t: t.updater.iteration == 2 and model.get_submodule(part).eval(), name="freeze")
+        run.extend(extensions.LogReport(trigger=(1, "iteration")))
+        run.extend(extensions.snapshot(), trigger=(1, "iteration"))
+        return run
+
+    whole = prepare(tmp_path / "whole")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole.run()
+    for iteration in (1, 2, 4):
+        resumed = prepare(tmp_path / f"{iteration}")
+        resumed.resume(tmp_path / "whole" / f"snapshot_iter_{iteration}")
+        resumed.run()
+        assert equal(resumed.updater.state_dict(), whole.updater.state_dict()) and entries(resumed) == entries(whole)
+
+
+def test_a_script_with_other_modes_is_told_that_the_snapshot_s_stay(tmp_path):
+    def prepare():
+        model = Classifier(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        return model, optimizer
+
+    for is_frozen in (True, False):
+        model, optimizer = prepare()
+        model.predictor[1].train(not is_frozen)
+        run = Trainer(
+            StandardUpdater(SerialIterator(make_data(), 5), optimizer, model=model), (1, "epoch"), out=tmp_path
+        )
+        run.extend(extensions.snapshot())
+        if is_frozen:
+            run.run()
+    with pytest.warns(UserWarning, match="updater/in_eval_mode/main 1, now 0: .* modes stay the snapshot's"):
+        run.resume(tmp_path / "snapshot_iter_2")
+    assert not model.predictor[1].training
+
+
+def test_a_loss_function_with_a_state_is_saved_with_the_run(tmp_path):
+    class Centred(nn.Module):
+        """Cross entropy of scores that are centred by their running mean."""
+
+        def __init__(self, predictor):
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(3))
+            self.predictor = [predictor]
+
+        def forward(self, x, t):
+            y = self.predictor[0](x)
+            self.mean = 0.5 * self.mean + 0.5 * y.detach().mean(0)
+            return nn.functional.cross_entropy(y - self.mean, t)
+
+    def prepare(out):
+        torch.manual_seed(0)
+        model = nn.Linear(2, 3)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        updater = StandardUpdater(SerialIterator(make_data(), 5), optimizer, model=model, loss_func=Centred(model))
+        run = Trainer(updater, (6, "iteration"), out=out)
+        run.extend(extensions.LogReport(trigger=(1, "iteration")))
+        run.extend(extensions.snapshot(), trigger=(1, "iteration"))
+        return run
+
+    whole = prepare(tmp_path / "whole")
+    whole.run()
+    resumed = prepare(tmp_path / "resumed")
+    resumed.resume(tmp_path / "whole" / "snapshot_iter_3")
+    resumed.run()
+    assert equal(resumed.updater.state_dict(), whole.updater.state_dict()) and entries(resumed) == entries(whole)
+
+
 # -- without an iterator, and with a loop of one's own
 
 

@@ -93,9 +93,9 @@ def warn_of_differences(saved: dict[str, Any], now: dict[str, Any]) -> None:
     for path, before, _ in found:
         if path == "environment/threads":
             told += f" torch.set_num_threads({before}) brings the threads back."
-    if any("hyperparameters" in path or "seed" in path for path, _, _ in found):
+    if any(word in path for path, _, _ in found for word in ("hyperparameters", "seed", "in_eval_mode")):
         told += (
-            " Seeds and hyperparameters stay the snapshot's; to change a hyperparameter, set it in"
+            " Seeds, hyperparameters and modes stay the snapshot's; to change a hyperparameter, set it in"
             " optimizer.param_groups after trainer.resume(path)."
         )
     warn(f"the snapshot was made with {told}")

@@ -39,8 +39,9 @@ def prepare_training(updater: Any) -> None:
     owners = {id(p): name for name, part in optimizers.items() for p in _parameters(part) if p.requires_grad}
     if owners:  # else it trains by other means
         trained = {id(p) for model in models.values() for p in model.parameters()} & owners.keys()
-        _switch_predictors(models, trained)
-        _warn_of_eval(models, trained)
+        if eval_modules(models) != getattr(updater, "restored_modes", None):  # else the run wants them so
+            _switch_predictors(models, trained)
+            _warn_of_eval(models, trained)
         _warn_of_left_out(models, owners)
 
 
@@ -53,6 +54,19 @@ def train_optimizers(updater: Any) -> None:
     """
     for optimizer in _with_modes(updater):
         optimizer.train()
+
+
+def eval_modules(models: dict[str, nn.Module]) -> dict[str, list[str]]:
+    """Returns the paths of the modules in eval mode, by the name of their model.
+
+    Example:
+        >>> from trainer.updaters.modes import eval_modules
+        >>> run.updater.get_model("main").predictor.eval()
+        Linear(in_features=2, out_features=3, bias=True)
+        >>> eval_modules(run.updater.get_all_models())
+        {'main': ['predictor']}
+    """
+    return {name: [path for path, m in model.named_modules() if not m.training] for name, model in models.items()}
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from trainer.iterators import as_iterator, refuse_shared_loaders
 from trainer.reporter import Reporter
 from trainer.saving.state import Stateful, load_declared
 from trainer.updaters.groups import named_groups, restore_groups
+from trainer.updaters.modes import eval_modules
 
 _OPTIMIZER = ("param_groups", "step", "zero_grad", "state_dict", "load_state_dict")
 
@@ -108,8 +109,11 @@ class Parts(Stateful):
         needs_main: Whether each kind must have one called ``main``.
     """
 
-    saved: ClassVar[tuple[str, ...]] = ("_iterator", "_model", "groups", "_optimizer", "_kinds", "hyperparameters")
-    settings: ClassVar[tuple[str, ...]] = ("hyperparameters",)
+    saved: ClassVar[tuple[str, ...]] = (
+        *("_iterator", "_model", "modes", "groups", "_optimizer", "_kinds", "hyperparameters", "loss_state"),
+    )
+    settings: ClassVar[tuple[str, ...]] = ("hyperparameters", "in_eval_mode")
+    loss_func: Any = None
 
     def __init__(self, iterator: Any, optimizer: Any, model: Any, device: Any, needs_main: bool) -> None:
         if iterator is None and needs_main:
@@ -130,6 +134,8 @@ class Parts(Stateful):
         refuse_shared_loaders((f"the updater's iterator {name!r}", part) for name, part in self._iterator.items())
         self._kinds = {name: type(part).__name__ for name, part in self._optimizer.items()}
         self._first_groups = {name: len(part.param_groups) for name, part in self._optimizer.items()}
+        self.in_eval_mode = {name: len(paths) for name, paths in eval_modules(self._model).items()}
+        self.restored_modes: dict[str, list[str]] | None = None
         self.hyperparameters = {name: hyperparameters(part) for name, part in self._optimizer.items()}
 
     def get_iterator(self, name: str) -> Any:
@@ -159,6 +165,31 @@ class Parts(Stateful):
     # -- state
 
     @property
+    def modes(self) -> dict[str, list[str]] | None:
+        """The modules in eval mode, by model."""
+        return eval_modules(self._model)
+
+    @modes.setter
+    def modes(self, saved: dict[str, list[str]] | None) -> None:
+        self.restored_modes = saved
+        if saved is not None:  # else the snapshot is from before they were recorded
+            for name, model in self._model.items():
+                for path, module in model.named_modules():
+                    module.training = path not in saved[name]
+
+    @property
+    def loss_state(self) -> dict[str, Any] | None:
+        """The state of a ``loss_func`` that is a module, and in none of the models."""
+        is_module = isinstance(self.loss_func, nn.Module)
+        is_known = any(self.loss_func is module for model in self._model.values() for module in model.modules())
+        return self.loss_func.state_dict() if is_module and not is_known else None
+
+    @loss_state.setter
+    def loss_state(self, saved: dict[str, Any] | None) -> None:
+        if saved and self.loss_state is not None:
+            self.loss_func.load_state_dict(saved)
+
+    @property
     def groups(self) -> dict[str, Any] | None:
         """The names of the optimizers' parameters by group; on a resume, groups that are missing are added."""
         return named_groups(self._optimizer, self._model, self._first_groups)
@@ -185,4 +216,5 @@ class Parts(Stateful):
                 f"the snapshot has the optimizers {state['kinds']}, the updater {self._kinds}: their state cannot be"
                 " continued; take the same, or start afresh."
             )
-        load_declared(self, {"groups": None} | state, "updater")
+        new = {"modes": None, "groups": None, "loss_state": None}  # to a snapshot of before
+        load_declared(self, new | state, "updater")
