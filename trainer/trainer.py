@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from trainer import random
-from trainer.checks import attach
+from trainer.checks import attach, headline, log
 from trainer.extension import PHASE_PLUGIN, PHASE_STOP, Entry, always, refuse_mistakes, refuse_old
 from trainer.reporter import THREAD, Reporter
 from trainer.saving.files import remove_scraps
@@ -36,7 +35,7 @@ class _Loop:
         """Trains until the stop trigger fires.
 
         Args:
-            show_loop_exception_msg: Whether an error in the loop is printed to stderr before extensions are
+            show_loop_exception_msg: Whether an error in the loop is logged, in one line, before extensions are
                 finalized, as well as raised afterwards.
 
         Raises:
@@ -321,6 +320,7 @@ class Trainer(_Loop, SavedRun):
             self._open_extensions()
             self._snapshots.make_up(self)
             self._ask_stop(resumed=not self.is_before_training)
+            self._tell_resume()
         except BaseException as error:
             self._close(error)
             raise
@@ -360,9 +360,8 @@ class Trainer(_Loop, SavedRun):
         if isinstance(error, Exception):
             self._error = repr(error)
             if self._show_error:
-                print(f"Exception in main training loop: {error}", file=sys.stderr)
-                traceback.print_tb(error.__traceback__)
-                print("The extensions are finalized before it is raised again.", file=sys.stderr, flush=True)
+                what = f"Exception in main training loop: {headline(error)}"
+                log(logging.ERROR, f"{what}; finalizing the extensions before it is raised.")
             for entry in self._ordered():
                 try:
                     entry.hook("on_error")(self, error, error.__traceback__)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trainer import random
-from trainer.checks import warn
+from trainer.checks import log, warn
 from trainer.saving.settings import describe, settings_of, warn_of_differences
 from trainer.saving.snapshots import SnapshotError, branched, load
 from trainer.saving.state import (
@@ -31,6 +32,7 @@ class SavedRun(Stateful):
     """The part of a :class:`~trainer.Trainer` that saves and resumes it."""
 
     resumed_from: Path | None
+    _told: Path | None = None  # the snapshot that the log has said it goes on from
     saved = ("extensions", "_snapshots", "_stop_fired", "run_id")
 
     def settings_tree(self: Any) -> dict[str, Any]:
@@ -115,3 +117,15 @@ class SavedRun(Stateful):
         self.resumed_from = Path(path)
         if self.is_resumed_in_place and not strict:  # else what is newer is damaged, or half of an iteration
             self.run_id = branched(self.run_id, state["iteration"], Path(path).parent)
+
+    def _tell_resume(self: Any) -> None:
+        """Logs, once, where the run goes on from."""
+        if self.resumed_from is self._told:
+            return
+        self._told = self.resumed_from
+        updater = self.updater
+        where = f"iteration {updater.iteration}, epoch {updater.epoch}"
+        log(logging.INFO, f"resumed from {self.resumed_from} at {where}.")
+        if self._is_over:
+            told = f"the run was resumed at its end (stop trigger {self.stop_trigger!r}): nothing is trained"
+            log(logging.WARNING, f"{told}; give a later stop trigger to go on.")
