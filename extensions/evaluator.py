@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from extensions.terminal import followed
 from trainer import (
     PRIORITY_WRITER,
     DictSummary,
@@ -50,7 +51,8 @@ class Evaluator(Extension):
         device: Where a batch is put; by default where the target is.
         eval_hook: Called with the evaluator before each evaluation.
         eval_func: Called on each batch in place of the target.
-        progress_bar: Whether to show on ``sys.stderr`` how far an evaluation is.
+        progress_bar: Whether to show on ``sys.stderr`` how far an evaluation is: tqdm's bar on a terminal and in a
+            notebook; elsewhere a line after a minute, then at most one a minute.
         precision: As the updater's: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
 
     Raises:
@@ -205,16 +207,12 @@ class Evaluator(Extension):
         return result
 
     def _shown(self, iterator: Any) -> Iterator[Any]:
-        from tqdm import tqdm
-
         is_known = getattr(iterator, "epoch_size", 0) is not None
         tell = getattr(iterator, "epoch_progress", None) if is_known else None
         first, size = tell() if tell else (0, None)
         name = self.name or self.default_name
-        with tqdm(total=size, desc=name if is_known else f"{name}, end unknown", leave=False) as bar:
-            for batch in _batches(iterator):
-                yield batch
-                bar.update(tell()[0] - first - bar.n if tell else 1)
+        name = name if is_known else f"{name}, end unknown"
+        return followed(_batches(iterator), name, size, lambda count: tell()[0] - first if tell else count)
 
     def finalize(self) -> None:
         """Finalizes the iterators."""

@@ -203,7 +203,9 @@ def have_all_reported(trainer: Trainer) -> bool:
     return all(trigger.reached(trainer) for trigger in triggers if isinstance(trigger, ProgressTrigger))
 
 
-def warn_of_unreported(owner: str, wanted: Iterable[str], reported: Collection[str]) -> None:
+def warn_of_unreported(
+    owner: str, wanted: Iterable[str], reported: Collection[str], lack: str = "nobody has reported"
+) -> None:
     """Warns of names that nobody has reported, with near ones.
 
     Example:
@@ -211,11 +213,11 @@ def warn_of_unreported(owner: str, wanted: Iterable[str], reported: Collection[s
         >>> from extensions.log_report import warn_of_unreported
         >>> with warnings.catch_warnings(record=True) as told:
         ...     warnings.simplefilter("always")
-        ...     warn_of_unreported("PrintReport", ["epoch", "main/los"], ["epoch", "main/loss"])
+        ...     warn_of_unreported("LogReport", ["epoch", "main/los"], ["epoch", "main/loss"])
         >>> str(told[0].message)
-        "PrintReport: nobody has reported 'main/los'. Did you mean 'main/loss'? There are epoch, main/loss."
+        "LogReport: nobody has reported 'main/los'. Did you mean 'main/loss'? There are epoch, main/loss."
     """
     for name in wanted:
         if name not in reported:
             there = f"There are {', '.join(sorted(reported))}."
-            warn(f"{owner}: nobody has reported {name!r}.{near(name, reported)} {there}")
+            warn(f"{owner}: {lack} {name!r}.{near(name, reported)} {there}")

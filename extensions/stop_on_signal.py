@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
+from extensions import terminal
 from extensions.snapshot_writers import SimpleWriter
 from trainer import Extension, Trainer
+from trainer.checks import log
 from trainer.extension import PHASE_EXIT
 from trainer.iterators.workers import SIGNALS
 from trainer.saving.snapshots import free_path
@@ -26,7 +28,7 @@ class StopOnSignal(Extension):
 
     Args:
         filename: In the trainer's ``out``. There is one such file, written anew at each stop.
-        advice: Printed when the run was stopped: how to go on.
+        advice: Logged when the run was stopped: how to go on.
 
     Raises:
         RuntimeError: When the run starts, if that is not in the main thread: nowhere else may signals be handled.
@@ -81,7 +83,8 @@ class StopOnSignal(Extension):
         self._has_stopped = True
         atexit.register(_ignore_signals)  # the interpreter takes its time to end
         told = f"Stopped by {name} after iteration {trainer.updater.iteration}."
-        print(f"{told} The run is saved in {path}: {self.advice}", file=sys.stderr, flush=True)
+        log(logging.WARNING, f"{told} The run is saved in {path}: {self.advice}")
+        terminal.flush()  # where that is gone, it would make another exit code
         raise SystemExit(EXIT_CODE)
 
     def finalize(self) -> None:
@@ -91,7 +94,7 @@ class StopOnSignal(Extension):
             if number == signal.SIGINT or not self._has_stopped:
                 signal.signal(number, handler)
         if self._received and not self._has_stopped:  # in the last iteration, or one that failed: it ends anyway
-            print(f"{signal.Signals(self._received[0]).name} came when the run was ending.", file=sys.stderr)
+            log(logging.WARNING, f"{signal.Signals(self._received[0]).name} came when the run was ending.")
 
 
 def _ignore_signals() -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import importlib
 import json
+import logging
 import math
 import os
 import re
@@ -29,6 +30,7 @@ import trainer.random
 from recipes.image_files import BadImageError
 from recipes.transforms import Normalize, collate_images
 from trainer import Classifier, StandardUpdater, Trainer, saving
+from trainer.checks import logger
 from trainer.iterators import BadSampleError, MultiprocessIterator
 from trainer.iterators.serial import OrderSampler
 from trainer.saving import SnapshotError
@@ -206,7 +208,7 @@ def settle(recipe: Recipe, args: Args) -> Args:
             )
         del asked["resume"]
         args.resume, args.overwrite = None, True  # it was stopped before its first snapshot
-        print(f"There is no snapshot in {saved['out']} yet: the run begins anew.", flush=True)
+        logger.warning(f"There is no snapshot in {saved['out']} yet: the run begins anew.")
     for key in _fixed(recipe, args):
         if key in asked and key in saved and asked[key] != saved[key]:
             raise ValueError(
@@ -471,8 +473,8 @@ def add_extensions(recipe: Recipe, args: Args, run: Trainer, evaluator: extensio
     run.extend(extensions.observe_lr(bias_corrected=is_adam), trigger=(1, "iteration"))
     run.extend(evaluator, trigger=recipe.round)
     run.extend(extensions.LogReport(trigger=recipe.log))
-    columns = ["iteration", "epoch", "elapsed_time", "lr", "main/loss", "main/accuracy"]
-    columns += ["validation/main/loss", "validation/main/accuracy"]
+    position = "epoch" if recipe.log == (1, "epoch") else "iteration"  # not both: a row has 99 columns, the log has all
+    columns = [position, "lr", "main/loss", "main/accuracy", "validation/main/loss", "validation/main/accuracy"]
     run.extend(extensions.PrintReport(columns), trigger=recipe.log)
     run.extend(extensions.ProgressBar(update_interval=1))
     for quantity in ("loss", "accuracy"):
@@ -496,10 +498,9 @@ def resume(run: Trainer, path: str, force: bool) -> None:
                 run.resume(file, strict=True, force=force)
                 break
             except SnapshotError as error:
-                print(f"passed over: {error}")
+                logger.warning(f"passed over: {error}")
         else:
             raise ValueError(f"there is no good snapshot in {run.out}: start anew, with --overwrite and not --resume.")
-    print(f"Resumed from {run.resumed_from}, iteration {run.updater.iteration}.", flush=True)
 
 
 def test(recipe: Recipe, args: Args, dataset: Any, classes: list[str], weights: Path) -> dict[str, float]:
@@ -519,6 +520,8 @@ def test(recipe: Recipe, args: Args, dataset: Any, classes: list[str], weights: 
 
 def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
     """Trains and tests; returns what ``test.json`` holds."""
+    logging.basicConfig(format="%(message)s")  # to stderr, unless it is configured already
+    logger.setLevel(logging.INFO)
     parser = make_parser(recipe)
     args = parser.parse_args(argv)
     with ExitStack() as stack:

@@ -280,13 +280,13 @@ def test_the_bar_takes_its_length_from_what_it_is_told_or_does_without(tmp_path)
         extensions.ProgressBar(update_interval=0)
 
 
-def test_an_evaluation_may_show_how_far_it_is(run, capsys):
+def test_an_evaluation_may_show_how_far_it_is(run, monkeypatch):
+    monkeypatch.setattr("sys.stderr", out := Terminal())
     model = run.updater.get_model("main")
     iterator = SerialIterator(make_data(10), 4, repeat=False, shuffle=False)
     plain, shown = extensions.Evaluator(iterator, model), extensions.Evaluator(iterator, model, progress_bar=True)
     assert shown() == plain()
-    err = capsys.readouterr().err
-    assert "validation" in err and "/10" in err
+    assert "validation" in out.getvalue() and "/10" in out.getvalue()
     assert shown.get_all_iterators() == {"main": iterator} and shown.get_all_targets() == {"main": model}
 
 

@@ -258,6 +258,9 @@ TABLE = (
 )
 
 
+comes_later = pytest.mark.filterwarnings("ignore:PrintReport. no entry of the log has 'validation/main/loss'")
+
+
 def printing(out, stream, stop=(2, "iteration"), rows=ROWS, print_trigger=None):
     run = make_run(out, stop)
     run.extend(Fixed(rows))
@@ -266,12 +269,14 @@ def printing(out, stream, stop=(2, "iteration"), rows=ROWS, print_trigger=None):
     return run
 
 
+@comes_later
 def test_the_table_is_chainer_s_to_the_byte(tmp_path):
     out = io.StringIO()
     printing(tmp_path, out).run()
     assert out.getvalue() == TABLE
 
 
+@comes_later
 def test_on_a_terminal_each_row_first_erases_what_is_below(tmp_path):
     out = Terminal()
     printing(tmp_path, out).run()
@@ -279,6 +284,7 @@ def test_on_a_terminal_each_row_first_erases_what_is_below(tmp_path):
     assert out.getvalue() == header + "".join("\033[J" + row for row in rows)
 
 
+@comes_later
 def test_a_table_that_prints_less_often_prints_all_that_is_new(tmp_path):
     out = io.StringIO()
     printing(tmp_path, out, print_trigger=(2, "iteration")).run()
@@ -286,6 +292,7 @@ def test_a_table_that_prints_less_often_prints_all_that_is_new(tmp_path):
 
 
 @pytest.mark.parametrize("lost", [False, True])
+@comes_later
 def test_a_resumed_table_goes_on_where_it_was(tmp_path, lost):
     first = printing(tmp_path, io.StringIO(), (3, "iteration"), ROWS * 3, (2, "iteration"))
     first.extend(extensions.snapshot(filename="s"), trigger=(3, "iteration"))
@@ -305,6 +312,7 @@ def test_a_resumed_table_goes_on_where_it_was(tmp_path, lost):
     assert printed == ["iteration", *(["4"] if lost else ["3", "4"])]
 
 
+@comes_later
 def test_in_a_notebook_the_table_shows_the_last_thousand_entries(tmp_path, monkeypatch):
     shown = []
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=True)))
@@ -440,3 +448,31 @@ def test_a_resumed_run_knows_the_keys_of_its_log(tmp_path):
     resumed.extend(extensions.snapshot())
     resumed.resume(tmp_path / "snapshot_iter_4")
     assert told_by(resumed) == []
+
+
+def test_a_column_that_no_entry_has_is_named_with_its_like(tmp_path):
+    run = make_run(tmp_path)
+    run.extend(extensions.LogReport())
+    run.extend(extensions.PrintReport(["epoch", "main/los", "elapsed_time"]))
+    (told,) = told_by(run)
+    message = (
+        "PrintReport: no entry of the log has 'main/los'. Did you mean 'main/loss'? There are elapsed_time, epoch,"
+    )
+    assert str(told.message).startswith(message)
+
+
+def test_a_column_that_comes_once_an_epoch_is_waited_for(tmp_path):
+    run = make_run(tmp_path, (4, "iteration"))
+    run.extend(extensions.PrintReport(["rare", "main/loss"]))
+    run.extend(extensions.LogReport(trigger=(1, "iteration")))
+    run.extend(extensions.observe_value("rare", lambda trainer: 1.0), trigger=(3, "iteration"))
+    assert told_by(run) == []
+
+
+def test_a_column_that_had_no_time_to_come_is_named_at_the_end(tmp_path):
+    run = make_run(tmp_path, (2, "iteration"))
+    run.extend(extensions.PrintReport(["rare", "main/loss"]))
+    run.extend(extensions.LogReport(trigger=(1, "iteration")))
+    run.extend(extensions.observe_value("rare", lambda trainer: 1.0), trigger=(3, "iteration"))
+    (told,) = told_by(run)
+    assert str(told.message).startswith("PrintReport: no entry of the log has 'rare'")

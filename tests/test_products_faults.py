@@ -65,7 +65,7 @@ def test_sigterm_to_the_group_stops_with_code_75_and_resume_goes_on_to_the_same_
 
 @pytest.mark.parametrize(
     ("until", "told"),
-    [("args.json", "There is no snapshot in {} yet: the run begins anew."), ("snapshot_epoch-1", "Resumed from {}/")],
+    [("args.json", "There is no snapshot in {} yet: the run begins anew."), ("snapshot_epoch-1", "resumed from {}/")],
 )
 def test_a_killed_run_is_resumed_from_its_last_snapshot_or_begins_anew(data, whole, tmp_path, until, told):
     out = tmp_path / "out"

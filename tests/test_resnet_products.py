@@ -132,13 +132,13 @@ def test_large_photographs_may_be_decoded_at_less_than_their_size(finished, data
     assert json.loads((tmp_path / "reduced" / "args.json").read_text())["args"]["reduced_decoding"] is True
 
 
-def test_a_resumed_run_is_the_same_run(finished, data, tmp_path, capsys):
+def test_a_resumed_run_is_the_same_run(finished, data, tmp_path, caplog):
     whole, _ = finished
     train(data, tmp_path, "--epochs", "1")
     (tmp_path / "snapshot_iter_9").write_bytes(b"x" * 100)
-    assert "Resumed" not in capsys.readouterr().out
+    assert "resumed" not in caplog.text
     common.main(resnet_products.RECIPE, ["--out", str(tmp_path), "--resume", "--epochs", "2", "--workers", "1"])
-    assert "Resumed from " in capsys.readouterr().out
+    assert f"resumed from {tmp_path}/snapshot_epoch-1 at iteration " in caplog.text
     weights = [torch.load(out / "model_epoch-2", weights_only=True) for out in (whole, tmp_path)]
     assert equal(*map(dict, weights))
     logs = [
@@ -147,14 +147,14 @@ def test_a_resumed_run_is_the_same_run(finished, data, tmp_path, capsys):
     pd.testing.assert_frame_equal(*logs, check_exact=True)
 
 
-def test_a_damaged_newest_snapshot_is_passed_over(data, tmp_path, capsys):
+def test_a_damaged_newest_snapshot_is_passed_over(data, tmp_path, caplog):
     train(data, tmp_path)
     newest = bytearray((tmp_path / "snapshot_epoch-2").read_bytes())
     newest[1000] ^= 1
     (tmp_path / "snapshot_epoch-2").write_bytes(newest)
     common.main(resnet_products.RECIPE, ["--out", str(tmp_path), "--resume"])
-    out = capsys.readouterr().out
-    assert "passed over: " in out and "snapshot_epoch-2 is damaged" in out and "snapshot_epoch-1, iteration" in out
+    assert "passed over: " in caplog.text and "snapshot_epoch-2 is damaged" in caplog.text
+    assert "snapshot_epoch-1 at iteration" in caplog.text
 
 
 def test_snapshots_may_come_every_so_many_iterations(data, tmp_path):
@@ -220,13 +220,13 @@ def test_a_finished_run_may_be_resumed_into_another_folder_and_on_from_there(fin
     assert (tmp_path / "model_epoch-3").exists()
 
 
-def test_a_cut_snapshot_is_passed_over_with_a_word(data, tmp_path, capsys):
+def test_a_cut_snapshot_is_passed_over_with_a_word(data, tmp_path, caplog):
     train(data, tmp_path)
     newest = tmp_path / "snapshot_epoch-2"
     newest.write_bytes(newest.read_bytes()[:10000])
     common.main(resnet_products.RECIPE, ["--out", str(tmp_path), "--resume"])
-    out = capsys.readouterr().out
-    assert "snapshot_epoch-2 is not a snapshot, or is cut short" in out and "snapshot_epoch-1, iteration" in out
+    assert "snapshot_epoch-2 is not a snapshot, or is cut short" in caplog.text
+    assert "snapshot_epoch-1 at iteration" in caplog.text
 
 
 def test_an_interrupted_run_says_how_to_go_on(data, tmp_path, monkeypatch):

@@ -314,7 +314,7 @@ def test_a_hand_written_loop_that_ends_early_closes_by_finalize(run):
 # -- failures
 
 
-def test_an_error_reaches_every_handler_and_closes_everything(run, capsys):
+def test_an_error_reaches_every_handler_and_closes_everything(run, caplog):
     events = []
     run.extend(Recorder("a", events, fails={"on_error", "finalize"}), name="a", priority=2, trigger=None)
     run.extend(Recorder("b", events, fails={"finalize"}), name="b", priority=1)
@@ -325,16 +325,31 @@ def test_an_error_reaches_every_handler_and_closes_everything(run, capsys):
     notes = "\n".join(caught.value.__notes__)
     for text in ("on_error of a failed", "finalize of b failed", "finalize of a failed"):
         assert text in notes
-    err = capsys.readouterr().err
-    assert "Exception in main training loop: division by zero" in err
-    assert "finalize of a failed" in err
+    first, *others = caplog.records
+    assert (first.name, first.levelname) == ("kusari", "ERROR")
+    assert first.getMessage() == (
+        "Exception in main training loop: ZeroDivisionError: division by zero; finalizing the extensions before it is"
+        " raised."
+    )
+    assert "finalize of a failed" in others[-1].getMessage() and others[-1].levelname == "ERROR"
 
 
-def test_the_message_about_the_error_can_be_left_out(run, capsys):
+def test_an_error_without_text_is_told_with_its_place(run, caplog):
+    def bad(trainer):
+        assert trainer is None, ""
+
+    run.extend(bad)
+    with pytest.raises(AssertionError):
+        run.run()
+    line = bad.__code__.co_firstlineno + 1
+    assert f"loop: AssertionError at test_trainer.py:{line} in bad; finalizing" in caplog.text
+
+
+def test_the_message_about_the_error_can_be_left_out(run, caplog):
     run.extend(lambda t: 1 / 0, name="culprit")
     with pytest.raises(ZeroDivisionError):
         run.run(show_loop_exception_msg=False)
-    assert "main training loop" not in capsys.readouterr().err
+    assert caplog.messages == []
 
 
 def test_a_failing_initialize_closes_what_was_open(run):

@@ -245,11 +245,12 @@ def test_early_stopping_ends_with_max_trigger():
     assert repr(trigger) == "EarlyStoppingTrigger(monitor='main/loss', patience=3)"
 
 
-def test_early_stopping_takes_the_mean_between_checks(capsys):
+def test_early_stopping_takes_the_mean_between_checks(caplog):
     trigger = EarlyStoppingTrigger(check_trigger=(2, "iteration"), patience=1, verbose=True)
     assert stop_after(trigger, [2.0, 0.0, 1.5, 0.4, 1.0, 0.9], "main/loss") == [False] * 5 + [False]
     assert stop_after(trigger, [], "main/loss") == []
-    assert capsys.readouterr().out.splitlines()[0] == "early stopping: main/loss 1, best 1, 0 of 1"
+    assert caplog.messages[0] == "early stopping: main/loss 1, best 1, 0 of 1"
+    assert caplog.records[0].levelname == "WARNING"  # shown where nobody has configured logging
 
 
 def test_early_stopping_passes_over_a_check_without_its_value():

@@ -1,13 +1,18 @@
-"""Arguments that must be whole numbers, warnings that name the user's line, and errors that follow another."""
+"""Arguments that must be whole numbers, warnings that name the user's line, and messages: the logger and errors."""
 
 from __future__ import annotations
 
 import difflib
+import logging
 import operator
+import os
 import sys
 import traceback
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
+
+logger = logging.getLogger("kusari")  # of all messages; Python shows warnings and errors unless it is configured
 
 
 def at_least(name: str, value: int, low: int, high: int | None = None) -> int:
@@ -77,8 +82,40 @@ def reworded(error: Exception, text: str) -> Exception:
     return kind(text).with_traceback(error.__traceback__)
 
 
+def log(level: int, message: str) -> None:
+    """Logs a message of the library; goes on where ``sys.stderr`` is a closed file, which makes logging itself fail.
+
+    Example:
+        >>> import logging
+        >>> from trainer.checks import log
+        >>> log(logging.INFO, "resumed from result/snapshot_iter_10")  # shown if logging is configured so
+    """
+    with suppress(ValueError):
+        logger.log(level, message, stacklevel=2)
+
+
+def headline(error: BaseException) -> str:
+    """Returns an error's type and text in one line; type and place if it has no text.
+
+    Example:
+        >>> from trainer.checks import headline
+        >>> headline(ValueError("no data"))
+        'ValueError: no data'
+        >>> try:
+        ...     assert 1 > 2
+        ... except AssertionError as error:
+        ...     headline(error).partition(" at ")[0]
+        'AssertionError'
+    """
+    line = traceback.format_exception_only(type(error), error)[0].splitlines()[0].rstrip(": ")
+    frames = traceback.extract_tb(error.__traceback__)
+    if ": " in line or not frames:
+        return line
+    return f"{line} at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name}"
+
+
 def attach(first: BaseException, other: BaseException, where: str) -> None:
-    """Prints a second error and leaves it as a note on the first.
+    """Logs a second error and leaves it as a note on the first.
 
     Example:
         >>> from trainer.checks import attach
@@ -89,5 +126,5 @@ def attach(first: BaseException, other: BaseException, where: str) -> None:
     """
     text = "".join(traceback.format_exception(type(other), other, other.__traceback__)).rstrip()
     note = f"Another error in {where}:\n{text}"
-    print(note, file=sys.stderr)
+    log(logging.ERROR, note)
     first.__notes__ = [*getattr(first, "__notes__", []), note]  # type: ignore[attr-defined]  # add_note: 3.11

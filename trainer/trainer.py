@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from trainer import random
-from trainer.checks import attach, warn
+from trainer.checks import attach, headline, log, warn
 from trainer.extension import always
 from trainer.registry import Registry
 from trainer.reporter import THREAD, Reporter
@@ -36,7 +35,7 @@ class _Loop:
         """Trains until the stop trigger fires.
 
         Args:
-            show_loop_exception_msg: Whether an error in the loop is printed to stderr before extensions are
+            show_loop_exception_msg: Whether an error in the loop is logged, in one line, before extensions are
                 finalized, as well as raised afterwards.
 
         Raises:
@@ -273,6 +272,7 @@ class Trainer(_Loop, Registry):
             self._open_extensions()
             self._snapshots.make_up(self)
             self._ask_stop(resumed=not self.is_before_training)
+            self._tell_resume()
         except BaseException as error:
             self._close(error)
             raise
@@ -312,9 +312,8 @@ class Trainer(_Loop, Registry):
         if isinstance(error, Exception):
             self._error = repr(error)
             if self._show_error:
-                print(f"Exception in main training loop: {error}", file=sys.stderr)
-                traceback.print_tb(error.__traceback__)
-                print("The extensions are finalized before it is raised again.", file=sys.stderr, flush=True)
+                what = f"Exception in main training loop: {headline(error)}"
+                log(logging.ERROR, f"{what}; finalizing the extensions before it is raised.")
             for entry in self._ordered():
                 try:
                     entry.hook("on_error")(self, error, error.__traceback__)

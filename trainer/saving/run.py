@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from trainer import random
-from trainer.checks import reworded, warn
+from trainer.checks import log, reworded, warn
 from trainer.saving.settings import describe, settings_of, warn_of_differences
 from trainer.saving.snapshots import SnapshotError, branched, load
 from trainer.saving.state import (
@@ -36,6 +37,7 @@ class SavedRun(Stateful):
     """The part of a :class:`~trainer.Trainer` that saves and resumes it."""
 
     resumed_from: Path | None = None
+    _told: Path | None = None  # the snapshot that the log has said it goes on from
     saved = ("extensions", "_snapshots", "_stop_fired", "run_id")
 
     def __init__(self) -> None:
@@ -189,6 +191,18 @@ class SavedRun(Stateful):
             for _ in range(depth):
                 folders = [path for folder in folders for path in folder.iterdir() if path.is_dir()]
             self.run_id = branched(self.run_id, state["iteration"], *folders)
+
+    def _tell_resume(self: Any) -> None:
+        """Logs, once, where the run goes on from."""
+        if self.resumed_from is self._told:
+            return
+        self._told = self.resumed_from
+        updater = self.updater
+        where = f"iteration {updater.iteration}, epoch {updater.epoch}"
+        log(logging.INFO, f"resumed from {self.resumed_from} at {where}.")
+        if self._is_over:
+            told = f"the run was resumed at its end (stop trigger {self.stop_trigger!r}): nothing is trained"
+            log(logging.WARNING, f"{told}; give a later stop trigger to go on.")
 
 
 @contextmanager

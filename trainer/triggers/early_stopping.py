@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
-from trainer.checks import warn
+from trainer.checks import log, warn
 from trainer.saving.state import Stateful
 from trainer.summary import DictSummary
 from trainer.triggers.interval import get_trigger
@@ -23,7 +24,7 @@ class EarlyStoppingTrigger(Stateful):
         monitor: The observed value. A check in an iteration that did not observe it is passed over with a warning.
         patience: Checks without a better mean until it fires; 3 by default.
         mode: ``"max"``, ``"min"``, or ``"auto"``: max where the key says accuracy, min where it says loss.
-        verbose: Whether to print what each check finds.
+        verbose: Whether to log what each check finds: as a warning, for that is shown if logging is not configured.
         max_trigger: When training ends at the latest.
         patients: Chainer's other word for ``patience``.
 
@@ -103,7 +104,8 @@ class EarlyStoppingTrigger(Stateful):
         else:
             self.count += 1
         if self.verbose:
-            print(f"early stopping: {self.monitor} {value:g}, best {best:g}, {self.count} of {self.patience}")
+            found = f"{self.monitor} {value:g}, best {best:g}, {self.count} of {self.patience}"
+            log(logging.WARNING, f"early stopping: {found}")
         return self.count >= self.patience
 
     def reached(self, trainer: Trainer) -> bool:
