@@ -71,6 +71,7 @@ class LogReport(Extension):
         self._seen: tuple[Any, int] = ({}, 0)  # the observation of this iteration, and its number of keys so far
         self._entry: dict[str, Any] | None = None  # not written yet
         self._reported: set[str] | None = set()  # names, until it is known whether one of the keys is misspelt
+        self._waits_for: list[str] = []  # extensions
 
     def __call__(self, trainer: Trainer) -> None:
         """Adds the observation to the means; makes an entry if it is time."""
@@ -100,8 +101,10 @@ class LogReport(Extension):
             self._reported.update(observation)
         if self._entry is not None:
             self._write_entry(trainer, self._entry)
-            if self._reported is not None and have_all_reported(trainer):
-                self._warn_of_unreported()
+            if self._reported is not None:
+                self._waits_for = not_yet_called(trainer)
+                if not self._waits_for:
+                    self._warn_of_unreported()
 
     def _warn_of_unreported(self) -> None:
         reported, self._reported = self._reported, None
@@ -112,7 +115,7 @@ class LogReport(Extension):
             )
         elif self._keys is not None and reported is not None:
             known = reported.union(*self.log)
-            warn_of_unreported(self.name or "LogReport", self._keys, known)
+            warn_of_unreported(self.name or "LogReport", self._keys, known, self._waits_for)
 
     def _write_entry(self, trainer: Trainer, entry: dict[str, Any]) -> None:
         self._entry = None
@@ -186,27 +189,30 @@ class LogReport(Extension):
         super().load_state_dict({key: value for key, value in state.items() if key != "log"})
 
 
-def have_all_reported(trainer: Trainer) -> bool:
-    """Tells whether every extension with an interval of iterations or epochs was called at least once.
+def not_yet_called(trainer: Trainer) -> list[str]:
+    """Returns the names of the extensions with an interval of iterations or epochs whose first is not over.
 
     Example:
-        >>> from extensions.log_report import have_all_reported
+        >>> from extensions.log_report import not_yet_called
         >>> run.extend(lambda trainer: None, "each epoch", trigger=(1, "epoch"))
-        >>> have_all_reported(run)
-        False
+        >>> not_yet_called(run)
+        ['each epoch']
         >>> run.run()
-        >>> have_all_reported(run)
-        True
+        >>> not_yet_called(run)
+        []
     """
-    entries = [entry for name, entry in trainer.extensions.items() if name != "training"]
-    triggers = [entry.trigger for entry in entries if entry.order[0] == PHASE_PLUGIN]
-    return all(trigger.reached(trainer) for trigger in triggers if isinstance(trigger, ProgressTrigger))
+    plugins = [e for name, e in trainer.extensions.items() if name != "training" and e.order[0] == PHASE_PLUGIN]
+    return [e.name for e in plugins if isinstance(e.trigger, ProgressTrigger) and not e.trigger.reached(trainer)]
 
 
 def warn_of_unreported(
-    owner: str, wanted: Iterable[str], reported: Collection[str], lack: str = "nobody has reported"
+    owner: str,
+    wanted: Iterable[str],
+    reported: Collection[str],
+    waits_for: Collection[str] = (),
+    lack: str = "nobody has reported",
 ) -> None:
-    """Warns of names that nobody has reported, with near ones.
+    """Warns of names that nobody has reported, with near ones; not of those of extensions that had no turn yet.
 
     Example:
         >>> import warnings
@@ -218,6 +224,5 @@ def warn_of_unreported(
         "LogReport: nobody has reported 'main/los'. Did you mean 'main/loss'? There are epoch, main/loss."
     """
     for name in wanted:
-        if name not in reported:
-            there = f"There are {', '.join(sorted(reported))}."
-            warn(f"{owner}: {lack} {name!r}.{near(name, reported)} {there}")
+        if name not in reported and name.partition("/")[0] not in waits_for:
+            warn(f"{owner}: {lack} {name!r}.{near(name, reported)} There are {', '.join(sorted(reported))}.")

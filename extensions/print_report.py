@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from extensions import terminal
-from extensions.log_report import LogReport, have_all_reported, warn_of_unreported
+from extensions.log_report import LogReport, not_yet_called, warn_of_unreported
 from trainer import Extension, Trainer
 from trainer.extension import PHASE_REPORT
 
@@ -59,6 +59,7 @@ class PrintReport(Extension):
         self._out = out
         self._printed = 0  # entries of the log
         self._log: list[dict[str, Any]] = []
+        self._waits_for: list[str] = []  # extensions
         self._has_looked = False  # whether there are columns that no entry has
         self._last = -1  # iteration of the last one of them
         self._head: list[str] | None = None  # the columns of the last head
@@ -102,12 +103,15 @@ class PrintReport(Extension):
         self._last = log[-1].get("iteration", 0) if new else self._last
         self._printed = len(log)
         self._head = self._head or []
-        if new and not self._has_looked and have_all_reported(trainer):
-            self._look_for_unreported(log)
+        if new and not self._has_looked:
+            self._waits_for = not_yet_called(trainer)
+            if not self._waits_for:
+                self._look_for_unreported()
 
-    def _look_for_unreported(self, log: list[dict[str, Any]]) -> None:
+    def _look_for_unreported(self) -> None:
         self._has_looked = True
-        warn_of_unreported(self.name or "PrintReport", self._entries, set().union(*log), "no entry of the log has")
+        name, there = self.name or "PrintReport", set().union(*self._log)
+        warn_of_unreported(name, self._entries, there, self._waits_for, "no entry of the log has")
 
     def _print(self, rows: list[dict[str, str]], place: str) -> None:
         out, text = self._out or sys.stdout, ""
@@ -136,7 +140,7 @@ class PrintReport(Extension):
     def finalize(self) -> None:
         """Finalizes a LogReport of its own; warns of columns that no entry had, if that was not clear before."""
         if self._printed and not self._has_looked:
-            self._look_for_unreported(self._log)
+            self._look_for_unreported()
         if self._own:
             self._own.finalize()
 

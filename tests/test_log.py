@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from helpers import at_the_end, make_run
+from helpers import at_the_end, make_data, make_run
 from test_extensions import Terminal
 
 import extensions
@@ -459,6 +459,15 @@ def test_a_column_that_no_entry_has_is_named_with_its_like(tmp_path):
         "PrintReport: no entry of the log has 'main/los'. Did you mean 'main/loss'? There are elapsed_time, epoch,"
     )
     assert str(told.message).startswith(message)
+
+
+def test_a_run_that_ends_before_its_first_evaluation_misses_no_column(tmp_path):
+    run = make_run(tmp_path, (1, "iteration"))
+    iterator = SerialIterator(make_data(), 4, repeat=False)
+    run.extend(extensions.Evaluator(iterator, run.updater.get_model("main")))
+    run.extend(extensions.LogReport(["main/loss", "validation/main/loss"], trigger=(1, "iteration")))
+    run.extend(extensions.PrintReport(["main/loss", "validation/main/accuracy"]))
+    assert told_by(run) == []
 
 
 def test_a_column_that_comes_once_an_epoch_is_waited_for(tmp_path):

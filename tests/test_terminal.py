@@ -299,7 +299,8 @@ def test_a_cell_may_hold_anything(tmp_path):
     run = make_run(tmp_path, (1, "iteration"))
     run.extend(Log(filename=None), name="LogReport")
     run.extend(extensions.PrintReport([*"012345678"], out=(out := io.StringIO())))
-    run.run()
+    with pytest.warns(UserWarning, match="no entry of the log has '8'"):
+        run.run()
     row = out.getvalue().splitlines()[1]
     cells = [row[start : start + 12].rstrip() for start in range(0, 108, 12)]
     assert cells == ["", "True", "[1, 2]", "{1: 2}", "text", "0.123457", "nan", "b'x'", ""]
