@@ -25,6 +25,7 @@ from trainer import (
 from trainer.checks import warn
 from trainer.datasets.convert import device_of, size_of
 from trainer.iterators import as_iterator, refuse_shared_loaders
+from trainer.mistakes import as_device, refuse_call
 from trainer.reporter import report, report_scope
 from trainer.updaters.modes import averaged_weights
 from trainer.updaters.outputs import report_loss
@@ -102,8 +103,9 @@ class Evaluator(Extension):
             for kind, named in (("iterator", self._iterators), ("target", self._targets)):
                 if "main" not in named and not (kind == "target" and eval_func is not None):
                     raise ValueError(f"the {kind}s {sorted(named)} lack 'main'; e.g. {{'main': {kind}}}.")
+        refuse_call(converter, "converter", "batch", "device")
         self.converter = converter
-        self.device = None if device is None else torch.device(device)
+        self.device = None if device is None else as_device(device)
         self.eval_hook = eval_hook
         self.eval_func = eval_func
         self.progress_bar = progress_bar
@@ -145,6 +147,12 @@ class Evaluator(Extension):
             theirs = updater.get_all_iterators()
         else:
             theirs = {"main": updater.get_iterator("main")} if hasattr(updater, "get_iterator") else {}
+        for name, part in self._iterators.items():
+            if any(part is other for other in theirs.values()):
+                raise ValueError(
+                    f"{self.name}'s iterator {name!r} is also the updater's, which each evaluation would take back to"
+                    " its beginning: give the Evaluator one of its own."
+                )
         named = [(f"the updater's iterator {name!r}", part) for name, part in theirs.items()]
         refuse_shared_loaders(
             named + [(f"{self.name}'s iterator {name!r}", part) for name, part in self._iterators.items()]

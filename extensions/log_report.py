@@ -62,7 +62,7 @@ class LogReport(Extension):
         filename: str | None = "log",
     ) -> None:
         self.log: list[dict[str, Any]] = []
-        self._keys = (keys,) if isinstance(keys, str) else keys
+        self._keys = names_of(keys, "keys")
         self._trigger = get_trigger(trigger)
         self._postprocess = postprocess
         self._filename = filename
@@ -125,7 +125,11 @@ class LogReport(Extension):
             self._postprocess(entry)
         self._summary.clear()
         if self._filename is not None:
-            name = self._filename.format(**entry)
+            try:
+                name = self._filename.format(**entry)
+            except KeyError as error:
+                hint = near(error.args[0], entry)
+                raise ValueError(f"filename {self._filename!r}: an entry has no {error}.{hint}") from None
             if name == self._file.name and self._file.is_there():
                 self._file.append([entry])
             else:
@@ -187,6 +191,25 @@ class LogReport(Extension):
         if self._filename is None:
             self.log = list(state["log"])
         super().load_state_dict({key: value for key, value in state.items() if key != "log"})
+
+
+def names_of(given: Sequence[str] | str | None, argument: str) -> list[str] | None:
+    """Returns names as a list; a single one may come without.
+
+    Raises:
+        TypeError: If one is no string.
+
+    Example:
+        >>> from extensions.log_report import names_of
+        >>> names_of("main/loss", "keys"), names_of(None, "keys")
+        (['main/loss'], None)
+    """
+    if given is None or isinstance(given, str):
+        return given if given is None else [given]
+    if not isinstance(given, Iterable) or not all(isinstance(name, str) for name in given):
+        meant = " Write trigger=... for a trigger." if isinstance(given, tuple) else ""
+        raise TypeError(f"{argument} must be names of values, such as ['main/loss'], got {given!r}.{meant}")
+    return list(given)
 
 
 def not_yet_called(trainer: Trainer) -> list[str]:

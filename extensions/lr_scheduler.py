@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from trainer import Extension, Trainer
+from trainer.checks import near
 from trainer.extension import has_no_step
 from trainer.saving import check
 from trainer.summary import Metric, is_scalar, kind_of
@@ -62,7 +63,8 @@ class LRScheduler(Extension):
     def initialize(self, trainer: Trainer) -> None:
         """Sees to it that the scheduler changes an optimizer of the updater."""
         optimizers = trainer.updater.get_all_optimizers()
-        if not any(optimizer is self.scheduler.optimizer for optimizer in optimizers.values()):
+        groups = self.scheduler.optimizer.param_groups  # those of what it may be wrapped in, too
+        if not any(optimizer.param_groups is groups for optimizer in optimizers.values()):
             raise ValueError(
                 f"the optimizer of {type(self.scheduler).__name__} is none of the updater's {sorted(optimizers)}; make"
                 " the scheduler over the optimizer that trains."
@@ -82,9 +84,10 @@ class LRScheduler(Extension):
 
     def _value(self, trainer: Trainer) -> float:
         if self.monitor not in trainer.observation:
+            hint = near(self.monitor, trainer.observation)
             raise ValueError(
                 f"monitor {self.monitor!r} is not observed in this iteration, only {sorted(trainer.observation)};"
-                " correct it, or give LRScheduler the trigger of what reports it."
+                f" correct it, or give LRScheduler the trigger of what reports it.{hint}"
             )
         value = trainer.observation[str(self.monitor)]
         if not (isinstance(value, Metric) or is_scalar(value)):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer import PRIORITY_EDITOR, Extension, Ratio, Summary, Trainer, report
+from trainer.checks import near, warn
 from trainer.summary import is_scalar, warn_left_out
 from trainer.triggers import get_trigger
 
@@ -36,6 +37,7 @@ class MicroAverage(Extension):
     """
 
     priority = PRIORITY_EDITOR
+    _is_in_use = False  # whether both were observed together
     saved = ("_numerator", "_denominator", "_trigger")
 
     def __init__(self, numerator_key: str, denominator_key: str, result_key: str, trigger: Any = (1, "epoch")) -> None:
@@ -44,13 +46,16 @@ class MicroAverage(Extension):
         self._result_key = result_key
         self._trigger = get_trigger(trigger)
         self._numerator, self._denominator = Summary(), Summary()
+        self._observed: list[str] = []  # where one of the two was missing
         self._left_out: set[tuple[str, type]] = set()  # what was warned of
 
     def __call__(self, trainer: Trainer) -> None:
         """Adds both to their sums; reports the quotient if it is time."""
         observation = trainer.observation
         if self._numerator_key not in observation or self._denominator_key not in observation:
+            self._observed = self._observed or sorted(observation)
             return
+        self._is_in_use = True
         values = {key: _plain(observation[key]) for key in (self._numerator_key, self._denominator_key)}
         if left_out := [key for key, value in values.items() if not is_scalar(value)]:
             for key in left_out:
@@ -62,6 +67,13 @@ class MicroAverage(Extension):
             numerator, denominator = self._numerator.state_dict()["x"], self._denominator.state_dict()["x"]
             report({self._result_key: numerator / denominator if denominator else float("nan")})
             self._numerator, self._denominator = Summary(), Summary()
+
+    def finalize(self) -> None:
+        """Warns if there was nothing to average in the whole run."""
+        if self._observed and not self._is_in_use:
+            keys = [self._numerator_key, self._denominator_key]
+            hint = near(next(key for key in keys if key not in self._observed), self._observed)
+            warn(f"{self.name}: {keys} were never observed together, only {self._observed}.{hint}")
 
 
 def _plain(value: Any) -> Any:

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 
 from trainer import PRIORITY_WRITER, Trainer, Weighted, make_extension
+from trainer.mistakes import near_arguments
 from trainer.reporter import kept
 
 
+@near_arguments
 def observe_value(observation_key: str, target_func: Callable[[Trainer], Any]) -> Callable[[Trainer], None]:
     """Returns an extension that observes ``target_func(trainer)``. Chainer: ``extensions.observe_value``.
 
@@ -33,6 +35,7 @@ def observe_value(observation_key: str, target_func: Callable[[Trainer], Any]) -
     return _observe_value
 
 
+@near_arguments
 def observe_lr(
     optimizer_name: str = "main", observation_key: str = "lr", *, bias_corrected: bool = False
 ) -> Callable[[Trainer], None]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from extensions import curves
-from extensions.log_report import LogReport
+from extensions.log_report import LogReport, names_of
 from trainer import DictSummary, Extension, Trainer, saving
-from trainer.checks import warn
+from trainer.checks import near, warn
 from trainer.extension import PHASE_REPORT
 from trainer.triggers import get_trigger
 
@@ -57,7 +57,7 @@ class PlotReport(Extension):
     ) -> None:
         if y_keys is None:
             raise TypeError("y_keys must name what to plot, got None; e.g. ['main/loss', 'validation/main/loss'].")
-        self._y_keys = (y_keys,) if isinstance(y_keys, str) else tuple(y_keys)
+        self._y_keys = names_of(y_keys, "y_keys") or []
         self._x_key = x_key
         self._trigger = get_trigger(trigger)
         self._postprocess = postprocess
@@ -76,7 +76,7 @@ class PlotReport(Extension):
             return
         means = self._summary.compute_mean()
         means |= {name: getattr(trainer.updater, name) for name in ("epoch", "epoch_detail", "iteration")}
-        self._observed = sorted(means)
+        self._observed = sorted({*means, *trainer.observation})
         for key in self._y_keys:
             if key in means and self._x_key in means:
                 self._data.setdefault(key, []).append([means[self._x_key], means[key]])
@@ -119,4 +119,4 @@ class PlotReport(Extension):
         if self._missing:
             drawn = "was not drawn" if len(self._missing) == len(self._y_keys) else "lacks a curve"
             told = f"no value of {self._missing} came with {self._x_key!r}, only {self._observed}"
-            warn(f"{self._filename} {drawn}: {told}.")
+            warn(f"{self._filename} {drawn}: {told}.{near(self._missing[0], self._observed)}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from extensions import terminal
-from extensions.log_report import LogReport, not_yet_called, warn_of_unreported
+from extensions.log_report import LogReport, names_of, not_yet_called, warn_of_unreported
 from trainer import Extension, Trainer
 from trainer.extension import PHASE_REPORT
 
@@ -53,7 +53,7 @@ class PrintReport(Extension):
         out: TextIO | None = None,
     ) -> None:
         self._shows_all = entries is None
-        self._entries = [entries] if isinstance(entries, str) else list(entries or ())
+        self._entries = names_of(entries, "entries") or []
         self._log_report = log_report
         self._own = log_report if isinstance(log_report, LogReport) else None  # driven by this extension
         self._out = out

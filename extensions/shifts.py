@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from trainer import Extension, Trainer
 from trainer.extension import has_no_step
+from trainer.mistakes import near_names
 
 NEEDED: Any = None  # the default of an argument that must be given: it stands behind attr, which has one
 OPTIONAL = ("attr", "init", "target", "optimizer", "warmup_start")
@@ -62,7 +63,7 @@ class _Shift(Extension):
         self._inits: list[float] = []  # one a parameter group
         self._loaded: list[float] = []  # the values of a snapshot, until they are set
         given = self.optimizer
-        self.optimizer = [given] if isinstance(given, Optimizer) else [*(given or ())]
+        self.optimizer = [given] if hasattr(given, "param_groups") else [*(given or ())]
         self._optimizers: list[Optimizer] = []  # once there is a trainer
         self._check(self.optimizer)
 
@@ -141,6 +142,7 @@ def _until(target: float | None, value: float | None, init: float) -> float | No
     return target if is_beyond else value
 
 
+@near_names
 @dataclass(eq=False)
 class ExponentialShift(_Shift):
     """Multiplies by ``rate`` at each call: ``init * rate**t``. Chainer: ``ExponentialShift``.
@@ -175,6 +177,7 @@ class ExponentialShift(_Shift):
         return init * self.rate**t
 
 
+@near_names
 @dataclass(eq=False)
 class InverseShift(_Shift):
     """Decays as ``init * (1 + gamma * t) ** -power``. Chainer: ``InverseShift``.
@@ -211,6 +214,7 @@ class InverseShift(_Shift):
         return init * (1 + self.gamma * t) ** -self.power  # type: ignore[no-any-return]
 
 
+@near_names
 @dataclass(eq=False)
 class LinearShift(_Shift):
     """Goes from one value to another in a straight line. Chainer: ``LinearShift``.
@@ -253,6 +257,7 @@ class LinearShift(_Shift):
         return v2 if t >= t2 else v1 + (t - t1) / (t2 - t1) * (v2 - v1)
 
 
+@near_names
 @dataclass(eq=False)
 class MultistepShift(_Shift):
     """Multiplies by ``gamma`` at each of the given calls. Chainer: ``MultistepShift``.
@@ -292,6 +297,7 @@ class MultistepShift(_Shift):
         return init * self.gamma ** bisect_right(self._steps, t)
 
 
+@near_names
 @dataclass(eq=False)
 class PolynomialShift(_Shift):
     """Decays as ``init * (1 - t / max_count) ** rate``, then stays. Chainer: ``PolynomialShift``.
@@ -329,6 +335,7 @@ class PolynomialShift(_Shift):
         return init * (decay**self.rate if decay or self.rate >= 0 else math.inf)
 
 
+@near_names
 @dataclass(eq=False)
 class StepShift(_Shift):
     """Multiplies by ``gamma`` every ``step`` calls. Chainer: ``StepShift``.
@@ -365,6 +372,7 @@ class StepShift(_Shift):
         return init * self.gamma ** math.floor(t / self.step)
 
 
+@near_names
 @dataclass(eq=False)
 class WarmupShift(_Shift):
     """Goes from ``warmup_start`` to ``init`` in a straight line, then leaves the value alone. Chainer: ``WarmupShift``.

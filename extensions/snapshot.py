@@ -14,8 +14,9 @@ from torch import nn
 from extensions.snapshot_files import ERROR, SnapshotFiles, folders_of, matching
 from extensions.snapshot_writers import SimpleWriter
 from trainer import Extension, Trainer, saving
-from trainer.checks import warn
+from trainer.checks import near, warn
 from trainer.extension import PHASE_OBJECT, PHASE_RUN
+from trainer.mistakes import near_arguments
 from trainer.saving.snapshots import SnapshotError, free_path
 from trainer.updaters.modes import averaged_weights
 
@@ -43,13 +44,15 @@ class _Snapshot(Extension):
         methods = ("state_dict", "load_state_dict") if autoload else ("state_dict",)
         if self.phase == PHASE_OBJECT and not all(hasattr(target, method) for method in methods):
             raise TypeError(
-                f"target must be a model or another object with {' and '.join(methods)}, got a {type(target).__name__};"
+                f"target must be a model or another object with {' and '.join(methods)}, got {type(target).__name__};"
                 " save the parts of a dict by a snapshot_object each."
             )
         if not isinstance(filename, str) and not callable(filename):
             raise TypeError(f"filename must be a string or a function of the trainer, got {filename!r}.")
         if isinstance(savefun, str):
             raise TypeError(f"savefun must be a function, got {savefun!r}; for a name write filename={savefun!r}.")
+        if isinstance(filename, str) and (Path(filename).is_absolute() or ".." in Path(filename).parts):
+            raise ValueError(f"filename must lie in the run's folder, got {filename!r}: give Trainer another out.")
         if savefun is not None and writer is not None:
             raise TypeError("savefun and writer cannot be given together: give savefun to the writer.")
         if n_retains == 0 or n_retains < -1:
@@ -124,6 +127,7 @@ class _Snapshot(Extension):
 
     def initialize(self, trainer: Trainer) -> None:
         """On a resume, forgets the files if they are in another folder, else deletes what the kill came before."""
+        self._check_name(trainer)
         source = trainer.resumed_from
         if source is not None and not self._has_started:
             if trainer.is_resumed_in_place:
@@ -131,6 +135,21 @@ class _Snapshot(Extension):
             else:
                 self._files.kept = []
         self._has_started = True
+
+    def _check_name(self, trainer: Trainer) -> None:
+        """Refuses a format string now that would fail at the first file; observed values are not there yet."""
+        if callable(self._filename) or "observation" in self._filename:
+            return
+        try:
+            if "<" in (name := self._filename.format(trainer)):  # an object that is no number or text
+                raise ValueError(name)
+        except (AttributeError, KeyError, IndexError, ValueError) as error:
+            there = [name for name in dir(trainer.updater) if not name.startswith("_")]
+            hint = (
+                near(getattr(error, "name", None) or "", there)
+                or " Write '{.updater.iteration}' or '{.updater.epoch}'."
+            )
+            raise ValueError(f"filename {self._filename!r} does not fit the trainer ({error!r}).{hint}") from None
 
     @property
     def is_writing(self) -> bool:
@@ -193,6 +212,7 @@ class _ObjectSnapshot(_Snapshot):
         return matching(out, str(self._filename))
 
 
+@near_arguments
 def snapshot(
     savefun: Callable[[Any, Any], object] | None = None,
     filename: str | Callable[[Trainer], str] = "snapshot_iter_{.updater.iteration}",
@@ -260,6 +280,7 @@ def snapshot(
     )
 
 
+@near_arguments
 def snapshot_object(
     target: Any,
     filename: str | Callable[[Trainer], str],

@@ -190,7 +190,7 @@ def test_a_target_that_cannot_be_saved_is_refused_when_it_is_named(target):
             extensions.snapshot_object(None, "model")
         return
     for make in (lambda: extensions.snapshot(target=target), lambda: extensions.snapshot_object(target, "model")):
-        with pytest.raises(TypeError, match=f"target must be a model .* got a {type(target).__name__}"):
+        with pytest.raises(TypeError, match=f"target must be a model .* got {type(target).__name__}"):
             make()
 
 

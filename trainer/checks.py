@@ -49,6 +49,19 @@ def near(name: object, names: Iterable[str]) -> str:
     return f" Did you mean {found[0]!r}?" if found else ""
 
 
+class UnknownKeyError(KeyError):
+    """A ``KeyError`` that prints its message as it is, not in quotes.
+
+    Example:
+        >>> from trainer.checks import UnknownKeyError
+        >>> str(UnknownKeyError("'main/los' was not observed."))
+        "'main/los' was not observed."
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def warn(message: str) -> None:
     """Warns at the line of the script that called into ``trainer`` or ``extensions``, also where torch is in between.
 

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.datasets.convert import count_samples
+from trainer.mistakes import IGNORED, explained_inputs, explained_loss, near_arguments
 from trainer.reporter import kept, report
 from trainer.summary import Ratio, Weighted
 
-IGNORED = -100  # the label that torch's cross_entropy leaves out
+_PROBABILITIES = (F.cross_entropy, nn.CrossEntropyLoss)
+_CLASSES = (*_PROBABILITIES, F.nll_loss, nn.NLLLoss)
 
 
 def accuracy(y: Tensor, t: Tensor, ignore_index: int = IGNORED) -> Ratio:
@@ -120,6 +122,7 @@ class Classifier(nn.Module):
 
     compute_accuracy = True
 
+    @near_arguments
     def __init__(
         self,
         predictor: nn.Module,
@@ -129,6 +132,10 @@ class Classifier(nn.Module):
     ) -> None:
         if not isinstance(label_key, (int, str)):
             raise TypeError(f"label_key must be int or str, got {type(label_key).__name__}; e.g. -1 or 't'.")
+        for name, function in (("predictor", predictor), ("lossfun", lossfun), ("accfun", accfun)):
+            if isinstance(function, type) or not (callable(function) or (name == "accfun" and function is None)):
+                got = f"the class {function.__name__}" if isinstance(function, type) else repr(function)
+                raise TypeError(f"{name} must be a module or a function, got {got}.")
         super().__init__()
         self.predictor = predictor
         self.lossfun = lossfun
@@ -150,14 +157,20 @@ class Classifier(nn.Module):
             there = f"{len(args)} positional parts" if args or not kwargs else f"the keys {sorted(kwargs)}"
             hint = "; name one of them: Classifier(..., label_key='...')" if kwargs and isinstance(key, int) else ""
             raise ValueError(f"label_key {key!r} is not found: the batch has {there}{hint}.") from None
-        y = self.predictor(*inputs, **kwargs)
-        loss = self.lossfun(y, t)
+        try:
+            y = self.predictor(*inputs, **kwargs)
+        except TypeError as error:
+            raise explained_inputs(error, self.predictor, inputs, kwargs)  # noqa: B904  # it is the same error
+        try:
+            loss = self.lossfun(y, t)
+        except Exception as error:
+            raise explained_loss(error, y, t, _takes(self.lossfun, *_CLASSES))  # noqa: B904  # it is the same error
         ignored, classes = (IGNORED, None) if self.lossfun is F.cross_entropy else _counts(self.lossfun)
         if not self.compute_accuracy or self.accfun is None:
             report({"loss": Weighted(loss, _counted(t, ignored, classes))}, self)
             return loss
         if self.accfun is accuracy:
-            if isinstance(t, Tensor) and t.is_floating_point() and not _takes_probabilities(self.lossfun):
+            if isinstance(t, Tensor) and t.is_floating_point() and not _takes(self.lossfun, *_PROBABILITIES):
                 raise _no_class_numbers(f"the labels are {_dtype(t)} of shape {tuple(t.shape)}")
             correct = accuracy(y, t, ignored)
         else:
@@ -177,9 +190,10 @@ def _counts(lossfun: Any) -> tuple[int, Tensor | None]:
     return IGNORED, None
 
 
-def _takes_probabilities(lossfun: Any) -> bool:
+def _takes(lossfun: Any, *known: Any) -> bool:
+    """Tells whether a loss function is one of the known, or an object of it, or a partial of it."""
     function = lossfun.func if isinstance(lossfun, partial) else lossfun
-    return function is F.cross_entropy or isinstance(function, nn.CrossEntropyLoss)
+    return function in known or isinstance(function, tuple(kind for kind in known if isinstance(kind, type)))
 
 
 def _counted(t: Any, ignored: int, classes: Tensor | None) -> Tensor | int:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from torch import nn
+
+from trainer.mistakes import refuse_call
 from trainer.saving.state import KINDS, Stateful, declared, load_declared, refuse_serialize
 from trainer.triggers import IntervalTrigger, get_trigger
 
@@ -20,6 +24,14 @@ PRIORITY_WRITER = 300  # writes to the observation
 PRIORITY_EDITOR = 200  # changes what is there
 PRIORITY_READER = 100  # only reads it
 
+HOOKS = (  # with the arguments that they are called with
+    ("__call__", "trainer"),
+    ("restore", "trainer"),
+    ("initialize", "trainer"),
+    ("end_iteration", "trainer"),
+    ("on_error", "trainer", "exc", "tb"),
+    ("finalize",),
+)
 PHASES = PHASE_PLUGIN, PHASE_REPORT, PHASE_OBJECT, PHASE_RUN, PHASE_EXIT = tuple(range(5))  # of an iteration
 
 
@@ -160,6 +172,9 @@ class Entry(Stateful):
     def __init__(
         self, extension: Any, name: str | None, trigger: Any, priority: int | None = None, first: bool = False
     ) -> None:
+        if name is not None and not isinstance(name, str):
+            meant = f": write trigger={name!r}" if isinstance(name, (tuple, list)) or callable(name) else ""
+            raise TypeError(f"the name of an extension must be a str, got {name!r}{meant}.")
         names = (name, *(getattr(extension, attribute, None) for attribute in ("name", "default_name", "__name__")))
         self.name: str = next(filter(None, names), "")
         if not self.name:
@@ -243,5 +258,16 @@ def refuse_mistakes(extension: Any) -> None:
         raise TypeError(f"{name} is a class; extend with an object of it: extend({name}(...)).")
     if getattr(extension, "__qualname__", "").startswith("make_extension."):
         raise TypeError("the decorator was not called; write @make_extension() with parentheses.")
+    is_ours = str(getattr(extension, "__module__", "")).startswith("extensions.")
+    if is_ours and inspect.isfunction(extension) and not hasattr(extension, "trigger"):
+        raise TypeError(f"{name} makes an extension; call it: extend({name}(...)).")
+    if not isinstance(extension, Extension) and (not callable(extension) or isinstance(extension, nn.Module)):
+        is_scheduler = hasattr(extension, "step") and hasattr(extension, "optimizer")
+        example = "LRScheduler(scheduler)" if is_scheduler else "LogReport()"
+        raise TypeError(f"extend takes a function of the trainer or an Extension, got {name}; e.g. extend({example}).")
+    for hook, *arguments in HOOKS:
+        method = extension if hook == "__call__" else getattr(extension, hook, None)
+        if callable(method):
+            refuse_call(method, name if hook == "__call__" else f"{name}.{hook}", *arguments)
     declared(extension)
     refuse_serialize(extension, "")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from trainer.checks import near
 from trainer.extension import PHASE_PLUGIN, PHASE_REPORT, Entry, always, refuse_mistakes, refuse_old
+from trainer.mistakes import near_arguments
 from trainer.saving.queue import SnapshotQueue
 from trainer.saving.run import SavedRun
 from trainer.triggers.interval import triggers_in
@@ -27,6 +29,7 @@ class Registry(SavedRun):
         self._wrap: Callable[[str, Call], Call] | None = None
         self._snapshots = SnapshotQueue()
 
+    @near_arguments
     def extend(
         self: Any,
         extension: Callable[[Trainer], Any],
@@ -98,7 +101,8 @@ class Registry(SavedRun):
             ValueError: If there is none.
         """
         if name not in self._entries:
-            raise ValueError(f"extension {name} not found; there are {sorted(self._entries)}.")
+            hint = " Write extend(LogReport()) too." if name == "LogReport" else near(name, self._entries)
+            raise ValueError(f"extension {name} not found; there are {sorted(self._entries)}.{hint}")
         return self._entries[name].extension
 
     def wrap_calls(self: Any, wrap: Callable[[str, Call], Call] | None) -> None:

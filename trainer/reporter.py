@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.checks import UnknownKeyError
 from trainer.summary import Ratio, Weighted, is_weighted
 
 
@@ -90,21 +91,10 @@ class Reporter:
                     f"{prefix[:-1]} reports {sorted(values)} and is compiled: the graph would break at the report."
                     " Report from the module that calls it, as Classifier does, or compile the parts below it."
                 )
+        if not hasattr(values, "items"):
+            raise TypeError(f"report takes values by name, a dict such as {{'loss': loss}}, got {values!r}.")
         for key, value in values.items():
             self.observation[prefix + key] = kept(value) if copy else value
-
-
-class UnknownKeyError(KeyError):
-    """A ``KeyError`` that prints its message as it is, not in quotes.
-
-    Example:
-        >>> from trainer.reporter import UnknownKeyError
-        >>> str(UnknownKeyError("'main/los' was not observed."))
-        "'main/los' was not observed."
-    """
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class _Thread(threading.local):

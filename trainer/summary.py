@@ -16,7 +16,7 @@ import torch
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from torch import Tensor
 
-from trainer.checks import warn
+from trainer.checks import UnknownKeyError, near, warn
 
 CHUNK = 1024  # pending values are stacked, on their device, whenever there are so many of them
 
@@ -184,6 +184,9 @@ class Observation(dict[str, Any]):
     """
 
     weight: float = 1
+
+    def __missing__(self, key: str) -> Any:
+        raise UnknownKeyError(f"{key!r} is not observed in this iteration, only {sorted(self)}.{near(key, self)}")
 
 
 def averaged(observations: Iterable[Observation]) -> dict[str, Any]:

@@ -148,6 +148,11 @@ class Trainer(_Loop, Registry):
         self, updater: Any, stop_trigger: Any = None, out: str | Path = "result", extensions: Any = ()
     ) -> None:
         super().__init__()
+        if not (hasattr(updater, "update") and hasattr(updater, "iteration")):
+            kind = type(updater).__name__
+            raise TypeError(f"updater must have update() and iteration, got {kind}; e.g. StandardUpdater(...).")
+        if not isinstance(out, (str, Path)):
+            raise TypeError(f"out must name a folder, got {out!r}.")
         self.updater = updater
         self._phase = "new"  # then "running", then "over", or "closed" if it ended otherwise
         self.stop_trigger = stop_trigger
@@ -256,6 +261,8 @@ class Trainer(_Loop, Registry):
     def _start(self) -> None:
         """Opens what the run needs: state first, then every extension, highest priority first."""
         self.out = type(self.out)(os.path.abspath(self.out))
+        if Path(self.out).exists() and not Path(self.out).is_dir():
+            raise NotADirectoryError(f"out is {self.out}, which is a file: name a folder.")
         Path(self.out).mkdir(parents=True, exist_ok=True)
         lock = FolderLock(self.out)
         self._order_calls()

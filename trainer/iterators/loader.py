@@ -268,8 +268,10 @@ def as_iterator(source: Any, repeat: bool = True) -> Any:
         return DataLoaderIterator(source, repeat)
     needed = _TRAINS if repeat else ("__next__",)  # an evaluation asks for no progress
     if lacks := [name for name in needed if not hasattr(source, name)]:
-        raise TypeError(
-            f"expected an iterator or a DataLoader, got {type(source).__name__}, which lacks {', '.join(lacks)}; e.g."
-            " SerialIterator(dataset, batch_size)."
-        )
+        kind, remedy = type(source).__name__, f"it lacks {', '.join(lacks)}; e.g. SerialIterator(dataset, batch_size)"
+        if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
+            remedy = "a data set needs an iterator, SerialIterator(dataset, batch_size=32)"
+        elif hasattr(source, "__next__") and "epoch" in lacks:
+            remedy = "it cannot begin anew for the next epoch; give the DataLoader, or what it was made of"
+        raise TypeError(f"expected an iterator or a DataLoader, got {kind}: {remedy}.")
     return source

@@ -239,6 +239,12 @@ class SerialIterator(BaseIterator):
         seed: int | None = None,
         on_bad_sample: str = "raise",
     ) -> None:
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            kind = type(dataset).__name__
+            raise TypeError(
+                f"dataset must have len() and [index], got {kind}: put what can only be iterated over into a list, or"
+                " into an IterableDataset for a DataLoader."
+            )
         if len(dataset) == 0:
             raise ValueError("the data set is empty: there is nothing to iterate over.")
         if shuffle is not None and order_sampler is not None:

@@ -17,6 +17,7 @@ import pickle
 import struct
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -183,6 +184,10 @@ def load(path: str | Path) -> dict[str, Any]:
         >>> saving.load(tmp / "snapshot")
         {'weights': [0.5]}
     """
+    if Path(path).is_dir():
+        there = find(path)
+        hint = f"its newest snapshot is {there[0].path}" if there else "there is no snapshot in it"
+        raise SnapshotError(f"{path} is a folder, and {hint}: name a file.")
     try:
         with open(path, "rb") as file:
             written = os.fstat(file.fileno()).st_mtime_ns
@@ -202,6 +207,12 @@ def _verify(file: BinaryIO, path: str | Path) -> None:
     file.seek(max(size - _TAIL, 0))
     head, digest = file.read(_HEAD.size), file.read()
     if size < _TAIL or not head.startswith(MAGIC[:6]):
+        file.seek(0)
+        if zipfile.is_zipfile(file):
+            raise SnapshotError(
+                f"{path} is not a snapshot: it looks like a file of weights; model.load_state_dict(torch.load(path))"
+                " reads one."
+            )
         raise SnapshotError(
             f"{path} is not a snapshot, or is cut short ({size} bytes without a snapshot's tail);"
             " take another, or start afresh."

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.checks import reworded, warn
+from trainer.mistakes import near_arguments
 
 _PLAIN = (type(None), bool, int, float, str, bytes, Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
@@ -48,6 +49,13 @@ class Stateful:
 
     saved: ClassVar[tuple[str, ...]] = ()
     settings: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        """Has the class name the argument that was perhaps meant by an unknown one."""
+        super().__init_subclass__(**named)
+        if "__init__" in vars(cls):
+            bases = [vars(kind)["__init__"] for kind in cls.__mro__[1:] if "__init__" in vars(kind)]
+            cls.__init__ = near_arguments(cls.__init__, *bases)  # type: ignore[method-assign]
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the values of the attributes that ``saved`` names, without their leading underscores."""

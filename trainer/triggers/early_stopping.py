@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from trainer.checks import log, warn
+from trainer.checks import log, near, warn
 from trainer.saving.state import Stateful
 from trainer.summary import DictSummary
 from trainer.triggers.interval import get_trigger
@@ -93,6 +93,7 @@ class EarlyStoppingTrigger(Stateful):
             warn(
                 f"{self.monitor!r} is not observed in this iteration, only {sorted(trainer.observation)}: early"
                 " stopping passes this check over; correct the key, or check when it is reported."
+                f"{near(self.monitor, trainer.observation)}"
             )
             return False
         value = self._summary.compute_mean()[self.monitor]

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from trainer.checks import near
+from trainer.mistakes import refuse_call
 from trainer.saving.state import Stateful, declared
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ def exact(value: Any, wanted: str = "expected a number") -> Fraction:
         Fraction(1, 10)
     """
     try:
+        if isinstance(value, str):
+            raise TypeError
         return Fraction(value).limit_denominator(10**6)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{wanted}, got {value!r}.") from None
@@ -70,7 +74,8 @@ class ProgressTrigger(Stateful):
 
     def __init__(self, unit: str) -> None:
         if unit not in ("iteration", "epoch"):
-            raise ValueError(f"unit must be 'iteration' or 'epoch', got {unit!r}; e.g. (10, 'epoch').")
+            meant = near(unit, ("iteration", "epoch"))
+            raise ValueError(f"unit must be 'iteration' or 'epoch', got {unit!r}; e.g. (10, 'epoch').{meant}")
         self.unit = unit
         self._progress: tuple[int, int] | None = None  # when it was last asked
         self._next: float | None = None  # the mark after that, times _q
@@ -182,10 +187,17 @@ def get_trigger(trigger: Any) -> Callable[..., bool]:
     """
     if trigger is None:
         return lambda trainer: False
+    if isinstance(trigger, type):
+        raise TypeError(
+            f"a trigger must be an object, got the class {trigger.__name__}: write {trigger.__name__}(...)."
+        )
     if callable(trigger):
+        refuse_call(trigger, f"the trigger {getattr(trigger, '__name__', type(trigger).__name__)}", "trainer")
         return trigger  # type: ignore[no-any-return]
     if isinstance(trigger, (tuple, list)) and len(trigger) == 2:
         return IntervalTrigger(*trigger)
+    example = trigger if isinstance(trigger, (int, float)) else 1
     raise TypeError(
-        f"a trigger must be (period, unit), a function of the trainer, or None, got {trigger!r}; e.g. (1, 'epoch')."
+        f"a trigger must be (period, unit), a function of the trainer, or None, got {trigger!r}; e.g. ({example},"
+        " 'epoch')."
     )

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
 from trainer.checks import warn
 
@@ -35,6 +36,7 @@ def prepare_training(updater: Any) -> None:
         "2 parameters of model 'main' are in no optimizer and 2 parameters of optimizer 'main' are in no model"
     """
     train_optimizers(updater)
+    warn_of_attributes(updater)
     models, optimizers = _parts(updater, "get_all_models"), _parts(updater, "get_all_optimizers")
     owners = {id(p): name for name, part in optimizers.items() for p in _parameters(part) if p.requires_grad}
     if owners:  # else it trains by other means
@@ -54,6 +56,22 @@ def train_optimizers(updater: Any) -> None:
     """
     for optimizer in _with_modes(updater):
         optimizer.train()
+
+
+def warn_of_attributes(updater: Any) -> None:
+    """Warns of a rate that was set as an attribute of an optimizer, as in Chainer: torch reads its groups.
+
+    Example:
+        >>> from trainer.updaters.modes import warn_of_attributes
+        >>> warn_of_attributes(run.updater)
+    """
+    for name, optimizer in _parts(updater, "get_all_optimizers").items():
+        groups = getattr(optimizer, "param_groups", None) if isinstance(optimizer, Optimizer) else None
+        for key in [key for key in vars(optimizer) if key in groups[0]] if groups else ():
+            warn(
+                f"optimizer {name!r} has an attribute {key} = {vars(optimizer)[key]!r}, which changes nothing: set it"
+                f" in each of optimizer.param_groups, group[{key!r}] = ..., or by a shift."
+            )
 
 
 def eval_modules(models: dict[str, nn.Module]) -> dict[str, list[str]]:

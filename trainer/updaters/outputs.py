@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.datasets.convert import outline
 from trainer.reporter import THREAD, kept
-
-
-def misfit(function: Any, batch: Any) -> str | None:
-    """Returns what to write if a function does not take the parts of a batch, else None.
-
-    Example:
-        >>> import torch
-        >>> from trainer.updaters.outputs import misfit
-        >>> misfit(torch.nn.Linear(2, 3), (torch.zeros(4, 2), torch.zeros(4)))[:43]
-        'All 2 parts of a batch are passed to Linear'
-    """
-    called = function.forward if isinstance(function, nn.Module) else function
-    try:
-        signature = inspect.signature(called)
-    except (TypeError, ValueError):  # of a function written in C
-        return None
-    named = dict(batch) if isinstance(batch, Mapping) else {}
-    parts = () if named else batch if isinstance(batch, (tuple, list)) else (batch,)
-    try:
-        signature.bind(*parts, **named)
-    except TypeError:
-        given = f"The keywords {sorted(named)}" if named else f"All {len(parts)} parts"
-        return (
-            f"{given} of a batch are passed to {type(function).__name__}: to train it on (inputs, label), wrap it,"
-            " Classifier(model), or give the updater a loss_func."
-        )
-    return None
 
 
 def loss_of(output: Any, source: str) -> Tensor:
@@ -79,8 +51,8 @@ def loss_of(output: Any, source: str) -> Tensor:
 def refuse_detached() -> None:
     """Refuses a loss that has no gradient."""
     raise ValueError(
-        "the loss has no gradient: return it as it is computed from parameters that require gradients, not detached,"
-        " not a count, and not under torch.no_grad()."
+        "the loss has no gradient: return it as it is computed from parameters that require gradients (is the model"
+        " frozen?), not detached, not a count, and not under torch.no_grad()."
     )
 
 

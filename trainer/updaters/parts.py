@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from trainer.checks import reworded
 from trainer.datasets.convert import device_of
 from trainer.iterators import as_iterator, refuse_shared_loaders
+from trainer.mistakes import as_device
 from trainer.reporter import Reporter
 from trainer.saving.state import Stateful, load_declared
 from trainer.updaters.groups import named_groups, restore_groups
@@ -41,15 +42,30 @@ class Named(dict[str, Any]):
             behaves = expected is Optimizer and all(hasattr(value, method) for method in _OPTIMIZER)
             if not (isinstance(value, expected) or behaves):
                 wanted = f"{expected.__module__}.{expected.__qualname__}"
-                raise TypeError(f"{kind} {name!r} must be a {wanted}, got {type(value).__name__}.")
+                got = (
+                    f"the class {value.__name__}: make an object of it"
+                    if isinstance(value, type)
+                    else type(value).__name__
+                )
+                if kind == "optimizer" and hasattr(value, "optimizer") and hasattr(value, "step"):
+                    got += ", a scheduler: give its optimizer here, and extend(LRScheduler(scheduler))"
+                raise TypeError(f"{kind} {name!r} must be a {wanted}, got {got}.")
 
     def __missing__(self, name: str) -> Any:
         raise ValueError(f"there is no {self.kind} {name!r}; there are {sorted(self)}.")
 
 
 def refuse_wrapped(models: dict[str, nn.Module]) -> None:
-    """Refuses a model that holds the result of ``torch.compile``, under which its weights have other names."""
+    """Refuses a model that holds the result of ``torch.compile``, under which its weights have other names.
+
+    And one in ``DataParallel``: a loss comes back from each device, and what the model reports there is lost.
+    """
     for name, model in models.items():
+        if isinstance(model, nn.DataParallel):
+            raise ValueError(
+                f"model {name!r} is in DataParallel, which returns a loss for each device and loses what is reported"
+                " there: wrap the predictor, Classifier(nn.DataParallel(predictor))."
+            )
         for path, _ in model.named_modules():
             if path.rpartition(".")[2] == "_orig_mod":
                 inner = path.rpartition(".")[0]
@@ -89,12 +105,13 @@ def refuse_foreign(optimizers: dict[str, Optimizer], models: dict[str, nn.Module
             )
 
 
-def out_of_memory(updater: Any, error: Exception) -> torch.OutOfMemoryError:
+def out_of_memory(updater: Any, error: Exception) -> Exception:
     """Returns the error of an update that ran out of memory, with what took it and what takes less."""
     less = "; precision='bf16' needs less too" if updater.precision == "fp32" else ""
-    return torch.OutOfMemoryError(
+    return reworded(
+        error,
         f"{error}\nThis update took {updater.batch_size} samples (accumulate={updater.accumulate}, precision="
-        f"{updater.precision!r}). For the same step with less memory halve batch_size and double accumulate{less}."
+        f"{updater.precision!r}). For the same step with less memory halve batch_size and double accumulate{less}.",
     )
 
 
@@ -123,7 +140,7 @@ class Parts(Stateful):
         self._model = Named("model", model, nn.Module, needs_main)
         refuse_wrapped(self._model)
         refuse_foreign(self._optimizer, self._model)
-        self.device = device_of(next(iter(self._model.values()))) if device is None else torch.device(device)
+        self.device = device_of(next(iter(self._model.values()))) if device is None else as_device(device)
         self._reporter = Reporter()  # listens where no trainer does
         for name, module in self._model.items():
             self._reporter.add_model(name, module.to(self.device))

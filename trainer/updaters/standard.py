@@ -14,11 +14,12 @@ from torch.optim import Optimizer
 
 from trainer.checks import at_least, warn
 from trainer.datasets.convert import concat_examples, is_object, size_of
+from trainer.mistakes import explained, refuse_call
 from trainer.reporter import THREAD
 from trainer.triggers import epoch_progress
 from trainer.updaters.accumulate import accumulate as accumulated
 from trainer.updaters.accumulate import scale_gradients, step_with_closure, takes_closure
-from trainer.updaters.outputs import loss_of, misfit, no_loss, refuse_detached, report_loss
+from trainer.updaters.outputs import loss_of, no_loss, refuse_detached, report_loss
 from trainer.updaters.parts import Parts, out_of_memory
 from trainer.updaters.precision import autocast
 
@@ -100,10 +101,11 @@ class StandardUpdater(Parts):
         precision: str = "fp32",
     ) -> None:
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
-            if limit is not None and not limit > 0:
-                raise ValueError(f"{name} must be positive, or None for no clipping, got {limit}.")
+            if limit is not None and not (isinstance(limit, (int, float)) and limit > 0):
+                raise ValueError(f"{name} must be positive, or None for no clipping, got {limit!r}.")
         is_plain = type(self).update_core is StandardUpdater.update_core
         super().__init__(iterator, optimizer, model, device, needs_main=is_plain)
+        refuse_call(converter, "converter", "batch", "device")
         self.converter = converter
         self.loss_func: Callable[..., Any] = self._model.get("main", no_loss) if loss_func is None else loss_func
         self.accumulate = at_least("accumulate", accumulate, 1)
@@ -133,7 +135,7 @@ class StandardUpdater(Parts):
         try:
             self.update_core()
         except torch.OutOfMemoryError as error:
-            raise out_of_memory(self, error) from error
+            raise out_of_memory(self, error)  # noqa: B904  # it is the same error
         self.complete_update()
 
     def complete_update(self) -> None:
@@ -350,15 +352,13 @@ def call_with(function: Callable[..., Any], batch: Any) -> Any:
         if type(batch) in (tuple, list) or (isinstance(batch, (tuple, list)) and not is_object(batch)):
             return function(*batch)
         return function(**batch) if isinstance(batch, Mapping) else function(batch)
-    except TypeError as error:
-        if told := misfit(function, batch):
-            raise TypeError(f"{error}. {told}") from error
-        raise
+    except Exception as error:
+        raise explained(error, function, batch)  # noqa: B904  # it is the same error
 
 
 def _zero_grad(optimizer: Optimizer) -> None:
     """Calls ``optimizer.zero_grad()``; where it is torch's own, without its record for the profiler: 11 us."""
-    if type(optimizer).zero_grad is not _ZERO_GRAD or "zero_grad" in vars(optimizer):
+    if getattr(type(optimizer), "zero_grad", None) is not _ZERO_GRAD or "zero_grad" in vars(optimizer):
         optimizer.zero_grad()
         return
     for group in optimizer.param_groups:
