@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from types import TracebackType
 from typing import Any
 from weakref import WeakSet
 
-from extensions.log_file import END, LogFile, head, put_aside
+from extensions.log_file import LogFile, entries_of, head, put_aside
 from trainer import DictSummary, Extension, Trainer
 from trainer.checks import near, warn
 from trainer.extension import PHASE_PLUGIN
@@ -38,7 +37,8 @@ class LogReport(Extension):
         trigger: When an entry is made; values are averaged in between.
         postprocess: Called with each entry, a dict, which it may change, when it is complete.
         filename: In the trainer's ``out``; formatted with the entry (``"log_{epoch}"`` makes a file an epoch, each
-            with the whole log so far). None writes no file.
+            with the whole log so far). A name that ends in ``.jsonl`` makes it JSON Lines: one object a line. None
+            writes no file.
 
     Attributes:
         log: The entries, a list of dicts.
@@ -157,7 +157,7 @@ class LogReport(Extension):
             if body is not None and hashlib.sha256(body).hexdigest() == saved["sha256"]:
                 self.log = [
                     {key: float("nan") if value is None else value for key, value in entry.items()}
-                    for entry in json.loads(body + END)
+                    for entry in entries_of(saved["name"], body)
                 ]
                 if candidate != path:
                     put_aside(path)  # another run's
