@@ -1,5 +1,6 @@
 """Plug-ins of the training loop, one file each."""
 
+from extensions.best_value import BestValue, MaxValue, MinValue
 from extensions.dump_graph import DumpGraph, dump_graph
 from extensions.evaluator import Evaluator
 from extensions.fail_on_nonnumber import FailOnNonNumber
@@ -26,6 +27,7 @@ from extensions.stop_on_signal import StopOnSignal
 from extensions.variable_statistics_plot import VariableStatisticsPlot
 
 __all__ = [
+    "BestValue",
     "DumpGraph",
     "Evaluator",
     "ExponentialShift",
@@ -34,7 +36,9 @@ __all__ = [
     "LRScheduler",
     "LinearShift",
     "LogReport",
+    "MaxValue",
     "MicroAverage",
+    "MinValue",
     "MultistepShift",
     "ParameterStatistics",
     "PlotReport",

@@ -10,11 +10,11 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-END = b"\n]"
+END, LINES = b"\n]", ".jsonl"
 
 
 class LogFile:
-    """A JSON list that grows by one write at its end, over the closing bracket.
+    """A JSON list that grows by one write at its end, over the closing bracket; or JSON Lines, by the name.
 
     Example:
         >>> from extensions.log_file import LogFile
@@ -49,7 +49,7 @@ class LogFile:
         self._open()
         self._size = len(body)
         self._hash = hashlib.sha256(body)
-        whole = body + END if body else b""
+        whole = body + self._end
         self._write(whole, 0)
         os.ftruncate(self._file, len(whole))
 
@@ -57,11 +57,20 @@ class LogFile:
         """Adds entries; what JSON does not have (NaN, infinity) becomes null."""
         if self._file < 0:  # the run was finalized, and goes on
             self._open()
-        texts = [json.dumps(_finite(entry), indent=4, allow_nan=False, default=_plain) for entry in entries]
-        new = ((",\n" if self._size else "[\n") + ",\n".join(texts)).replace("\n", "\n    ").encode()
-        self._write(new + END, self._size)
+        is_list = not self.name.endswith(LINES)
+        indent = 4 if is_list else None
+        texts = [json.dumps(_finite(entry), indent=indent, allow_nan=False, default=_plain) for entry in entries]
+        if is_list:
+            new = ((",\n" if self._size else "[\n") + ",\n".join(texts)).replace("\n", "\n    ").encode()
+        else:
+            new = "".join(f"{text}\n" for text in texts).encode()
+        self._write(new + (END if is_list else b""), self._size)
         self._size += len(new)
         self._hash.update(new)
+
+    @property
+    def _end(self) -> bytes:
+        return b"" if self._size == 0 or self.name.endswith(LINES) else END
 
     def is_there(self) -> bool:
         """Whether the file still stands under its name: somebody may have deleted it."""
@@ -82,7 +91,7 @@ class LogFile:
                 data, offset = data[written:], offset + written
         except OSError as error:
             os.ftruncate(self._file, self._size)  # what was whole stays so
-            os.pwrite(self._file, END if self._size else b"", self._size)
+            os.pwrite(self._file, self._end, self._size)
             raise OSError(error.errno, error.strerror, str(self.path)) from error  # a full disk does not say where
 
     def state_dict(self) -> dict[str, Any]:
@@ -101,6 +110,18 @@ class LogFile:
             os.close(self._file)
             self.in_use.discard(self.path)
         self._file = -1
+
+
+def entries_of(name: str, body: bytes) -> list[dict[str, Any]]:
+    """Returns what a log's file holds, given its name and what is in it without a closing bracket.
+
+    Example:
+        >>> from extensions.log_file import entries_of
+        >>> entries_of("log", b'[{"epoch": 1}') == entries_of("log.jsonl", b'{"epoch": 1}')
+        True
+    """
+    text = b"[" + b",".join(body.splitlines()) if name.endswith(LINES) else body
+    return json.loads(text + END)  # type: ignore[no-any-return]
 
 
 def head(path: Path, size: int) -> bytes | None:

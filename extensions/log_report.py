@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from types import TracebackType
 from typing import Any
 from weakref import WeakSet
 
-from extensions.log_file import END, LogFile, head, put_aside
+from extensions.log_file import LogFile, entries_of, head, put_aside
 from trainer import DictSummary, Extension, Trainer
 from trainer.checks import near, warn
 from trainer.extension import PHASE_PLUGIN
@@ -38,10 +37,17 @@ class LogReport(Extension):
         trigger: When an entry is made; values are averaged in between.
         postprocess: Called with each entry, a dict, which it may change, when it is complete.
         filename: In the trainer's ``out``; formatted with the entry (``"log_{epoch}"`` makes a file an epoch, each
-            with the whole log so far). None writes no file.
+            with the whole log so far). A name that ends in ``.jsonl`` makes it JSON Lines: one object a line. None
+            writes no file.
+        statistics: What an entry has of each value beside the mean: ``"std"``, ``"min"``, ``"max"``, under
+            ``key.std`` and so on. The deviation is weighted as the mean is; the extremes are those of single
+            iterations.
 
     Attributes:
         log: The entries, a list of dicts.
+
+    Raises:
+        ValueError: If a statistic is not one of the three.
 
     Example:
         >>> from extensions import LogReport
@@ -60,13 +66,16 @@ class LogReport(Extension):
         trigger: Any = (1, "epoch"),
         postprocess: Callable[[dict[str, Any]], None] | None = None,
         filename: str | None = "log",
+        *,
+        statistics: Sequence[str] | str = (),
     ) -> None:
         self.log: list[dict[str, Any]] = []
         self._keys = names_of(keys, "keys")
         self._trigger = get_trigger(trigger)
         self._postprocess = postprocess
         self._filename = filename
-        self._summary = DictSummary()
+        self._summary = DictSummary(statistics)
+        self._ends = tuple(f".{name}" for name in self._summary.statistics)  # of what is not observed
         self._file = LogFile()
         self._seen: tuple[Any, int] = ({}, 0)  # the observation of this iteration, and its number of keys so far
         self._entry: dict[str, Any] | None = None  # not written yet
@@ -79,7 +88,7 @@ class LogReport(Extension):
         self._summary.add(observation, self._keys)
         self._seen = observation, len(observation)
         if trainer.updater.iteration == 0 or self._trigger(trainer):  # before training, or it is time
-            self._entry = self._summary.compute_mean()
+            self._entry = self._summary.make_statistics()
             self._entry |= {name: getattr(trainer.updater, name) for name in ("epoch", "iteration")}
             self._entry["elapsed_time"] = trainer.elapsed_time
             self.log.append(self._entry)
@@ -94,9 +103,10 @@ class LogReport(Extension):
             late = [key for key in list(observation)[number:] if self._keys is None or key in self._keys]
             self._summary.add(observation, late)
             if self._entry is not None:
-                means = self._summary.compute_mean()
+                values = self._summary.make_statistics()
+                names = [key + end for key in late for end in ("", *self._ends)]
                 last = {name: self._entry.pop(name) for name in LAST if name in self._entry}
-                self._entry.update({key: means[key] for key in late if key in means} | last)
+                self._entry.update({name: values[name] for name in names if name in values} | last)
         if self._reported is not None:
             self._reported.update(observation)
         if self._entry is not None:
@@ -119,7 +129,8 @@ class LogReport(Extension):
 
     def _write_entry(self, trainer: Trainer, entry: dict[str, Any]) -> None:
         self._entry = None
-        bad = [key for key in entry if "loss" in key.rpartition("/")[2].lower() and not math.isfinite(entry[key])]
+        losses = [key for key in entry if "loss" in key.rpartition("/")[2].lower() and not key.endswith(self._ends)]
+        bad = [key for key in losses if not math.isfinite(entry[key])]
         told = [f"{key} is {entry[key]}" for key in bad if key not in self._summary.weightless()]
         if self._postprocess is not None:
             self._postprocess(entry)
@@ -164,7 +175,7 @@ class LogReport(Extension):
             if body is not None and hashlib.sha256(body).hexdigest() == saved["sha256"]:
                 self.log = [
                     {key: float("nan") if value is None else value for key, value in entry.items()}
-                    for entry in json.loads(body + END)
+                    for entry in entries_of(saved["name"], body)
                 ]
                 if candidate != path:
                     put_aside(path)  # another run's

@@ -30,7 +30,7 @@ Entries = list[dict[str, Any]]
 
 
 def read_log(path: str | Path) -> Entries:
-    """Returns the entries of a log.
+    """Returns the entries of a log: a JSON list, or JSON Lines where the name says ``.jsonl``.
 
     A log may be read in the very moment in which it grows: what cannot be read is read once more.
 
@@ -43,7 +43,8 @@ def read_log(path: str | Path) -> Entries:
         raise ValueError(f"{path} is a folder; name the log in it, such as {path / 'log'}.")
     for last in (False, True):
         try:
-            entries = json.loads(path.read_bytes())
+            text = path.read_bytes()
+            entries = [*map(json.loads, text.splitlines())] if ".jsonl" in path.suffixes else json.loads(text)
             break
         except ValueError as error:
             if last:

@@ -171,12 +171,13 @@ def read_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}: name that of a run, as a recipe's --out does.")
-    if not (folder / "log").exists():
+    path = next((folder / name for name in ("log", "log.jsonl") if (folder / name).exists()), None)
+    if path is None:
         raise FileNotFoundError(f"{folder} has no log: name a run's folder; a run that has just begun has none yet.")
-    entries = plot_log.read_log(folder / "log")
+    entries = plot_log.read_log(path)
     log = pd.DataFrame(entries)
     if not set(log.columns).intersection(plot_log.X_KEYS):
-        raise ValueError(f"{folder / 'log'} has no epoch, iteration or elapsed_time: it is no log of a run.")
+        raise ValueError(f"{path} has no epoch, iteration or elapsed_time: it is no log of a run.")
     for key in set(log.columns).intersection(plot_log.X_KEYS):
         log[key] = pd.to_numeric(log[key], errors="coerce")
     saved: dict[str, Any] = {}

@@ -6,10 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from helpers import make_run
+import torch
+from helpers import make_data, make_run
 
 import extensions
-from trainer import Reporter
+from trainer import Classifier, Reporter, StandardUpdater, Trainer
 from trainer.iterators import SerialIterator
 from trainer.triggers import IntervalTrigger, ManualScheduleTrigger, OnceTrigger
 
@@ -147,3 +148,16 @@ def test_a_name_that_does_not_exist_is_found_out(objects):
 def test_names_in_notes_exist_too(objects):
     for name in re.findall(r"`((?:trainer|extensions|torch|torchvision)\.[\w.]+)", PAGE):
         resolve(name, objects)
+
+
+def test_a_trainer_connects_its_updater_before_its_extensions_are_registered(tmp_path):
+    class Told(StandardUpdater):
+        def connect_trainer(self, trainer):
+            super().connect_trainer(trainer)
+            self.told = trainer, list(trainer.extensions)
+
+    model = Classifier(torch.nn.Linear(2, 3))
+    updater = Told(SerialIterator(make_data(), 5), torch.optim.SGD(model.parameters()), model=model)
+    run = Trainer(updater, out=tmp_path, extensions=[extensions.LogReport()])
+    assert updater.told == (run, ["training"]) and "LogReport" in run.extensions
+    assert updater.get_iterator("main").bad_samples_file == tmp_path / "bad_samples.json"

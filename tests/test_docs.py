@@ -3,14 +3,18 @@
 import ast
 import doctest
 import importlib
+import pkgutil
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import make_run
+
+import trainer
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
@@ -69,19 +73,83 @@ def test_the_readme_s_scripts_run(tmp_path, monkeypatch, capsys):
     script, function, plugin = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    Path("best_value.py").write_text(plugin)
+    Path("smoothed.py").write_text(plugin)
     data = [(torch.rand(3, 32, 32), i % 12) for i in range(32)]
     names = {"train_data": data, "valid_data": data[:4], "device": "cpu"}
     script, end = script.rsplit("trainer.run()", 1)
     assert '"resnet18"' in script
     exec(script.replace("resnet18", "test_resnet"), names)  # each of its ten snapshots would take 130 MB
     exec(function, names)
-    exec("from best_value import BestValue\ntrainer.extend(BestValue('validation/main/accuracy'))", names)
+    exec("from smoothed import Smoothed\ntrainer.extend(Smoothed('validation/main/accuracy'))", names)
     names["trainer"].run()
     out = capsys.readouterr().out
     assert "epoch 10: the weights' norm is " in out and "validation/main/accuracy" in out
-    assert "best/validation/main/accuracy" in names["trainer"].observation
+    assert "smoothed/validation/main/accuracy" in names["trainer"].observation
     assert (tmp_path / "result" / "log").exists() and end == "\n"
+
+
+# -- a run that is called trainer hides the package
+
+
+def code_of(path):
+    """The code of a script, or of all blocks of a page; of a diff its new side, of a docstring its examples."""
+    text = path.read_text()
+    if path.suffix == ".py":
+        return text
+    blocks = []
+    for kind, block in re.findall(r"^ *```(python|diff|pycon)\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE):
+        if kind == "diff":
+            block = "\n".join(line[1:] for line in block.splitlines() if line[:1] in ("", " ", "+"))
+        elif ">>>" in block:
+            block = "".join(example.source for example in doctest.DocTestParser().get_examples(block))
+        blocks.append(textwrap.dedent(block))
+    return "\n".join(blocks)
+
+
+def hides_the_package(code, run):
+    """Whether code that uses the package ``trainer`` calls something else so."""
+    nodes = list(ast.walk(ast.parse(code)))
+    of_package = {*trainer.__all__, *(module.name for module in pkgutil.iter_modules(trainer.__path__))} - set(dir(run))
+    imported = any(
+        isinstance(node, ast.Import) and any(a.asname is None and a.name.split(".")[0] == "trainer" for a in node.names)
+        for node in nodes
+    )
+    names = [node for node in nodes if isinstance(node, ast.Name) and node.id == "trainer"]
+    read = {id(node) for node in names if isinstance(node.ctx, ast.Load)}
+    used = any(isinstance(n, ast.Attribute) and id(n.value) in read and n.attr in of_package for n in nodes)
+    return (imported or used) and any(isinstance(node.ctx, ast.Store) for node in names)
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += [*sorted((ROOT / "docs" / "examples").glob("*.py")), *sorted((ROOT / "recipes").rglob("*.py"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_page_calls_its_run_trainer_and_uses_the_package(page, run):
+    assert not hides_the_package(code_of(page), run), "call the run something else: run = Trainer(...)"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=str)
+def test_no_docstring_calls_its_run_trainer_and_uses_the_package(source, run):
+    for node in ast.walk(ast.parse((ROOT / source).read_text())):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
+            examples = doctest.DocTestParser().get_examples(ast.get_docstring(node))
+            assert not hides_the_package("".join(example.source for example in examples), run)
+
+
+@pytest.mark.parametrize(
+    ("code", "hides"),
+    [
+        ("import trainer\ntrainer = trainer.Trainer(updater)", True),
+        ("import trainer.random\ndef main():\n    trainer = Trainer(updater)", True),
+        ("from trainer import Trainer\ntrainer = Trainer(updater)\ntrainer.report({'x': 1})", True),
+        ("from trainer import Trainer\ntrainer = Trainer(updater)\ntrainer.extend(f)\ntrainer.reporter", False),
+        ("import trainer.random\nrun = Trainer(updater)\ndef f(trainer):\n    trainer.observation", False),
+        ("import trainer as engine\ntrainer = engine.Trainer(updater)", False),
+    ],
+)
+def test_a_hidden_package_is_found(code, hides, run):
+    assert hides_the_package(code, run) == hides
 
 
 # -- three floors

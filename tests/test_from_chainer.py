@@ -16,18 +16,20 @@ import numpy as np
 import processes
 import pytest
 import torch
-from helpers import equal, make_run
+from helpers import equal, make_data, make_run
 from PIL import Image
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.nn import functional as F
+from torch.utils.data import StackDataset, Subset, TensorDataset
 
 import extensions
 from extensions import snapshot_writers
-from trainer import Trainer, saving
+from trainer import Classifier, StandardUpdater, Trainer, report, saving
 from trainer.iterators import SerialIterator
 from trainer.triggers import EarlyStoppingTrigger, MaxValueTrigger, MinValueTrigger
 
 ROOT = Path(__file__).parent.parent
+DATA = make_data(10)
 EXAMPLES = ROOT / "docs" / "examples"
 PAGE = (ROOT / "docs" / "from_chainer.md").read_text()
 
@@ -317,9 +319,10 @@ def test_the_guide_s_code_runs(tmp_path, monkeypatch, capsys):
     np.savez_compressed("mlp.npz", **arrays)
 
     names = {"train": train, "test": test, "resume": None, "images": torch.rand(20, 12)}
+    names["windows"] = [(torch.rand(5, 4, 3), torch.randint(6, (5, 4))) for _ in range(7)]
     names |= {"gen": nn.Linear(100, 12), "dis": nn.Linear(12, 1)}
     blocks = re.findall(r"```(python|diff)\n(.*?)```", PAGE, re.DOTALL)
-    assert [kind for kind, _ in blocks].count("diff") == 2 and len(blocks) == 12
+    assert [kind for kind, _ in blocks].count("diff") == 2 and len(blocks) == 15
     for kind, code in blocks:
         if kind == "diff":
             ast.parse(side(code, "-"))
@@ -330,6 +333,9 @@ def test_the_guide_s_code_runs(tmp_path, monkeypatch, capsys):
     assert {path.name for path in (tmp_path / "result").iterdir()} == {"log", "cg.dot", "loss.png", "snapshot_iter_40"}
     assert set(names["gan_trainer"].observation) == {"gen/loss", "dis/loss"}
     assert len(names["accuracies"]) == 3
+    assert [set(entry) for entry in names["search"].get_extension("LogReport").log] == [
+        {"main/loss", "epoch", "iteration", "elapsed_time"}
+    ] * 4
     weights = names["model"].state_dict()
     for key, array in arrays.items():
         key = key.replace("/", ".").replace(".W", ".weight").replace(".b", ".bias")
@@ -469,3 +475,132 @@ def test_savefun_is_called_as_torch_save_is(tmp_path):
     run.extend(extensions.snapshot_object(model, "weights", savefun=torch.save), trigger=(1, "iteration"))
     run.run()
     assert equal(dict(torch.load(tmp_path / "weights", weights_only=True)), dict(model.state_dict()))
+
+
+# -- what differs without a word
+
+
+def block_with(text):
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if text in block]
+    return block
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_functional_dropout_is_off_in_evaluation_only_if_it_is_told(is_told):
+    class Net(nn.Module):
+        def forward(self, x):
+            return F.dropout(x, 0.5, self.training) if is_told else F.dropout(x, 0.5)
+
+    x = torch.ones(1000)
+    assert torch.equal(Net().eval()(x), x) == is_told
+
+
+def test_the_state_of_the_guide_s_lstm_comes_back_on_a_resume(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw = torch.Generator().manual_seed(0)
+    windows = [
+        (torch.rand(5, 4, 3, generator=draw), torch.randint(6, (5, 4), generator=draw)) for _ in range(4)
+    ]  # an epoch is four iterations
+    script = block_with("class BPTTUpdater").replace('(2, "epoch"), out="text").run()', "stop, out=out)")
+    script = script.replace("Trainer(", "run = Trainer(")
+    names = {"windows": windows, "torch": torch, "F": F, "report": report, "Trainer": Trainer}
+    names |= {"StandardUpdater": StandardUpdater, "SerialIterator": SerialIterator}
+
+    def make(out, stop):
+        torch.manual_seed(0)
+        exec(script, names | {"stop": (stop, "iteration"), "out": out}, made := {})
+        made["run"].extend(extensions.snapshot(filename="s"), trigger=(stop, "iteration"))
+        return made["run"]
+
+    def state(run):
+        return {**run.updater.get_model("main").state_dict(), "hidden": run.updater.hidden}
+
+    whole = make("whole", 9)
+    whole.run()
+    assert any(part.abs().sum() > 0 for part in whole.updater.hidden)
+    for stop in range(1, 9):
+        make(f"parts_{stop}", stop).run()
+        resumed = make(f"rest_{stop}", 9)
+        resumed.resume(f"parts_{stop}/s")
+        resumed.run()
+        assert equal(state(resumed), state(whole))
+
+
+def test_a_link_without_gradient_is_not_trained_and_its_batch_norm_goes_on_counting(tmp_path):
+    body = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).requires_grad_(False)
+    model = Classifier(nn.Sequential(body, nn.Linear(2, 3)))
+    before = body[0].weight.clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    run = Trainer(StandardUpdater(SerialIterator(DATA, 5), optimizer, model=model), (4, "iteration"), out=tmp_path)
+    run.run()
+    assert torch.equal(body[0].weight, before) and body[1].num_batches_tracked == 4
+
+
+def test_a_hook_scales_the_gradient_of_one_parameter_before_it_is_clipped(tmp_path):
+    def step(scale, **kwargs):
+        torch.manual_seed(0)
+        model = Classifier(nn.Linear(2, 3))
+        before = model.predictor.weight.detach().clone()
+        model.predictor.weight.register_hook(lambda grad: scale * grad)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        updater = StandardUpdater(SerialIterator(DATA, 5, shuffle=False), optimizer, model=model, **kwargs)
+        updater.update()
+        return model.predictor.weight.detach() - before
+
+    assert torch.allclose(step(0.5), 0.5 * step(1.0))
+    assert step(1000.0, clip_value=0.01).abs().max() <= 0.01 + 1e-6
+
+
+@pytest.mark.parametrize(("init", "expected"), [(None, [0.005, 0.05]), (0.1, [0.05, 0.05])])
+def test_init_of_a_shift_is_that_of_all_groups(tmp_path, init, expected):
+    model = Classifier(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3)))
+    body, head = model.predictor
+    optimizer = torch.optim.SGD([{"params": body.parameters(), "lr": 0.01}, {"params": head.parameters()}], lr=0.1)
+    run = Trainer(StandardUpdater(SerialIterator(DATA, 5), optimizer, model=model), (1, "iteration"), out=tmp_path)
+    run.extend(extensions.ExponentialShift("lr", 0.5, init=init))
+    run.run()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected)
+
+
+def test_a_slice_of_a_stack_is_no_data_set_of_six():
+    stack = StackDataset(np.zeros((10, 2), "f"), np.arange(10))
+    assert type(stack[:6]) is tuple and len(stack[:6]) == 2
+    assert len(Subset(stack, range(6))) == 6 and len(Subset(stack, range(6))[5]) == 2
+
+
+def test_a_loss_function_stands_in_for_the_model_in_training_and_evaluation(tmp_path):
+    net, calls = nn.Linear(2, 3), []
+
+    def lossfun(x, t):
+        calls.append(net.training)
+        loss = F.cross_entropy(net(x), t)
+        report({"loss": loss}, net)
+        return loss
+
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    updater = StandardUpdater(SerialIterator(DATA, 5), optimizer, model=net, loss_func=lossfun)
+    run = Trainer(updater, (1, "epoch"), out=tmp_path)
+    run.extend(extensions.Evaluator(SerialIterator(DATA, 5, repeat=False), net, eval_func=lossfun))
+    run.run()
+    assert {"main/loss", "validation/main/loss"} <= set(run.observation) and calls == [True, True, False, False]
+
+
+def test_without_an_iterator_epochs_are_refused_at_the_start(tmp_path):
+    names = {"torch": torch, "extensions": extensions, "report": report, "Trainer": Trainer}
+    names["StandardUpdater"] = StandardUpdater
+    script = block_with("class Search").replace('trigger=(5, "iteration")', "").replace('"search"', "out")
+    with pytest.raises(ValueError, match="Search has no iterator, so there are no epochs: count iterations"):
+        exec(script, names | {"out": tmp_path})
+
+
+def test_a_resume_may_come_before_the_extensions(tmp_path):
+    first = make_run(tmp_path, (1, "epoch"))
+    first.extend(extensions.LogReport(trigger=(1, "iteration")))
+    first.extend(extensions.snapshot(filename="s"))
+    first.run()
+    run = make_run(tmp_path)
+    run.resume(tmp_path / "s")
+    run.extend(extensions.LogReport(trigger=(1, "iteration")))
+    run.extend(extensions.snapshot(filename="s"))
+    run.run()
+    assert [entry["iteration"] for entry in json.loads((tmp_path / "log").read_text())] == [1, 2, 3, 4]

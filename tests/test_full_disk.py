@@ -17,6 +17,7 @@ from helpers import make_run
 from processes import call
 
 import extensions
+from recipes import plot_log
 from trainer import saving
 from trainer.saving import SnapshotError
 
@@ -79,18 +80,19 @@ def test_training_goes_on_with_a_warning_if_that_is_asked_for(tmp_path, writer):
     assert len(json.loads((out / "log").read_text())) == 8
 
 
-def write_log(out):
+def write_log(out, filename):
     run = make_run(out, (50, "epoch"))
-    run.extend(extensions.LogReport(trigger=(1, "iteration")))
+    run.extend(extensions.LogReport(trigger=(1, "iteration"), filename=filename))
     limit_files(2000)
     run.run()
 
 
-def test_a_log_for_which_there_is_no_space_stays_whole_and_is_named(tmp_path):
+@pytest.mark.parametrize("filename", ["log", "log.jsonl"])
+def test_a_log_for_which_there_is_no_space_stays_whole_and_is_named(tmp_path, filename):
     out = tmp_path / "out"
-    assert call(write_log, out, output=tmp_path / "printed") == 1
-    assert f"[Errno 27] File too large: '{out}/log'" in (tmp_path / "printed").read_text()
-    log = json.loads((out / "log").read_text())
+    assert call(write_log, out, filename, output=tmp_path / "printed") == 1
+    assert f"[Errno 27] File too large: '{out}/{filename}'" in (tmp_path / "printed").read_text()
+    log = plot_log.read_log(out / filename)
     assert [entry["iteration"] for entry in log] == list(range(1, len(log) + 1)) and len(log) > 5
 
 

@@ -16,6 +16,7 @@ from helpers import at_the_end, make_data, make_run
 from test_extensions import Terminal
 
 import extensions
+from recipes import plot_log
 from trainer import Classifier, Extension, Ratio, Weighted
 from trainer.classifier import IGNORED
 from trainer.iterators import SerialIterator
@@ -57,6 +58,37 @@ def test_the_file_is_valid_json_after_every_entry_and_only_grows_at_its_end(tmp_
     assert [len(json.loads(text)) for text in texts] == [1, 2, 3, 4]
     for before, after in zip(texts, texts[1:], strict=False):
         assert after.startswith(before[:-2])
+
+
+def test_a_name_that_ends_in_jsonl_makes_one_object_a_line(tmp_path):
+    run = logged(tmp_path, filename="log.jsonl", postprocess=lambda entry: entry.update(note="a\nb", bad=math.nan))
+    texts = []
+    run.extend(at_the_end(lambda t: texts.append((tmp_path / "log.jsonl").read_text())), name="read", priority=0)
+    run.run()
+    assert [text.count("\n") for text in texts] == [1, 2, 3, 4] and texts[-1].endswith("}\n")
+    assert all(after.startswith(before) for before, after in zip(texts, texts[1:], strict=False))
+    entries = [json.loads(line) for line in texts[-1].splitlines()]
+    assert entries == plot_log.read_log(tmp_path / "log.jsonl")
+    assert [entry["iteration"] for entry in entries] == [1, 2, 3, 4]
+    assert entries[0]["note"] == "a\nb" and entries[0]["bad"] is None
+    assert list(pd.read_json(tmp_path / "log.jsonl", lines=True)["iteration"]) == [1, 2, 3, 4]
+
+
+def test_a_fresh_run_keeps_the_lines_of_another(tmp_path):
+    for stop in (4, 1):
+        logged(tmp_path, (stop, "iteration"), filename="log.jsonl").run()
+    assert len(plot_log.read_log(tmp_path / "log.jsonl")) == 1
+    assert len(plot_log.read_log(tmp_path / "log.jsonl.old")) == 4
+
+
+def test_a_resume_without_its_lines_says_so_and_goes_on(tmp_path):
+    logged(tmp_path, filename="log.jsonl").run()
+    (tmp_path / "log.jsonl").write_text("")
+    resumed = logged(tmp_path, (6, "iteration"), filename="log.jsonl")
+    resumed.resume(tmp_path / "s")
+    with pytest.warns(UserWarning, match="log.jsonl is missing or is not the log that the snapshot was made with"):
+        resumed.run()
+    assert [entry["iteration"] for entry in plot_log.read_log(tmp_path / "log.jsonl")] == [5, 6]
 
 
 def test_keys_and_postprocess_shape_an_entry(tmp_path):
@@ -181,22 +213,20 @@ def test_two_reports_cannot_write_one_file(run):
         run.run()
 
 
-@pytest.mark.parametrize("filename", ["log", "logs/log"])
+@pytest.mark.parametrize("filename", ["log", "logs/log", "log.jsonl"])
 def test_a_resume_cuts_the_log_back_so_that_no_entry_stands_twice(tmp_path, filename):
     whole = logged(tmp_path / "whole", (6, "iteration"), filename=filename)
     whole.run()
     first = logged(tmp_path / "cut", (5, "iteration"), filename=filename)  # the snapshot is of iteration 4
     first.run()
     with open(tmp_path / "cut" / filename, "ab") as file:
-        file.write(b",\n    {torn")
+        file.write(b'{"torn' if filename == "log.jsonl" else b",\n    {torn")
     resumed = logged(tmp_path / "cut", (6, "iteration"), filename=filename)
     resumed.resume(tmp_path / "cut" / "s")
     resumed.run()
 
     def entries(folder):
-        return [
-            {k: v for k, v in e.items() if k != "elapsed_time"} for e in json.loads((folder / filename).read_text())
-        ]
+        return [{k: v for k, v in e.items() if k != "elapsed_time"} for e in plot_log.read_log(folder / filename)]
 
     assert entries(tmp_path / "cut") == entries(tmp_path / "whole")
 

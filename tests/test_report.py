@@ -451,3 +451,9 @@ def test_a_browser_shows_it_on_phone_and_desktop_in_light_and_dark(run, tmp_path
     assert found[0]["scrolls"], "37 classes scroll in a box of their own"
     for light, dark in zip(found[::2], found[1::2]):
         assert light["page"] != dark["page"] and light["text"] != dark["text"]
+
+
+def test_a_log_of_lines_is_read_too(run, tmp_path):
+    entries = json.loads((run / "log").read_text())
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    assert report.read_run(tmp_path).entries == entries

@@ -219,8 +219,8 @@ def explained_inputs(error: Exception, predictor: Any, inputs: list[Any], named:
         return _with(
             error,
             _uncollated(inputs)
-            or f"{_name(predictor)} is given {number}, the parts of a batch without the label: take off the others in the"
-            " data set or the converter, or name the label, Classifier(..., label_key=...).",
+            or f"{_name(predictor)} is given {number}, the parts of a batch without the label: take off the others in"
+            " the data set or the converter, or name the label, Classifier(..., label_key=...).",
         )
     return error
 

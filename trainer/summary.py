@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from trainer.checks import UnknownKeyError, near, warn
 
+STATISTICS = ("std", "min", "max")  # of a DictSummary, beside the mean
 CHUNK = 1024  # pending values are stacked, on their device, whenever there are so many of them
 
 
@@ -220,6 +222,9 @@ class Summary:
     Tensors stay on their device until the sums are asked for; then they are fetched in one go. So when they are
     fetched changes no bit. Chainer: ``chainer.reporter.Summary``.
 
+    Args:
+        extremes: Whether to keep the least and the greatest value too.
+
     Example:
         >>> from trainer import Summary
         >>> summary = Summary()
@@ -230,8 +235,9 @@ class Summary:
         (2.0, 0.8165)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, extremes: bool = False) -> None:
         self._x = self._x2 = self._n = 0.0
+        self._extremes = [float("inf"), float("-inf")] if extremes else None
         self._is_empty = True
         self._columns: list[tuple[Any, Any, tuple[bool, ...]]] = []
         self._pending: list[tuple[Any, Any, bool]] = []  # (value, weight, False) or (total, count, True)
@@ -258,6 +264,12 @@ class Summary:
         x, x2, n = self._x, self._x2, self._n
         for *stacks, is_ratio in columns:
             values, weights = (s.flatten().tolist() if isinstance(s, Tensor) else map(float, s) for s in stacks)
+            if self._extremes is not None:
+                values, weights = list(values), list(weights)
+                parts = zip(values, weights, is_ratio, strict=True)
+                single = [value / weight if ratio else value for value, weight, ratio in parts if weight]
+                low, high = self._extremes
+                self._extremes = [float(np.min([low, *single])), float(np.max([high, *single]))]  # NaN if one is NaN
             for value, weight, ratio in zip(values, weights, is_ratio, strict=True):
                 if weight:
                     total = value if ratio else value * weight
@@ -282,15 +294,24 @@ class Summary:
         mean = self.compute_mean()
         return mean, max(self._x2 / self._n - mean * mean, 0.0) ** 0.5 if self._n else mean
 
-    def state_dict(self) -> dict[str, float]:
-        """Returns the three sums: of values, of squares, of weights."""
+    def extremes(self) -> tuple[float, float]:
+        """Returns the least and the greatest value; NaN if they are not kept, or every weight was 0."""
         self._fetch()
-        return {"x": self._x, "x2": self._x2, "n": self._n}
+        low, high = self._extremes if self._extremes is not None and self._n else (float("nan"),) * 2
+        return low, high
+
+    def state_dict(self) -> dict[str, float]:
+        """Returns the three sums: of values, of squares, of weights; and the extremes, if they are kept."""
+        self._fetch()
+        extremes = {} if self._extremes is None else dict(zip(("min", "max"), self._extremes, strict=True))
+        return {"x": self._x, "x2": self._x2, "n": self._n} | extremes
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Puts back what :meth:`state_dict` returned."""
-        self.__init__()  # type: ignore[misc]
+        """Puts back what :meth:`state_dict` returned; extremes that were not kept before are NaN."""
+        self.__init__(self._extremes is not None)  # type: ignore[misc]
         self._x, self._x2, self._n = state["x"], state["x2"], state["n"]
+        if self._extremes is not None:
+            self._extremes = [state.get(name, float("nan")) for name in ("min", "max")]
         self._is_empty = False
 
 
@@ -310,6 +331,12 @@ class DictSummary:
     Numbers, arrays and tensors of one element, ``(value, weight)`` and :class:`Ratio` are averaged. Anything else is
     left out, with a warning the first time.
 
+    Args:
+        statistics: What :meth:`make_statistics` returns beside the mean: ``"std"``, ``"min"``, ``"max"``.
+
+    Raises:
+        ValueError: If a statistic is not one of these.
+
     Example:
         >>> from trainer import DictSummary
         >>> summary = DictSummary()
@@ -319,8 +346,12 @@ class DictSummary:
         {'loss': 3.0}
     """
 
-    def __init__(self) -> None:
-        self._summaries: dict[str, Summary] = defaultdict(Summary)
+    def __init__(self, statistics: Iterable[str] = ("std",)) -> None:
+        self.statistics = (statistics,) if isinstance(statistics, str) else tuple(statistics)
+        if unknown := [name for name in self.statistics if name not in STATISTICS]:
+            raise ValueError(f"a statistic is 'std', 'min' or 'max', got {unknown[0]!r}; the mean always comes.")
+        has_extremes = not {"min", "max"}.isdisjoint(self.statistics)
+        self._summaries: dict[str, Summary] = defaultdict(partial(Summary, True) if has_extremes else Summary)
         self._left_out: set[tuple[str, type]] = set()  # what was warned of
 
     def add(self, observation: Mapping[str, Any], keys: Iterable[str] | None = None) -> None:
@@ -363,11 +394,14 @@ class DictSummary:
         return {key: summary.compute_mean() for key, summary in self._summaries.items()}
 
     def make_statistics(self) -> dict[str, float]:
-        """Returns the mean of each key and its standard deviation as ``key.std``."""
-        statistics = {}
+        """Returns the mean of each key and its ``statistics``: the standard deviation as ``key.std``, and so on."""
+        result = {}
         for key, summary in self._summaries.items():
-            statistics[key], statistics[key + ".std"] = summary.make_statistics()
-        return statistics
+            result[key] = summary.compute_mean()
+            if self.statistics:
+                found = dict(zip(STATISTICS, (summary.make_statistics()[1], *summary.extremes()), strict=True))
+                result |= {f"{key}.{name}": found[name] for name in self.statistics}
+        return result
 
     def weightless(self) -> set[str]:
         """Returns the keys of which every value weighed 0: their means are NaN, and say nothing."""

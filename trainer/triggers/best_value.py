@@ -57,9 +57,13 @@ class BestValueTrigger(Stateful):
 
     def __call__(self, trainer: Trainer) -> bool:
         """Adds the value to the mean; when that is due, tells whether it is the best."""
+        return bool(self.ask(trainer))
+
+    def ask(self, trainer: Trainer) -> bool | None:
+        """Does what a call does, and tells an interval without a better mean, False, from one under way, None."""
         self._summary.add(trainer.observation, (self.key,))
         if not self._trigger(trainer):
-            return False
+            return None
         means = self._summary.compute_mean()
         if self.key not in means:
             raise UnknownKeyError(

@@ -36,9 +36,9 @@ class EarlyStoppingTrigger(Stateful):
         >>> from trainer import Trainer
         >>> from trainer.triggers import EarlyStoppingTrigger
         >>> trigger = EarlyStoppingTrigger(monitor="main/accuracy", patience=2, max_trigger=(50, "epoch"))
-        >>> trainer = Trainer(run.updater, trigger, out=tmp)
-        >>> trainer.run()
-        >>> trainer.updater.epoch < 50
+        >>> other = Trainer(run.updater, trigger, out=tmp)
+        >>> other.run()
+        >>> other.updater.epoch < 50
         True
     """
 
