@@ -141,7 +141,7 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
     with pytest.raises(FileNotFoundError):
         saving.load(tmp_path / "absent")
-    with pytest.raises(SnapshotError, match=r"cannot be read \(Is a directory\); take another"):
+    with pytest.raises(SnapshotError, match=r"is a folder, and there is no snapshot in it: name a file"):
         saving.load(tmp_path)
 
 

@@ -407,7 +407,7 @@ def test_an_iterator_of_ones_own_is_told_what_it_lacks():
             return [1]
 
     with pytest.raises(
-        TypeError, match="got Mine, which lacks state_dict, load_state_dict, finalize; e.g. SerialIterator"
+        TypeError, match="got Mine: it lacks state_dict, load_state_dict, finalize; e.g. SerialIterator"
     ):
         as_iterator(Mine())
 

@@ -315,7 +315,7 @@ MISTAKES = {
     "resume a file of weights": (
         resume_weights,
         ValueError,
-        "weights is not a snapshot: it looks like a file of weights; model.load_state_dict(torch.load(path)) reads",
+        "take another, or start afresh. Weights are read by model.load_state_dict(torch.load(path)).",
     ),
     "resume a folder": (
         resume_folder,

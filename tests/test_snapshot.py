@@ -244,7 +244,9 @@ def test_one_that_cannot_be_made_up_for_is_told_and_the_run_goes_on(tmp_path):
         lambda: extensions.snapshot(filename=lambda trainer: f"loss-{trainer.observation['main/loss']:.0f}"),
     )
     run.resume(tmp_path / "first_2")
-    with pytest.warns(UserWarning, match=r"second: what was due in iteration 2 could not be made up for \(KeyError"):
+    with pytest.warns(
+        UserWarning, match=r"second: what was due in iteration 2 could not be made up for \(UnknownKeyError"
+    ):
         run.run()
     assert run.updater.iteration == 4
 

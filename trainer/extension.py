@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import sys
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -258,8 +258,9 @@ def refuse_mistakes(extension: Any) -> None:
         raise TypeError(f"{name} is a class; extend with an object of it: extend({name}(...)).")
     if getattr(extension, "__qualname__", "").startswith("make_extension."):
         raise TypeError("the decorator was not called; write @make_extension() with parentheses.")
-    is_ours = str(getattr(extension, "__module__", "")).startswith("extensions.")
-    if is_ours and inspect.isfunction(extension) and not hasattr(extension, "trigger"):
+    module = str(getattr(extension, "__module__", ""))
+    is_ours = module.startswith("extensions.") and getattr(sys.modules.get(module), name, None) is extension
+    if is_ours and not hasattr(extension, "trigger"):
         raise TypeError(f"{name} makes an extension; call it: extend({name}(...)).")
     if not isinstance(extension, Extension) and (not callable(extension) or isinstance(extension, nn.Module)):
         is_scheduler = hasattr(extension, "step") and hasattr(extension, "optimizer")

@@ -17,7 +17,6 @@ import pickle
 import struct
 import threading
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +31,7 @@ MAGIC = b"KUSARI01"
 _HEAD = struct.Struct("<8s8sQQ")  # magic, run id, iteration, length
 _DIGEST = hashlib.sha256().digest_size
 _TAIL = _HEAD.size + _DIGEST
+_END_OF_ARCHIVE = 22  # bytes of the record that ends what torch.save writes
 _CHUNK = 1 << 20  # bytes: what is smaller is gathered before it is written, or read at a time
 
 
@@ -207,15 +207,11 @@ def _verify(file: BinaryIO, path: str | Path) -> None:
     file.seek(max(size - _TAIL, 0))
     head, digest = file.read(_HEAD.size), file.read()
     if size < _TAIL or not head.startswith(MAGIC[:6]):
-        file.seek(0)
-        if zipfile.is_zipfile(file):
-            raise SnapshotError(
-                f"{path} is not a snapshot: it looks like a file of weights; model.load_state_dict(torch.load(path))"
-                " reads one."
-            )
+        file.seek(max(size - _END_OF_ARCHIVE, 0))
+        is_whole = file.read(4) == b"PK\x05\x06"
         raise SnapshotError(
-            f"{path} is not a snapshot, or is cut short ({size} bytes without a snapshot's tail);"
-            " take another, or start afresh."
+            f"{path} is not a snapshot, or is cut short ({size} bytes without a snapshot's tail); take another, or start"
+            f" afresh.{' Weights are read by model.load_state_dict(torch.load(path)).' if is_whole else ''}"
         )
     file.seek(0)
     found, rest = hashlib.sha256(), size - _DIGEST
