@@ -28,6 +28,7 @@ from torch import nn
 import extensions
 import trainer.random
 from recipes.image_files import BadImageError
+from recipes.parser import Parser
 from recipes.transforms import Normalize, collate_images
 from trainer import Classifier, StandardUpdater, Trainer, saving
 from trainer.checks import logger
@@ -124,9 +125,7 @@ def load_recipe(name: str) -> Recipe:
 
 def make_parser(recipe: Recipe) -> argparse.ArgumentParser:
     """Returns the command line. Every default is None, so that what was asked for can be told from what was not."""
-    parser = argparse.ArgumentParser(
-        description=recipe.description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=recipe.description, formatter_class=argparse.RawDescriptionHelpFormatter)
     groups = {name: parser.add_argument_group(name) for name in ("data", "model", "training", "run")}
     settings, sample = SETTINGS | recipe.settings, recipe.sample
 

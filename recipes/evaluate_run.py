@@ -19,6 +19,7 @@ from torch.utils.data import Subset
 
 from recipes import common
 from recipes.image_files import BadImageError
+from recipes.parser import Parser
 from recipes.trained import Trained, load, probabilities
 from trainer import saving
 from trainer.iterators import BadSampleError
@@ -298,7 +299,7 @@ def open_run(parser: argparse.ArgumentParser, args: argparse.Namespace, path: st
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Evaluates, prints and writes; returns what evaluation_<split>.json holds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", help="the folder of a run, which has args.json and weights")
     parser.add_argument("--split", default="test", help="test, train, or valid if the recipe has it (test)")
     parser.add_argument("--data", metavar="DIR", help="folder of the data set (the run's)")

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from extensions import curves
+from recipes.parser import Parser
 
 X_KEYS = ("epoch", "iteration", "elapsed_time")
 X_LABELS = {"epoch": "epoch", "iteration": "iteration", "elapsed_time": "elapsed time [s]"}
@@ -126,7 +127,7 @@ def positions(entries: Entries, x: str) -> list[float]:
 
 def main(argv: list[str] | None = None) -> None:
     """Reads the logs and writes or shows the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("logs", nargs="+", metavar="LOG", help="a log, such as result/log")
     parser.add_argument("-o", metavar="FILE", help="write a PNG, SVG or PDF, by its suffix; else a window opens")
     parser.add_argument("--keys", nargs="+", metavar="KEY", help="what to draw, such as main/loss (every number)")

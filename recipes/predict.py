@@ -27,6 +27,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from recipes.evaluate_run import add_options, draw_images, open_run, refuse_nan, title_of, write_figure
 from recipes.image_files import BadImageError, read_named
+from recipes.parser import Parser
 from recipes.trained import Trained, probabilities
 from recipes.transforms import collate_images
 
@@ -166,7 +167,7 @@ def kept(found: Iterable[Prediction], drawn: list[Prediction] | None) -> Iterato
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     weights = "a file of weights in the folder of a run, or that folder: then the last ones"
     parser.add_argument("weights", metavar="WEIGHTS", help=weights)
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders of them")

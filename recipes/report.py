@@ -28,6 +28,7 @@ from PIL import Image
 
 from extensions import curves
 from recipes import common, evaluate_run, plot_log, trained
+from recipes.parser import Parser
 from trainer import saving
 from trainer.iterators import BadSampleError
 
@@ -711,7 +712,7 @@ def page(runs: Sequence[Run], evaluations: Sequence[evaluate_run.Evaluation | st
 
 def main(argv: list[str] | None = None) -> None:
     """Reads the runs, tests their networks and writes the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, such as result")
     parser.add_argument("-o", metavar="FILE", help="the page to write (report.html in the first RUN)")
     parser.add_argument("--data", metavar="DIR", help="folder of the data set (the run's)")

@@ -18,6 +18,7 @@ from torch import nn
 from torchinfo.enums import Units
 
 from recipes import networks
+from recipes.parser import Parser
 
 
 def summarize(name: str, shape: tuple[int, ...] | None = None, classes: int | None = None, depth: int = 2) -> Any:
@@ -75,7 +76,7 @@ def _positive(text: str) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="MODEL", help=f"{', '.join(networks.NETWORKS)}, or any model of timm")
     parser.add_argument("--input", type=_shape, metavar="C,H,W", help="shape of the image (the network's own)")
     parser.add_argument("--classes", type=_positive, metavar="N", help="number of classes (the network's own)")

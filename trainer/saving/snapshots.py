@@ -210,8 +210,8 @@ def _verify(file: BinaryIO, path: str | Path) -> None:
         file.seek(max(size - _END_OF_ARCHIVE, 0))
         is_whole = file.read(4) == b"PK\x05\x06"
         raise SnapshotError(
-            f"{path} is not a snapshot, or is cut short ({size} bytes without a snapshot's tail); take another, or start"
-            f" afresh.{' Weights are read by model.load_state_dict(torch.load(path)).' if is_whole else ''}"
+            f"{path} is not a snapshot, or is cut short ({size} bytes without a snapshot's tail); take another, or"
+            f" start afresh.{' Weights are read by model.load_state_dict(torch.load(path)).' if is_whole else ''}"
         )
     file.seek(0)
     found, rest = hashlib.sha256(), size - _DIGEST
