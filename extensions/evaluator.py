@@ -200,9 +200,7 @@ class Evaluator(Extension):
             observation = Observation()
             observation.weight = size_of(batch, iterator, self)
             with report_scope(observation), torch.no_grad(), autocast(self.precision, device):
-                output = call_with(function, self.converter(batch, device))
-                if function is model or not isinstance(output, torch.Tensor):  # what eval_func returns may be anything
-                    report_loss(output, model)
+                report_loss(call_with(function, self.converter(batch, device)), model)
             summary.add(observation)
         self._weightless = summary.weightless()
         result = summary.compute_mean()

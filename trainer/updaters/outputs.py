@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from trainer.datasets.convert import outline
-from trainer.reporter import THREAD, kept
+from trainer.reporter import THREAD, report
 
 
 def loss_of(output: Any, source: str) -> Tensor:
@@ -69,9 +69,7 @@ def _found(output: Any) -> Any:
 
 
 def report_loss(output: Any, model: Any) -> None:
-    """Reports the loss that a model returned, by itself or in a dict or an object, unless it has reported one itself.
-
-    So does a model within DistributedDataParallel or its like, where it is called ``module``.
+    """Reports the ``loss`` of a dict or an object that a model returned, unless the model has reported one itself.
 
     Example:
         >>> import torch
@@ -84,8 +82,8 @@ def report_loss(output: Any, model: Any) -> None:
         >>> observation
         {'main/loss': tensor(0.5000)}
     """
-    if THREAD.reporters:
+    if THREAD.reporters and not isinstance(output, Tensor):
         loss, reporter = _found(output), THREAD.reporters[-1]
-        name, observation = reporter.name_of(model), reporter.observation
-        if isinstance(loss, Tensor) and name is not None and f"{name}/module/loss" not in observation:
-            observation.setdefault(f"{name}/loss", kept(loss))
+        name = reporter.name_of(model)
+        if isinstance(loss, Tensor) and name is not None and f"{name}/loss" not in reporter.observation:
+            report({"loss": loss}, model)

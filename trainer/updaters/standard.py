@@ -227,12 +227,10 @@ class StandardUpdater(Parts):
         else:
             with autocast(self.precision, self.device):
                 output = call_with(self.loss_func, batch)
-        reporters = THREAD.reporters
-        if reporters and "main/loss" not in reporters[-1].observation:  # else it was reported: to ask here costs 0.2 us
-            report_loss(output, self._model.get("main"))
         if isinstance(output, Tensor) and output.dim() == 0:
             return output
         model = self._model.get("main")
+        report_loss(output, model)
         return loss_of(output, f"model 'main' ({type(model).__name__})" if self.loss_func is model else "loss_func")
 
     def backward(self, loss: Tensor) -> None:
