@@ -27,6 +27,7 @@ from trainer.datasets.convert import device_of, size_of
 from trainer.iterators import as_iterator, refuse_shared_loaders
 from trainer.mistakes import as_device, refuse_call
 from trainer.reporter import report, report_scope
+from trainer.saving.state import declared
 from trainer.updaters.modes import averaged_weights
 from trainer.updaters.outputs import report_loss
 from trainer.updaters.precision import autocast
@@ -161,6 +162,23 @@ class Evaluator(Extension):
             if hasattr(iterator, "bad_samples_file"):
                 file = f"bad_samples_{self.name}.json" if name == "main" else f"bad_samples_{self.name}_{name}.json"
                 iterator.bad_samples_file = Path(trainer.out) / file
+
+        if any(hasattr(type(entry.extension), "saves_run") for entry in trainer.extensions.values()):
+            self._warn_of_unsaved(trainer)
+
+    def _warn_of_unsaved(self, trainer: Trainer) -> None:
+        """Warns of a target that is no model of the updater, and of no extension that saves it: an average, say."""
+        parts: list[Any] = [*getattr(trainer.updater, "get_all_models", dict)().values()]
+        for extension in (entry.extension for entry in trainer.extensions.values()):
+            for value in [getattr(extension, name) for name in declared(extension).values()]:
+                parts += value.values() if isinstance(value, dict) else [value]
+        saved = {id(p) for part in parts if isinstance(part, nn.Module) for p in part.parameters()}
+        for name, target in self._targets.items():
+            if any(id(parameter) not in saved for parameter in target.parameters()):
+                warn(
+                    f"{self.name}: parameters of the target {name!r} are in no model of the updater, so no snapshot of"
+                    " the run holds them. Give the model to the updater too, or name it in `saved` of what changes it."
+                )
 
     def __call__(self, trainer: Trainer | None = None) -> dict[str, float]:
         """Evaluates, reports the means, and returns them; works without a trainer too."""

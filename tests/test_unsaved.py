@@ -464,7 +464,9 @@ def test_a_loss_function_with_a_state_is_saved_with_the_run(tmp_path):
         def forward(self, x, t):
             y = self.predictor[0](x)
             self.mean = 0.5 * self.mean + 0.5 * y.detach().mean(0)
-            return nn.functional.cross_entropy(y - self.mean, t)
+            loss = nn.functional.cross_entropy(y - self.mean, t)
+            report({"loss": loss})
+            return loss
 
     def prepare(out):
         torch.manual_seed(0)
@@ -482,6 +484,45 @@ def test_a_loss_function_with_a_state_is_saved_with_the_run(tmp_path):
     resumed.resume(tmp_path / "whole" / "snapshot_iter_3")
     resumed.run()
     assert equal(resumed.updater.state_dict(), whole.updater.state_dict()) and entries(resumed) == entries(whole)
+
+
+def averaged(out, is_saved):
+    """A run that evaluates an average of its weights, which an extension keeps."""
+
+    class Average(Extension):
+        saved = ("model",) if is_saved else ()
+
+        def __init__(self, model):
+            self.model = torch.optim.swa_utils.AveragedModel(model)
+
+        def __call__(self, trainer):
+            self.model.update_parameters(trainer.updater.get_model("main"))
+
+    run = make_run(out, (6, "iteration"))
+    average = Average(run.updater.get_model("main"))
+    run.extend(average, priority=400)
+    iterator = SerialIterator(make_data(), 4, repeat=False, shuffle=False)
+    run.extend(extensions.Evaluator(iterator, average.model.module), trigger=(1, "iteration"))
+    run.extend(extensions.LogReport(trigger=(1, "iteration")))
+    run.extend(extensions.snapshot(), trigger=(1, "iteration"))
+    return run
+
+
+def test_an_average_that_its_extension_saves_is_evaluated_alike_after_a_resume(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = averaged(tmp_path / "whole", True)
+        whole.run()
+        resumed = averaged(tmp_path / "resumed", True)
+        resumed.resume(tmp_path / "whole" / "snapshot_iter_3")
+        resumed.run()
+    assert entries(resumed) == entries(whole)
+
+
+def test_an_average_that_nobody_saves_is_warned_of(tmp_path):
+    told = "validation: parameters of the target 'main' are in no model of the updater, so no snapshot of the run holds"
+    with pytest.warns(UserWarning, match=told):
+        averaged(tmp_path, False).run()
 
 
 # -- without an iterator, and with a loop of one's own
