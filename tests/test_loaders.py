@@ -292,6 +292,7 @@ def quiet(request):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*set_vital")
         warnings.filterwarnings("ignore", "Length of IterableDataset")  # torch's, of loaders that are not copied
+        warnings.filterwarnings("ignore", "StatefulDataLoader resumes by its own state")  # nothing is drawn there
         yield
 
 

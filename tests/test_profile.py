@@ -133,7 +133,7 @@ from helpers import make_run
 
 run = make_run({out!r})
 run.extend(extensions.LogReport())
-run.extend(extensions.PrintReport(["epoch", "iteration", "main/loss", "none"]))
+run.extend(extensions.PrintReport(["epoch", "iteration", "main/loss", "main/accuracy"]))
 run.run()
 """
 
