@@ -145,7 +145,7 @@ def test_an_evaluation_that_diverges_is_warned_of_and_one_without_labels_is_not(
     data = SerialIterator([(torch.rand(2), label)] * 4, 2, repeat=False)
     run.extend(extensions.Evaluator(data, model), trigger=(2, "iteration"))
     run.extend(extensions.FailOnNonNumber() if label == IGNORED else lambda t: None, "check")
-    told = told_by(run)
+    told = [warning for warning in told_by(run) if " is nan " in str(warning.message)]
     assert math.isnan(run.observation["validation/main/loss"])
     assert len(told) == (label == 0)
     if told:
