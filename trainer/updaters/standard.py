@@ -282,7 +282,7 @@ class StandardUpdater(Parts):
         for name, iterator in self._iterator.items():
             if hasattr(iterator, "bad_samples_file"):
                 file = "bad_samples.json" if name == "main" else f"bad_samples_{name}.json"
-                iterator.bad_samples_file = Path(trainer.out) / file
+                iterator.bad_samples_file = Path(trainer.out).absolute() / file
 
     def finalize(self) -> None:
         """Finalizes every iterator."""
