@@ -34,6 +34,7 @@ from trainer import Classifier, StandardUpdater, Trainer, saving
 from trainer.checks import logger
 from trainer.iterators import BadSampleError, MultiprocessIterator
 from trainer.iterators.serial import OrderSampler
+from trainer.mistakes import as_device
 from trainer.saving import SnapshotError
 from trainer.saving.lock import FolderLock
 from trainer.updaters.precision import DTYPES
@@ -307,11 +308,9 @@ def _check(args: Args) -> None:
     if hasattr(args, "scale") and args.scale < args.image_size:
         raise ValueError(f"--scale must not be smaller than --image-size, got {args.scale} < {args.image_size}.")
     try:
-        kind = torch.device(args.device).type
-    except RuntimeError as error:
-        raise ValueError(f"--device must be such as cpu or cuda:1, got {args.device!r}.") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {args.device}: torch sees no CUDA device here; use --device cpu.")
+        as_device(args.device)
+    except ValueError as error:
+        raise ValueError(f"--{error}") from None
 
 
 # -- data

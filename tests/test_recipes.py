@@ -526,7 +526,7 @@ def test_classes_may_have_japanese_names_and_bad_test_images_are_listed(drawn, t
         (["--lr", "inf"], "--lr must be 0 or more, got inf."),
         (["--out", ""], "--out must name a folder, got ''."),
         (["--out", __file__], "--out must name a folder, got '"),
-        (["--device", "foo"], "--device must be such as cpu or cuda:1, got 'foo'."),
+        (["--device", "foo"], "--device must be such as 'cpu', 'cuda' or 'cuda:1', got 'foo'."),
     ],
 )
 def test_values_out_of_range_are_refused(options, told, drawn, tmp_path, monkeypatch, capsys):
