@@ -27,7 +27,7 @@ from trainer.datasets.convert import device_of, size_of
 from trainer.iterators import as_iterator, refuse_shared_loaders
 from trainer.mistakes import as_device, refuse_call
 from trainer.reporter import report, report_scope
-from trainer.saving.state import declared
+from trainer.saving.state import Stateful, declared
 from trainer.updaters.modes import averaged_weights
 from trainer.updaters.outputs import report_loss
 from trainer.updaters.precision import autocast
@@ -169,12 +169,16 @@ class Evaluator(Extension):
     def _warn_of_unsaved(self, trainer: Trainer) -> None:
         """Warns of a target that is no model of the updater, and of no extension that saves it: an average, say."""
         parts: list[Any] = [*getattr(trainer.updater, "get_all_models", dict)().values()]
-        for extension in (entry.extension for entry in trainer.extensions.values()):
-            for value in [getattr(extension, name) for name in declared(extension).values()]:
+        extensions = [entry.extension for entry in trainer.extensions.values()]
+        for owner in (trainer.updater, *(part for part in extensions if not isinstance(part, Evaluator))):
+            names = declared(owner).values()
+            if getattr(type(owner), "state_dict", Stateful.state_dict) is not Stateful.state_dict:
+                names = vars(owner)  # it saves them in a way of its own
+            for value in [getattr(owner, name) for name in names]:
                 parts += value.values() if isinstance(value, dict) else [value]
         saved = {id(p) for part in parts if isinstance(part, nn.Module) for p in part.parameters()}
         for name, target in self._targets.items():
-            if any(id(parameter) not in saved for parameter in target.parameters()):
+            if any(p.requires_grad and id(p) not in saved for p in target.parameters()):  # else it is a fixed one
                 warn(
                     f"{self.name}: parameters of the target {name!r} are in no model of the updater, so no snapshot of"
                     " the run holds them. Give the model to the updater too, or name it in `saved` of what changes it."

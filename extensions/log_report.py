@@ -13,8 +13,8 @@ from weakref import WeakSet
 from extensions.log_file import LogFile, entries_of, head, put_aside
 from trainer import DictSummary, Extension, Trainer
 from trainer.checks import near, warn
-from trainer.extension import PHASE_PLUGIN
-from trainer.saving.files import inside
+from trainer.extension import PHASE_PLUGIN, always
+from trainer.saving.files import inside, leads_out
 from trainer.triggers import ProgressTrigger, get_trigger
 
 LAST = ("epoch", "iteration", "elapsed_time")  # in an entry
@@ -69,6 +69,8 @@ class LogReport(Extension):
         *,
         statistics: Sequence[str] | str = (),
     ) -> None:
+        if filename is not None and leads_out(filename):
+            raise ValueError(f"filename must lie in the run's folder, got {filename!r}: give Trainer another out.")
         self.log: list[dict[str, Any]] = []
         self._keys = names_of(keys, "keys")
         self._trigger = get_trigger(trigger)
@@ -77,30 +79,36 @@ class LogReport(Extension):
         self._summary = DictSummary(statistics)
         self._ends = tuple(f".{name}" for name in self._summary.statistics)  # of what is not observed
         self._file = LogFile()
-        self._seen: tuple[Any, int] = ({}, 0)  # the observation of this iteration, and its number of keys so far
+        self._observation: dict[str, Any] = {}  # of this iteration
+        self._seen: tuple[str, ...] = ()  # its keys so far
         self._entry: dict[str, Any] | None = None  # not written yet
         self._reported: set[str] | None = set()  # names, until it is known whether one of the keys is misspelt
         self._waits_for: list[str] = []  # extensions
+        self._has_missed = False  # whether a value that came too late was warned of
 
     def __call__(self, trainer: Trainer) -> None:
         """Adds the observation to the means; makes an entry if it is time."""
+        if not self._has_missed and self._late():
+            self._warn_of_missed()
         observation = trainer.observation
         self._summary.add(observation, self._keys)
-        self._seen = observation, len(observation)
+        self._observation, self._seen = observation, tuple(observation)
         if trainer.updater.iteration == 0 or self._trigger(trainer):  # before training, or it is time
             self._entry = self._summary.make_statistics()
+            if taken := sorted(self._entry.keys() & set(LAST)):
+                warn(f"{self.name or 'LogReport'}: {taken} were reported and are the log's own: give them other names.")
             self._entry |= {name: getattr(trainer.updater, name) for name in ("epoch", "iteration")}
             self._entry["elapsed_time"] = trainer.elapsed_time
             self.log.append(self._entry)
 
     def end_iteration(self, trainer: Trainer) -> None:
         """Adds what was reported since; writes the entry if there is one."""
-        observation, number = self._seen
-        if len(observation) == number and self._entry is None and self._reported is None:
+        late, observation = self._late(), self._observation
+        if not late and self._entry is None and self._reported is None:
             return
-        if len(observation) > number:
-            self._seen = observation, len(observation)
-            late = [key for key in list(observation)[number:] if self._keys is None or key in self._keys]
+        if late:
+            self._seen = tuple(observation)
+            late = [key for key in late if self._keys is None or key in self._keys]
             self._summary.add(observation, late)
             if self._entry is not None:
                 values = self._summary.make_statistics()
@@ -112,8 +120,8 @@ class LogReport(Extension):
         if self._entry is not None:
             self._write_entry(trainer, self._entry)
             if self._reported is not None:
-                self._waits_for = not_yet_called(trainer)
-                if not self._waits_for:
+                self._waits_for, is_known = not_yet_called(trainer)
+                if is_known and not self._waits_for:
                     self._warn_of_unreported()
 
     def _warn_of_unreported(self) -> None:
@@ -126,6 +134,22 @@ class LogReport(Extension):
         elif self._keys is not None and reported is not None:
             known = reported.union(*self.log)
             warn_of_unreported(self.name or "LogReport", self._keys, known, self._waits_for)
+
+    def _late(self) -> list[str]:
+        """Returns the keys that were observed since the last look."""
+        observation, seen = self._observation, self._seen
+        if len(observation) == len(seen) and (not seen or next(reversed(observation)) == seen[-1]):
+            return []
+        return [key for key in observation if key not in seen]
+
+    def _warn_of_missed(self) -> None:
+        """Warns of values that came when the iteration's entry was complete, from an extension of phase 1, say."""
+        self._has_missed = True
+        names = ", ".join(map(repr, self._late()))
+        warn(
+            f"{self.name or 'LogReport'}: {names} came after the end of the iteration, too late for the log: report in"
+            " __call__, in phase 0."
+        )
 
     def _write_entry(self, trainer: Trainer, entry: dict[str, Any]) -> None:
         self._entry = None
@@ -190,6 +214,8 @@ class LogReport(Extension):
     def finalize(self) -> None:
         """Closes the file; warns of keys that nobody has reported, if that was not clear before."""
         self._file.close()
+        if not self._has_missed and self._late():
+            self._warn_of_missed()
         if self._reported is not None and self.log:
             self._warn_of_unreported()
 
@@ -223,20 +249,23 @@ def names_of(given: Sequence[str] | str | None, argument: str) -> list[str] | No
     return list(given)
 
 
-def not_yet_called(trainer: Trainer) -> list[str]:
-    """Returns the names of the extensions with an interval of iterations or epochs whose first is not over.
+def not_yet_called(trainer: Trainer) -> tuple[list[str], bool]:
+    """Returns the names of the extensions whose first interval is not over, and whether all others have had a turn.
+
+    Those with a trigger of another kind, a function say, may come at any time.
 
     Example:
         >>> from extensions.log_report import not_yet_called
         >>> run.extend(lambda trainer: None, "each epoch", trigger=(1, "epoch"))
         >>> not_yet_called(run)
-        ['each epoch']
+        (['each epoch'], True)
         >>> run.run()
         >>> not_yet_called(run)
-        []
+        ([], True)
     """
     plugins = [e for name, e in trainer.extensions.items() if name != "training" and e.order[0] == PHASE_PLUGIN]
-    return [e.name for e in plugins if isinstance(e.trigger, ProgressTrigger) and not e.trigger.reached(trainer)]
+    waiting = [e.name for e in plugins if isinstance(e.trigger, ProgressTrigger) and not e.trigger.reached(trainer)]
+    return waiting, all(e.trigger is always or isinstance(e.trigger, ProgressTrigger) for e in plugins)
 
 
 def warn_of_unreported(
@@ -246,7 +275,9 @@ def warn_of_unreported(
     waits_for: Collection[str] = (),
     lack: str = "nobody has reported",
 ) -> None:
-    """Warns of names that nobody has reported, with near ones; not of those of extensions that had no turn yet.
+    """Warns of names that nobody has reported, with near ones.
+
+    If extensions had no turn yet, what may be theirs is passed over: names whose first part nobody has reported.
 
     Example:
         >>> import warnings
@@ -258,5 +289,6 @@ def warn_of_unreported(
         "LogReport: nobody has reported 'main/los'. Did you mean 'main/loss'? There are epoch, main/loss."
     """
     for name in wanted:
-        if name not in reported and name.partition("/")[0] not in waits_for:
+        is_known = any(key.partition("/")[0] == name.partition("/")[0] for key in reported)
+        if name not in reported and (is_known or not waits_for):
             warn(f"{owner}: {lack} {name!r}.{near(name, reported)} There are {', '.join(sorted(reported))}.")

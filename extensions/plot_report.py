@@ -69,6 +69,17 @@ class PlotReport(Extension):
         self._missing: list[str] = []
         self._data: dict[str, list[list[float]]] = {}
 
+    def initialize(self, trainer: Trainer) -> None:
+        """Refuses a second PlotReport of the same file.
+
+        Raises:
+            ValueError: If another one writes to it.
+        """
+        for entry in trainer.extensions.values():
+            other = entry.extension
+            if isinstance(other, PlotReport) and other is not self and other._filename == self._filename:
+                raise ValueError(f"two PlotReports draw {self._filename}: give one of them another filename.")
+
     def __call__(self, trainer: Trainer) -> None:
         """Adds the observation to the means; adds a point and draws if it is time."""
         self._summary.add(trainer.observation, dict.fromkeys((*self._y_keys, self._x_key)))
@@ -98,8 +109,8 @@ class PlotReport(Extension):
             pairs = [[entry.get(self._x_key), entry.get(key)] for entry in log]
             logged: list[list[Any]] = [pair for pair in pairs if all(isinstance(value, (int, float)) for value in pair)]
             own = self._data.get(key, [])
-            places = (len({x for x, _ in points}) for points in (logged, own))  # ten entries of one epoch share an x
-            if points := logged if next(places) > next(places) else own:
+            is_finer = len({x for x, _ in logged}) == len(logged) > len(own)  # ten entries of one epoch share an x
+            if points := logged if is_finer else own:
                 found[key] = points
         return found
 
@@ -119,4 +130,5 @@ class PlotReport(Extension):
         if self._missing:
             drawn = "was not drawn" if len(self._missing) == len(self._y_keys) else "lacks a curve"
             told = f"no value of {self._missing} came with {self._x_key!r}, only {self._observed}"
-            warn(f"{self._filename} {drawn}: {told}.{near(self._missing[0], self._observed)}")
+            wrong = self._missing[0] if self._x_key in self._observed else self._x_key
+            warn(f"{self._filename} {drawn}: {told}.{near(wrong, self._observed)}")

@@ -104,8 +104,8 @@ class PrintReport(Extension):
         self._printed = len(log)
         self._head = self._head or []
         if new and not self._has_looked:
-            self._waits_for = not_yet_called(trainer)
-            if not self._waits_for:
+            self._waits_for, is_known = not_yet_called(trainer)
+            if is_known and not self._waits_for:
                 self._look_for_unreported()
 
     def _look_for_unreported(self) -> None:

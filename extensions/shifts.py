@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate
+from numbers import Real
 from typing import Any
 
 import torch
@@ -51,8 +52,17 @@ class _Shift(Extension):
         needed = [f.name for f in fields(self) if f.name not in OPTIONAL]  # type: ignore[arg-type]
         if not isinstance(self.attr, str):
             raise TypeError(f"attr must be the name of a number in the parameter groups, got {self.attr!r}; e.g. 'lr'.")
+        types = {f.name: str(f.type) for f in fields(self)}  # type: ignore[arg-type]
         for name in needed:
             value = getattr(self, name)
+            is_one = types[name] in ("float", "int")
+            numbers = [value] if is_one else value
+            if value is not None and not (
+                isinstance(numbers, (list, tuple))
+                and all(isinstance(x, Real) and not isinstance(x, bool) for x in numbers)
+            ):
+                wanted = f"{name} must be {'a number' if is_one else 'numbers'}, got {value!r}"
+                raise TypeError(f"{wanted}; the arguments of {kind} are {', '.join(types)}.")
             if value is None:
                 raise TypeError(f"{kind} needs {name}; e.g. {kind}('lr', {', '.join(f'{n}=...' for n in needed)}).")
             if name == self.not_negative and value < 0:

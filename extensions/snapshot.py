@@ -17,6 +17,7 @@ from trainer import Extension, Trainer, saving
 from trainer.checks import near, warn
 from trainer.extension import PHASE_OBJECT, PHASE_RUN
 from trainer.mistakes import near_arguments
+from trainer.saving.files import leads_out, remove_scraps
 from trainer.saving.snapshots import SnapshotError, free_path
 from trainer.updaters.modes import averaged_weights
 
@@ -51,11 +52,11 @@ class _Snapshot(Extension):
             raise TypeError(f"filename must be a string or a function of the trainer, got {filename!r}.")
         if isinstance(savefun, str):
             raise TypeError(f"savefun must be a function, got {savefun!r}; for a name write filename={savefun!r}.")
-        if isinstance(filename, str) and (Path(filename).is_absolute() or ".." in Path(filename).parts):
+        if isinstance(filename, str) and leads_out(filename):
             raise ValueError(f"filename must lie in the run's folder, got {filename!r}: give Trainer another out.")
         if savefun is not None and writer is not None:
             raise TypeError("savefun and writer cannot be given together: give savefun to the writer.")
-        if n_retains == 0 or n_retains < -1:
+        if not isinstance(n_retains, int) or n_retains == 0 or n_retains < -1:
             raise ValueError(f"n_retains must be 1 or more, or -1 for all, got {n_retains}.")
         if autoload and not isinstance(filename, str):
             raise ValueError("autoload needs a filename that is a string: a function does not tell which files match.")
@@ -111,6 +112,9 @@ class _Snapshot(Extension):
 
     def restore(self, trainer: Trainer) -> None:
         """With ``autoload``, loads the newest good file; those that are not are named and passed over."""
+        if isinstance(self._filename, str) and len(Path(self._filename).parts) > 1:
+            for folder in folders_of(Path(trainer.out), self._filename):
+                remove_scraps(folder)  # those in the run's own folder are gone
         if not self._autoload:
             return
         if not trainer.is_before_training:

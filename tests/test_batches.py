@@ -250,6 +250,7 @@ class Whole(nn.Linear):
         return super().forward(batch.data if isinstance(batch, PackedSequence) else batch.x).mean()
 
 
+@pytest.mark.filterwarnings("ignore:validation. nothing was reported in the evaluation")
 @pytest.mark.parametrize("batch", [UserDict(x=x, t=t), Encoding(x=x, t=t), Lazy(8), Pair(x, t), {"x": x, "t": t}])
 def test_a_mapping_is_passed_by_keyword(batch):
     model = Keywords(2, 1)
@@ -259,6 +260,7 @@ def test_a_mapping_is_passed_by_keyword(batch):
     extensions.Evaluator(Foreign(batch), model)()
 
 
+@pytest.mark.filterwarnings("ignore:validation. nothing was reported in the evaluation")
 @pytest.mark.parametrize("batch", [packed, Batch(x), Graphs(x, x)])
 def test_an_object_is_passed_as_it_is(batch):
     model = Whole(type(batch))

@@ -138,7 +138,7 @@ def test_mnist_goes_on_by_itself_and_without_plots(mnist, tmp_path, monkeypatch)
     arguments = [*map(str, options), "-e", "2", "--out", str(tmp_path), "--autoload", "--noplot", "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["train_mnist.py", *arguments])
     torch.set_num_threads(1)  # as in the snapshot
-    with pytest.warns(UserWarning, match="not in the script. The state is kept for when it is extended"):
+    with pytest.warns(UserWarning, match="not registered by now. The state is kept for when it is extended"):
         load_example("train_mnist").main()
     assert read_log(tmp_path) == read_log(folder / "result")[:2]
     assert {path.name for path in tmp_path.iterdir()} == {"log", "snapshot_iter_40", "snapshot_iter_80"}

@@ -55,7 +55,7 @@ def in_out(out):
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-@pytest.mark.filterwarnings("ignore:extensions/fill of the snapshot. not in the script:UserWarning")
+@pytest.mark.filterwarnings("ignore:extensions/fill of the snapshot. not registered by now:UserWarning")
 def test_a_full_disk_stops_the_run_with_the_path_and_keeps_the_last_snapshot(tmp_path, writer):
     out = tmp_path / "out"
     assert call(fill_up, out, writer, {}, output=tmp_path / "printed") == 1

@@ -20,6 +20,7 @@ from recipes import plot_log
 from trainer import Classifier, Extension, Ratio, Weighted
 from trainer.classifier import IGNORED
 from trainer.iterators import SerialIterator
+from trainer.triggers import TimeTrigger
 
 
 def logged(out, stop=(4, "iteration"), trigger=(1, "iteration"), **kwargs):
@@ -450,12 +451,21 @@ def test_a_key_that_comes_only_once_an_epoch_is_waited_for(tmp_path):
     assert told_by(run) == []
 
 
-def test_a_key_that_had_no_time_to_come_is_named_at_the_end(tmp_path):
+def test_a_key_that_is_misspelt_is_named_at_the_end_if_an_extension_had_no_turn(tmp_path):
     run = make_run(tmp_path, (2, "iteration"))
-    run.extend(extensions.LogReport(["rare", "main/loss"], trigger=(1, "iteration")))
+    run.extend(extensions.LogReport(["rare", "main/los"], trigger=(1, "iteration")))
     run.extend(extensions.observe_value("rare", lambda trainer: 1.0), trigger=(3, "iteration"))
     (told,) = told_by(run)
-    assert "nobody has reported 'rare'" in str(told.message)
+    assert "nobody has reported 'main/los'. Did you mean 'main/loss'?" in str(told.message)
+
+
+@pytest.mark.parametrize("trigger", [lambda trainer: trainer.updater.iteration > 2, TimeTrigger(1e-9)])
+def test_a_value_of_an_extension_that_may_come_at_any_time_is_waited_for(tmp_path, trigger):
+    run = make_run(tmp_path, (4, "iteration"))
+    run.extend(extensions.LogReport(["rare", "main/loss"], trigger=(1, "iteration")))
+    run.extend(extensions.PrintReport(["rare"]))
+    run.extend(extensions.observe_value("rare", lambda trainer: 1.0), trigger=trigger)
+    assert told_by(run) == []
 
 
 def test_a_run_in_which_nothing_is_reported_says_so(tmp_path):
@@ -507,10 +517,42 @@ def test_a_column_that_comes_once_an_epoch_is_waited_for(tmp_path):
     assert told_by(run) == []
 
 
-def test_a_column_that_had_no_time_to_come_is_named_at_the_end(tmp_path):
+def test_a_column_that_is_misspelt_is_named_at_the_end_if_an_extension_had_no_turn(tmp_path):
     run = make_run(tmp_path, (2, "iteration"))
-    run.extend(extensions.PrintReport(["rare", "main/loss"]))
+    run.extend(extensions.PrintReport(["rare", "main/los"]))
     run.extend(extensions.LogReport(trigger=(1, "iteration")))
     run.extend(extensions.observe_value("rare", lambda trainer: 1.0), trigger=(3, "iteration"))
     (told,) = told_by(run)
-    assert str(told.message).startswith("PrintReport: no entry of the log has 'rare'")
+    assert str(told.message).startswith("PrintReport: no entry of the log has 'main/los'. Did you mean 'main/loss'?")
+
+
+@pytest.mark.parametrize("phase", [1, 2, 3])
+def test_a_value_that_comes_after_the_end_of_an_iteration_is_told_of(tmp_path, phase):
+    def late(trainer):
+        trainer.observation["late"] = 1.0
+
+    late.phase = phase
+    run = make_run(tmp_path)
+    run.extend(extensions.LogReport())
+    run.extend(late)
+    (told,) = told_by(run)
+    assert str(told.message).startswith("LogReport: 'late' came after the end of the iteration, too late for the log")
+
+
+def test_a_value_that_gets_another_name_after_the_log_is_logged_under_it(tmp_path):
+    def rename(trainer):
+        trainer.observation["renamed"] = trainer.observation.pop("main/accuracy")
+
+    run = make_run(tmp_path)
+    run.extend(extensions.LogReport())
+    run.extend(rename, priority=0)
+    run.run()
+    assert "renamed" in run.get_extension("LogReport").log[0]
+
+
+def test_the_log_s_own_names_are_not_overwritten_without_a_word(tmp_path):
+    run = make_run(tmp_path, (1, "iteration"))
+    run.extend(extensions.LogReport(trigger=(1, "iteration")))
+    run.extend(lambda trainer: trainer.observation.update(epoch=7.5), name="say", priority=300)
+    (told,) = told_by(run)
+    assert str(told.message) == "LogReport: ['epoch'] were reported and are the log's own: give them other names."

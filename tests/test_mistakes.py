@@ -158,7 +158,7 @@ MISTAKES = {
     "forgotten Classifier": (
         lambda out: train(out, model=nn.Linear(2, 3)),
         TypeError,
-        "All 2 parts of a batch are passed to Linear: to train it on (inputs, label), wrap it, Classifier(model), or",
+        "Linear does not take the 2 parts of a batch: to train it on (inputs, label), wrap it, Classifier(model), or",
     ),
     "loss None": (
         lambda out: train(out, model=Net(lambda y, t: None)),
@@ -356,14 +356,14 @@ MISTAKES = {
     "LogReport(file_name=)": (
         lambda out: E.LogReport(file_name="x"),
         TypeError,
-        "LogReport() got an unexpected keyword argument 'file_name'. Did you mean 'filename'?",
+        "got an unexpected keyword argument 'file_name'. Did you mean 'filename'?",
     ),
     "ExponentialShift(rat=)": (lambda out: E.ExponentialShift("lr", rat=0.5), TypeError, "Did you mean 'rate'?"),
     "StandardUpdater(loss_fun=)": (lambda out: updater(loss_fun=1), TypeError, "Did you mean 'loss_func'?"),
     "StandardUpdater(gpu=)": (
         lambda out: updater(gpu=1),
         TypeError,
-        "argument 'gpu'. It takes iterator, optimizer, con",
+        "got an unexpected keyword argument 'gpu'",
     ),
     "SerialIterator(shufle=)": (lambda out: SerialIterator([1], 1, shufle=1), TypeError, "Did you mean 'shuffle'?"),
     "MultiprocessIterator(n_proc=)": (
@@ -372,7 +372,7 @@ MISTAKES = {
         "Did you mean 'n_processes'?",
     ),
     "Classifier(loss_fun=)": (lambda out: Classifier(X, loss_fun=1), TypeError, "Did you mean 'lossfun'?"),
-    "Trainer(stop=)": (lambda out: Trainer(updater(), stop=1), TypeError, "It takes updater, stop_trigger, out, ext"),
+    "Trainer(stop=)": (lambda out: Trainer(updater(), stop=1), TypeError, "got an unexpected keyword argument 'stop'"),
     "extend(triger=)": (
         lambda out: extend(out, E.LogReport(), triger=(1, "epoch")),
         TypeError,
@@ -642,14 +642,14 @@ def test_an_ordinary_mistake_is_told_what_to_do(tmp_path, name):
     with pytest.raises(kind) as caught:
         make(tmp_path)
     text = str(caught.value)
-    assert message in text or re.search(message, text), text
+    assert re.search(message, text) if ".*" in message or r"\d" in message else message in text, text
 
 
 # name: what is done; what is warned of
 WARNED = {
     "optimizer.lr = 5": (
         lambda run: setattr(run.updater.get_optimizer("main"), "lr", 5.0),
-        "optimizer 'main' has an attribute lr = 5.0, which changes nothing: set it in each of optimizer.param_groups",
+        "optimizer 'main' has an attribute lr = 5.0, which has no effect: set group['lr'] in optimizer.param_groups",
     ),
     "MicroAverage of misspelt values": (
         lambda run: run.extend(E.MicroAverage("main/los", "main/count", "average")),
@@ -697,7 +697,7 @@ def test_an_extension_class_of_one_s_own_names_a_misspelt_argument_too():
         def __call__(self, trainer): ...
 
     with pytest.raises(
-        TypeError, match=r"Mine\(\) got an unexpected keyword argument 'intervall'. Did you mean 'interv"
+        TypeError, match=r"Mine.__init__\(\) got an unexpected keyword argument 'intervall'. Did you mean 'interv"
     ):
         Mine(intervall=3)
     assert Mine(interval=3).interval == 3
@@ -717,7 +717,7 @@ ENDS = {
     "an error without text": ("def bad(trainer):\n    assert trainer is None\nrun.extend(bad)", "AssertionError", 1),
     "a wrong model": (
         "run.updater.loss_func = run.updater.get_model('main').predictor",
-        "All 2 parts of a batch are passed to Linear",
+        "Linear does not take the 2 parts of a batch",
         1,
     ),
     "labels out of range": (

@@ -183,8 +183,8 @@ def bare_run(samples):
 @pytest.mark.parametrize(
     ("sample", "message"),
     [
-        ((torch.ones(2), 1), r"All 2 parts of a batch are passed to Linear: to train it on \(inputs, label\), wrap it"),
-        ({"x": torch.ones(2), "t": 1}, r"The keywords \['t', 'x'\] of a batch are passed to Linear: to train it on"),
+        ((torch.ones(2), 1), r"Linear does not take the 2 parts of a batch: to train it on \(inputs, label\), wrap it"),
+        ({"x": torch.ones(2), "t": 1}, r"Linear does not take the keywords \['t', 'x'\] of a batch: to train it on"),
     ],
 )
 def test_a_bare_network_is_told_to_be_wrapped(sample, message):

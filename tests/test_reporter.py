@@ -2,8 +2,8 @@
 
 import copy
 import math
-import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from decimal import Decimal
 from fractions import Fraction
 
@@ -254,24 +254,49 @@ def in_a_thread(function, *args):
         return pool.submit(function, *args).result()
 
 
-def test_a_report_from_another_thread_arrives_under_the_model_s_name(tmp_path):
-    class Model(torch.nn.Linear):
-        def forward(self, x, t):
-            loss = torch.nn.functional.cross_entropy(super().forward(x), t)
-            in_a_thread(report, {"loss": loss, "in a thread": 3}, self)
-            in_a_thread(report, {"anonymous": 4})
-            return loss
+class Threaded(torch.nn.Linear):
+    """Reports in a thread of its own, which enters the run's reporter or does not."""
 
-    model = Model(2, 3)
+    def __init__(self, enters):
+        super().__init__(2, 3)
+        self.enters = enters
+
+    def forward(self, x, t):
+        loss = torch.nn.functional.cross_entropy(super().forward(x), t)
+        reporter = trainer.get_current_reporter() if self.enters else nullcontext()
+
+        def say():
+            with reporter:
+                report({"loss": loss, "in a thread": 3}, self)
+
+        in_a_thread(say)
+        return loss
+
+
+def threaded_run(out, enters):
+    model = Threaded(enters)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    run = Trainer(StandardUpdater(SerialIterator(make_data(), 5), optimizer, model=model), (1, "epoch"), out=tmp_path)
+    run = Trainer(StandardUpdater(SerialIterator(make_data(), 5), optimizer, model=model), (1, "epoch"), out=out)
     run.extend(extensions.LogReport())
+    return run
+
+
+def test_a_report_from_a_thread_that_enters_the_reporter_arrives(tmp_path):
+    run = threaded_run(tmp_path, True)
     run.run()
     (entry,) = run.get_extension("LogReport").log
-    assert entry["main/in a thread"] == 3 and entry["anonymous"] == 4 and entry["main/loss"] > 0
+    assert entry["main/in a thread"] == 3 and entry["main/loss"] > 0
 
 
-def test_a_report_from_a_backward_hook_arrives():
+def test_a_report_from_any_other_thread_is_refused_where_it_is_made(tmp_path):
+    told = (
+        r"\['loss', 'in a thread'\] reported in thread .*, which belongs to no run. Call reporter = trainer.get_current"
+    )
+    with pytest.raises(RuntimeError, match=told):
+        threaded_run(tmp_path, False).run(show_loop_exception_msg=False)
+
+
+def test_a_report_from_a_backward_hook_arrives_in_autograd_s_own_thread_too():
     reporter, x = Reporter(), torch.ones(2, requires_grad=True)
     x.register_hook(lambda gradient: report({"norm": gradient.norm()}))
     with reporter.scope({}) as observation:
@@ -279,38 +304,12 @@ def test_a_report_from_a_backward_hook_arrives():
     assert float(observation["norm"]) == pytest.approx(18**0.5)
 
 
-def test_a_thread_among_several_runs_reports_to_the_one_that_knows_its_model_or_fails():
-    first, second = Reporter(), Reporter()
-    model, other = torch.nn.Identity(), torch.nn.Identity()
-    first.add_model("a", model)
-    second.add_model("b", other)
-    entered, done = threading.Barrier(2), threading.Event()
-
-    def stay():
-        with second.scope({}):
-            entered.wait()
-            done.wait()
-
-    with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(stay)
-        try:
-            entered.wait()
-            with first.scope({}) as observation:
-                in_a_thread(report, {"x": 1}, model)
-                assert observation == {"a/x": 1}
-                with pytest.raises(RuntimeError, match="reports, and 2 runs are under way: take the reporter before"):
-                    in_a_thread(report, {"x": 1})
-
-                def with_its_reporter():
-                    with first:
-                        report({"y": 2})
-
-                in_a_thread(with_its_reporter)
-                assert observation == {"a/x": 1, "y": 2}
-        finally:
-            done.set()
-            job.result()
-    in_a_thread(report, {"x": 1})  # no run is under way: nothing to do
+def test_a_model_of_no_run_reports_nothing_in_another_thread():
+    model = Classifier(torch.nn.Identity())
+    with Reporter().scope({}) as observation:
+        in_a_thread(model, torch.eye(3), torch.tensor([0, 1, 2]))
+    assert observation == {}
+    in_a_thread(report, {"x": 1})  # no run is under way
 
 
 def test_a_copy_of_the_model_that_nobody_registered_is_refused_where_it_reports():

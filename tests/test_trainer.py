@@ -408,7 +408,7 @@ def test_extensions_that_came_or_went_are_named(tmp_path):
         assert resumed.finished
     assert [str(w.message) for w in caught] == [
         "extensions/PlotReport is not in the snapshot: it starts fresh.",
-        "extensions/LogReport of the snapshot: not in the script. The state is kept for when it is extended.",
+        "extensions/LogReport of the snapshot: not registered by now. The state is kept for when it is extended.",
     ]
 
 

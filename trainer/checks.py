@@ -29,6 +29,8 @@ def at_least(name: str, value: int, low: int, high: int | None = None) -> int:
         ValueError: batch_size must be 1 or more, got 0.
     """
     try:
+        if isinstance(value, bool):
+            raise TypeError
         value = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {value!r}.") from None
@@ -40,26 +42,40 @@ def at_least(name: str, value: int, low: int, high: int | None = None) -> int:
 def near(name: object, names: Iterable[str]) -> str:
     """Returns a question that ends a message where a name was perhaps misspelt, else nothing.
 
+    Of a path, such as that of a value, the first part counts most; the end of a path is another name, and no like.
+
     Example:
         >>> from trainer.checks import near
-        >>> near("main/los", ["main/loss", "main/accuracy"]), near("x", ["main/loss"])
+        >>> near("main/los", ["main/loss", "main/accuracy"]), near("validation/main/loss", ["main/loss"])
         (" Did you mean 'main/loss'?", '')
     """
-    found = difflib.get_close_matches(str(name), [str(known) for known in names], 1)
+    wanted = str(name)
+    others = [known for known in map(str, names) if not wanted.endswith(f"/{known}")]
+    found = difflib.get_close_matches(wanted, others, 5)
+    found.sort(key=lambda known: known.partition("/")[0] != wanted.partition("/")[0])
     return f" Did you mean {found[0]!r}?" if found else ""
 
 
 class UnknownKeyError(KeyError):
-    """A ``KeyError`` that prints its message as it is, not in quotes.
+    """A ``KeyError`` that prints its message as it is, not in quotes, and names what was perhaps meant.
+
+    Args:
+        message: What is wrong.
+        name: The key.
+        names: Those there are: the nearest is looked for when the error is printed.
 
     Example:
         >>> from trainer.checks import UnknownKeyError
-        >>> str(UnknownKeyError("'main/los' was not observed."))
-        "'main/los' was not observed."
+        >>> str(UnknownKeyError("'main/los' was not observed.", "main/los", ["main/loss"]))
+        "'main/los' was not observed. Did you mean 'main/loss'?"
     """
 
+    def __init__(self, message: str = "", name: str = "", names: Iterable[str] = ()) -> None:
+        super().__init__(message, name, list(names))
+
     def __str__(self) -> str:
-        return str(self.args[0])
+        message, name, names = self.args
+        return f"{message}{near(name, names)}"
 
 
 def warn(message: str) -> None:
@@ -81,7 +97,9 @@ def warn(message: str) -> None:
 
 
 def reworded(error: Exception, text: str) -> Exception:
-    """Returns the error with another text: itself, where it can take one, so that no traceback tells it twice.
+    """Returns the same error with another text, so that no traceback tells it twice.
+
+    One that has no text of its own to change (a KeyError, say) gets it as a note, which Python 3.11 and later print.
 
     Example:
         >>> from trainer.checks import reworded
@@ -90,9 +108,9 @@ def reworded(error: Exception, text: str) -> Exception:
     """
     if error.args == (str(error),):
         error.args = (text,)
-        return error
-    kind = next(kind for kind in (ValueError, RuntimeError, TypeError, Exception) if isinstance(error, kind))
-    return kind(text).with_traceback(error.__traceback__)
+    else:
+        error.__notes__ = [*getattr(error, "__notes__", []), text]  # type: ignore[attr-defined]  # add_note: 3.11
+    return error
 
 
 def log(level: int, message: str) -> None:

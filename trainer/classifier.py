@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from trainer.datasets.convert import count_samples
 from trainer.mistakes import IGNORED, explained_inputs, explained_loss, near_arguments
 from trainer.reporter import kept, report
-from trainer.summary import Ratio, Weighted
+from trainer.summary import Ratio, Weighted, kind_of
 
 _PROBABILITIES = (F.cross_entropy, nn.CrossEntropyLoss)
 _CLASSES = (*_PROBABILITIES, F.nll_loss, nn.NLLLoss)
@@ -83,10 +83,11 @@ def binary_accuracy(y: Tensor, t: Tensor, ignore_index: int = -1) -> Ratio:
     return Ratio(torch.count_nonzero(((y >= 0) == t) & counts), torch.count_nonzero(counts))
 
 
-def _no_class_numbers(got: str) -> ValueError:
+def _no_class_numbers(got: str, more: str = "") -> ValueError:
     return ValueError(
         f"accuracy is for class numbers, but {got}: for labels of 0 and 1 write Classifier(...,"
-        " accfun=binary_accuracy), from trainer; for other targets accfun=None, to report the loss alone."
+        " accfun=binary_accuracy), from trainer; for other targets accfun=None, to report the loss alone"
+        f"{more}."
     )
 
 
@@ -165,13 +166,18 @@ class Classifier(nn.Module):
             loss = self.lossfun(y, t)
         except Exception as error:
             raise explained_loss(error, y, t, _takes(self.lossfun, *_CLASSES))  # noqa: B904  # it is the same error
+        if not isinstance(loss, Tensor):
+            raise TypeError(f"lossfun returned {kind_of(loss)}, and a loss is needed: a tensor of shape ().")
         ignored, classes = (IGNORED, None) if self.lossfun is F.cross_entropy else _counts(self.lossfun)
         if not self.compute_accuracy or self.accfun is None:
             report({"loss": Weighted(loss, _counted(t, ignored, classes))}, self)
             return loss
         if self.accfun is accuracy:
             if isinstance(t, Tensor) and t.is_floating_point() and not _takes(self.lossfun, *_PROBABILITIES):
-                raise _no_class_numbers(f"the labels are {_dtype(t)} of shape {tuple(t.shape)}")
+                raise _no_class_numbers(
+                    f"the labels are {_dtype(t)} of shape {tuple(t.shape)}",
+                    "; for class probabilities accfun=lambda y, t: accuracy(y, t)" if t.shape == y.shape else "",
+                )
             correct = accuracy(y, t, ignored)
         else:
             correct = kept(self.accfun(y, t))

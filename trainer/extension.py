@@ -203,9 +203,9 @@ class Entry(Stateful):
 
     def ends(self) -> list[Callable[[Trainer], None]]:
         """Returns its ``end_iteration`` in a list, or an empty one if it does not define it."""
-        own = getattr(type(self.extension), "end_iteration", Extension.end_iteration)
-        is_defined = isinstance(self.extension, Extension) and own is not Extension.end_iteration
-        return [self.extension.end_iteration] if is_defined else []
+        is_defined = getattr(type(self.extension), "end_iteration", None) is not Extension.end_iteration
+        end = getattr(self.extension, "end_iteration", None)
+        return [end] if is_defined and callable(end) else []
 
     def triggers(self) -> list[Any]:
         """Returns its trigger, and the one that it keeps for what it does now and then, as far as they have a state."""
@@ -258,6 +258,9 @@ def refuse_mistakes(extension: Any) -> None:
         raise TypeError(f"{name} is a class; extend with an object of it: extend({name}(...)).")
     if getattr(extension, "__qualname__", "").startswith("make_extension."):
         raise TypeError("the decorator was not called; write @make_extension() with parentheses.")
+    if type(extension).__module__.startswith("trainer.triggers"):
+        told = f"give it to Trainer(updater, {name}(...)), or extend(extension, trigger={name}(...))"
+        raise TypeError(f"{name} is a trigger: {told}.")
     module = str(getattr(extension, "__module__", ""))
     is_ours = module.startswith("extensions.") and getattr(sys.modules.get(module), name, None) is extension
     if is_ours and not hasattr(extension, "trigger"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,18 +18,15 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 IGNORED = -100  # the label that torch's cross_entropy leaves out
+UNEXPECTED = re.compile(r"got an unexpected keyword argument '(\w+)'")
 OF_EXTEND = ("trigger", "priority", "name", "call_before_training")
 
 
 # -- arguments
 
 
-def near_arguments(function: Callable[P, R], *bases: Callable[..., Any]) -> Callable[P, R]:
-    """Has a function, or a class by its ``__init__``, name the argument that was perhaps meant by an unknown one.
-
-    Args:
-        function: What is called.
-        bases: To which it passes on the keywords that it does not know itself, if it takes any.
+def near_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """Adds "Did you mean ...?" to the error for an unknown keyword argument.
 
     Example:
         >>> from trainer.mistakes import near_arguments
@@ -38,27 +36,24 @@ def near_arguments(function: Callable[P, R], *bases: Callable[..., Any]) -> Call
         Traceback (most recent call last):
         TypeError: save() got an unexpected keyword argument 'file_name'. Did you mean 'filename'?
     """
-    known, takes_all = [], True
-    for called in (function, *bases):
-        parameters = inspect.signature(called).parameters.values()
-        known += [part.name for part in parameters if part.name != "self"]
-        takes_all = takes_all and any(part.kind is part.VAR_KEYWORD for part in parameters)
-    name = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
 
     @functools.wraps(function)
     def call(*args: P.args, **named: P.kwargs) -> R:
-        for key in named if not takes_all else ():
-            if key not in known:
-                told = f" It belongs to extend: extend(..., {key}=...)." if key in OF_EXTEND else near(key, known)
-                told = told or f" It takes {', '.join(known)}."
-                raise TypeError(f"{name}() got an unexpected keyword argument {key!r}.{told}")
-        return function(*args, **named)
+        try:
+            return function(*args, **named)
+        except TypeError as error:
+            found = UNEXPECTED.search(str(error))
+            if found is None or found[1] not in named or hasattr(error, "is_explained"):
+                raise
+            key, known = found[1], inspect.signature(function).parameters
+            belongs = f" It belongs to extend: extend(..., {key}=...)." if key in OF_EXTEND else ""
+            raise _with(error, belongs.strip() or near(key, known).strip())  # noqa: B904  # it is the same error
 
     return call
 
 
 def near_names(kind: type[T]) -> type[T]:
-    """Has a dataclass name the argument that was perhaps meant by an unknown one.
+    """Does for a dataclass what :func:`near_arguments` does for a function.
 
     Example:
         >>> from dataclasses import dataclass
@@ -69,7 +64,7 @@ def near_names(kind: type[T]) -> type[T]:
         ...     rate: float
         >>> Shift(rat=0.5)
         Traceback (most recent call last):
-        TypeError: Shift() got an unexpected keyword argument 'rat'. Did you mean 'rate'?
+        TypeError: Shift.__init__() got an unexpected keyword argument 'rat'. Did you mean 'rate'?
     """
     kind.__init__ = near_arguments(kind.__init__)  # type: ignore[method-assign]
     return kind
@@ -157,7 +152,7 @@ def explained(error: Exception, function: Any, batch: Any) -> Exception:
     """
     if getattr(error, "is_explained", False):
         return error
-    told = (_misfit(function, batch) if isinstance(error, TypeError) else "") or _mismatch(str(error), function, batch)
+    told = (_misfit(function, batch) if isinstance(error, TypeError) else "") or _mismatch(error, function, batch)
     return _with(error, told)
 
 
@@ -177,21 +172,14 @@ def _parts(batch: Any) -> dict[Any, Any]:
 def _misfit(function: Any, batch: Any) -> str:
     """Says what to write if a function does not take the parts of a batch."""
     parts = _parts(batch)
-    if told := _uncollated(list(parts.values())):
-        return told
     named = parts if isinstance(batch, Mapping) else {}
     if _takes(function, *(() if named else parts.values()), **named):
         return ""
-    given = f"The keywords {sorted(named)}" if named else f"All {len(parts)} parts"
+    given = f"the keywords {sorted(named)}" if named else f"the {len(parts)} parts"
     return (
-        f"{given} of a batch are passed to {_name(function)}: to train it on (inputs, label), wrap it,"
+        f"{_name(function)} does not take {given} of a batch: to train it on (inputs, label), wrap it,"
         " Classifier(model), or give the updater a loss_func."
     )
-
-
-def _uncollated(parts: list[Any]) -> str:
-    is_list = len(parts) > 1 and all(type(part) is tuple for part in parts)
-    return "The parts of the batch are samples, not put together: leave collate_fn=list out." if is_list else ""
 
 
 def _takes(function: Any, *arguments: Any, **named: Any) -> bool:
@@ -214,35 +202,38 @@ def explained_inputs(error: Exception, predictor: Any, inputs: list[Any], named:
         >>> str(error).partition(". ")[2].partition(":")[0]
         'Linear is given 2 inputs, the parts of a batch without the label'
     """
-    if isinstance(error, TypeError) and not _takes(predictor, *inputs, **named):
-        number = "1 input" if len(inputs) + len(named) == 1 else f"{len(inputs) + len(named)} inputs"
-        return _with(
-            error,
-            _uncollated(inputs)
-            or f"{_name(predictor)} is given {number}, the parts of a batch without the label: take off the others in"
-            " the data set or the converter, or name the label, Classifier(..., label_key=...).",
-        )
-    return error
+    if _takes(predictor, *inputs, **named):
+        return error
+    if len(inputs) > 1 and all(type(part) is tuple for part in inputs):
+        return _with(error, "The parts of the batch are samples, not put together: leave collate_fn=list out.")
+    number = "1 input" if len(inputs) + len(named) == 1 else f"{len(inputs) + len(named)} inputs"
+    return _with(
+        error,
+        f"{_name(predictor)} is given {number}, the parts of a batch without the label: take off the others in the data"
+        " set or the converter, or name the label, Classifier(..., label_key=...).",
+    )
 
 
-def _mismatch(text: str, function: Any, batch: Any) -> str:
+def _mismatch(error: Exception, function: Any, batch: Any) -> str:
     """Says which part of a batch is on another device than a model, or of another kind of number."""
     parameter = next(iter(function.parameters()), None) if isinstance(function, nn.Module) else None
+    if parameter is None or not isinstance(error, RuntimeError):
+        return ""
     tensors = {key: part for key, part in _parts(batch).items() if isinstance(part, Tensor)}
     for key, part in tensors.items():
-        if parameter is not None and part.device != parameter.device and "device" in text:
+        if part.device != parameter.device and "device" in str(error):
             return (
                 f"{_name(function)} is on {parameter.device} and part {key!r} of the batch on {part.device}: the"
                 " converter has to move it to the device that it is given."
             )
-    key, first = next(iter(tensors.items()), (0, None))
-    if parameter is not None and first is not None and first.dtype != parameter.dtype and "type" in text:
-        given = "x.float()" if parameter.dtype == torch.float32 else f"x.to({parameter.dtype})"
-        return (
-            f"{_name(function)} is of {_dtype(parameter)} and part {key!r} of the batch of {_dtype(first)}: make it"
-            f" {given} in the data set's transform."
-        )
-    return ""
+    key, first = next(iter(tensors.items()), (0, parameter))
+    is_other = first.dtype in (torch.float64, torch.uint8) and parameter.dtype == torch.float32
+    if not is_other or "type" not in str(error):
+        return ""
+    return (
+        f"{_name(function)} is of float32 and part {key!r} of the batch of {_dtype(first)}: make it x.float() in the"
+        " data set's transform."
+    )
 
 
 def explained_loss(error: Exception, y: Any, t: Any, takes_classes: bool) -> Exception:
@@ -270,7 +261,18 @@ def explained_loss(error: Exception, y: Any, t: Any, takes_classes: bool) -> Exc
             f"The scores are on {y.device} and the labels on {t.device}: the converter has to move them to the device"
             " that it is given.",
         )
-    return _with(error, _fault(y, t) if takes_classes else "")
+    return _with(error, _fault(y, t) if takes_classes else _fault_of_pairs(error, y, t))
+
+
+def _fault_of_pairs(error: Exception, y: Any, t: Any) -> str:
+    """Says what is amiss where a loss compares each score with a label, as binary cross entropy does."""
+    if not (isinstance(y, Tensor) and isinstance(t, Tensor)) or isinstance(error, AttributeError):
+        return ""
+    if y.shape != t.shape and y.numel() == t.numel():
+        return f"The scores have shape {tuple(y.shape)} and the labels {tuple(t.shape)}: t.reshape(y.shape) in lossfun."
+    if not t.is_floating_point() and y.is_floating_point() and y.shape == t.shape:
+        return f"The labels are {_dtype(t)} and the scores {_dtype(y)}: make them t.float() in the data set."
+    return ""
 
 
 def _fault(y: Any, t: Any) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from trainer.checks import near
+from trainer.checks import near, warn
 from trainer.extension import PHASE_PLUGIN, PHASE_REPORT, Entry, always, refuse_mistakes, refuse_old
 from trainer.mistakes import near_arguments
 from trainer.saving.queue import SnapshotQueue
 from trainer.saving.run import SavedRun
+from trainer.triggers import IntervalTrigger, get_trigger
 from trainer.triggers.interval import triggers_in
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class Registry(SavedRun):
         self._entries: dict[str, Entry] = {}
         self._calls: list[tuple[Callable[[Any], bool], Call]] = []  # of an iteration, with their triggers
         self._are_calls_stale = False
+        self._is_open = False  # whether the run is under way, its state loaded
+        self._done = 0  # iterations, as far as the loop knows
         self._wrap: Callable[[str, Call], Call] | None = None
         self._snapshots = SnapshotQueue()
 
@@ -81,13 +84,14 @@ class Registry(SavedRun):
         if not hasattr(extension, "__self__"):  # a bound method takes no attributes
             extension.name = entry.name  # type: ignore[attr-defined]
         self.claim(entry, is_new=self._phase == "new")
+        if self._is_open:
+            self.check_savable({entry.name: entry})
         self._entries[entry.name] = entry
-        if self._phase == "running":
+        if self._is_open:
             self._begin(entry)
 
     def _begin(self: Any, entry: Entry) -> None:
         """Takes an extension into the run that is under way."""
-        self.check_savable({entry.name: entry})
         for own in triggers_in(entry):
             own.begin(self)  # it counts from now on
         entry.hook("initialize")(self)
@@ -137,13 +141,53 @@ class Registry(SavedRun):
         call = call or entry.extension
         return call if self._wrap is None else self._wrap(entry.name, call)
 
+    # -- the end
+
+    @property
+    def stop_trigger(self) -> Callable[[Any], bool]:
+        """When training ends; it may be set anew until it does, also while it goes on.
+
+        A snapshot holds the number of iterations or epochs that it was set to; a script that resumes with the end that
+        it had at first gets it back.
+        """
+        return self._stop_trigger
+
+    @stop_trigger.setter
+    def stop_trigger(self: Any, trigger: Any) -> None:
+        if self._phase == "over":
+            raise RuntimeError("training is over: make a new Trainer with the later end, and resume the last snapshot.")
+        self._stop_trigger = get_trigger(trigger)
+        self._stop_fired = False  # once fired, a trigger that cannot tell again means the end on a resume too
+        self._stop_entry = Entry(type(self)._ask_stop, "training", self._stop_trigger)
+        length = isinstance(self._stop_trigger, IntervalTrigger) and [*self._stop_trigger.get_training_length()]
+        if self._phase == "new":
+            self._end = {"first": length, "moved": None}
+        else:
+            self._end["moved"] = length
+            for part in triggers_in(self._stop_trigger):
+                part.begin(self)  # it counts from now on
+            if length:
+                self._ask_stop()
+
+    def restore_end(self: Any, end: dict[str, Any]) -> None:
+        """Moves the end to where it was moved before the snapshot was taken, unless the script has another by now."""
+        if end["moved"] is None or end["first"] != self._end["first"]:
+            return
+        if end["moved"]:
+            self.stop_trigger = tuple(end["moved"])
+            self._end = end
+        else:
+            warn("the stop trigger was set anew during training, to one that no snapshot holds: set it again.")
+
+    # -- the order
+
     def _ordered(self) -> list[Entry]:
         return sorted(self._entries.values(), key=lambda entry: entry.order)
 
     @property
     def extensions(self: Any) -> dict[str, Entry]:
         """The extensions with their triggers, by name; ``training`` is the stop trigger's."""
-        return {"training": Entry(type(self)._ask_stop, "training", self.stop_trigger), **self._entries}
+        return {"training": self._stop_entry, **self._entries}
 
     @property
     def has_epoch_trigger(self) -> bool:

@@ -93,8 +93,13 @@ class Reporter:
                 )
         if not hasattr(values, "items"):
             raise TypeError(f"report takes values by name, a dict such as {{'loss': loss}}, got {values!r}.")
-        for key, value in values.items():
-            self.observation[prefix + key] = kept(value) if copy else value
+        try:
+            for key, value in values.items():
+                self.observation[prefix + key] = kept(value) if copy else value
+        except TypeError:
+            if all(isinstance(key, str) for key in values):
+                raise
+            raise TypeError(f"the names of reported values must be str, got {list(values)}.") from None
 
 
 class _Thread(threading.local):
@@ -127,8 +132,7 @@ def get_current_reporter() -> Reporter:
 def report(values: Mapping[str, Any], observer: object | None = None, *, copy: bool = True) -> None:
     """Reports values to the current reporter; without one (a model called outside training) it does nothing.
 
-    A thread that has no reporter of its own (of autograd, or of the model's) reports to the run that is under way in
-    another.
+    A thread reports to the reporter that it has entered, ``with reporter:``; those of autograd report to the run.
 
     Args:
         values: Numbers, arrays or tensors of one element, ``(value, weight)`` or :class:`Ratio`, by name. A tensor
@@ -140,7 +144,8 @@ def report(values: Mapping[str, Any], observer: object | None = None, *, copy: b
 
     Raises:
         KeyError: If the observer is not registered.
-        RuntimeError: If it was compiled, or is part of what was; or a thread without a reporter finds several runs.
+        RuntimeError: If it was compiled, or is part of what was; or a thread that has entered no reporter reports
+            for a model of a run in another thread.
 
     Example:
         >>> import trainer
@@ -151,19 +156,26 @@ def report(values: Mapping[str, Any], observer: object | None = None, *, copy: b
     """
     if THREAD.reporters:
         THREAD.reporters[-1].report(values, observer, copy=copy)
-    elif others := {id(stack[-1]): stack[-1] for stack in list(_STACKS.values()) if stack}:
-        _one_of(list(others.values()), observer).report(values, observer, copy=copy)
+    elif others := {id(reporter): reporter for stack in list(_STACKS.values()) for reporter in stack[-1:]}:
+        _report_from_thread([*others.values()], values, observer, copy)
 
 
-def _one_of(reporters: list[Reporter], observer: object | None) -> Reporter:
-    """Returns the reporter of another thread, the one that knows the observer if there are several."""
-    fitting = [reporter for reporter in reporters if len(reporters) == 1 or reporter.name_of(observer) is not None]
-    if len(fitting) != 1:
+def _report_from_thread(reporters: list[Reporter], values: Any, observer: object | None, copy: bool) -> None:
+    """Reports from a thread without a reporter, while runs are under way in others.
+
+    In a backward pass, autograd's own thread works for the one run there is. Any other may have nothing to do with it:
+    what it says would stand in the log in place of the run's own values.
+    """
+    fitting = reporters if observer is None else [r for r in reporters if r.name_of(observer) is not None]
+    if not fitting:  # a model of no run
+        return
+    if len(fitting) > 1 or torch._C._current_graph_task_id() == -1:
         raise RuntimeError(
-            f"thread {threading.current_thread().name!r} reports, and {len(reporters)} runs are under way: take the"
-            " reporter before, reporter = trainer.get_current_reporter(), and write in the thread: with reporter."
+            f"{list(values)} reported in thread {threading.current_thread().name!r}, which belongs to no run. Call"
+            " reporter = trainer.get_current_reporter() before starting the thread, and use `with reporter:` inside it;"
+            " or `with trainer.report_scope({}):` to drop them."
         )
-    return fitting[0]
+    fitting[0].report(values, observer, copy=copy)
 
 
 def report_scope(observation: dict[str, Any]) -> AbstractContextManager[dict[str, Any]]:

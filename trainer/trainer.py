@@ -15,14 +15,14 @@ import torch
 
 from trainer import random
 from trainer.checks import attach, headline, log, warn
-from trainer.extension import always
+from trainer.extension import PHASE_REPORT, always
 from trainer.registry import Registry
 from trainer.reporter import THREAD, Reporter
 from trainer.saving.files import remove_scraps
 from trainer.saving.lock import FolderLock
 from trainer.summary import Observation
-from trainer.triggers import ProgressTrigger, epoch_progress, get_trigger
-from trainer.triggers.interval import PARTS, triggers_in
+from trainer.triggers import ProgressTrigger, epoch_progress
+from trainer.triggers.interval import PARTS
 from trainer.updaters.modes import prepare_training, train_optimizers
 
 MANY = 1000  # iterations: as many as an epoch may have that does not tell its length
@@ -89,6 +89,7 @@ class _Loop:
             if error is not None:
                 self._fail(error)
             error = None  # it would hold itself, by this frame in its traceback
+            self._done = self.updater.iteration
         if self._is_over:
             self.finalize()
 
@@ -151,7 +152,7 @@ class Trainer(_Loop, Registry):
         if not (hasattr(updater, "update") and hasattr(updater, "iteration")):
             kind = type(updater).__name__
             raise TypeError(f"updater must have update() and iteration, got {kind}; e.g. StandardUpdater(...).")
-        if not isinstance(out, (str, Path)):
+        if not isinstance(out, (str, Path)) or out == "":
             raise TypeError(f"out must name a folder, got {out!r}.")
         self.updater = updater
         self._phase = "new"  # then "running", then "over", or "closed" if it ended otherwise
@@ -184,20 +185,15 @@ class Trainer(_Loop, Registry):
         """Whether training is over; the first question starts the run. A run resumed at or past its end is over."""
         if self._phase == "new":
             self._start()
+        elif self._phase == "running":
+            if self.updater.iteration != self._done:
+                raise RuntimeError(
+                    "an update was made outside of an iteration, so no extension was called: write, in the loop, with"
+                    " trainer.iteration(): trainer.updater.update()."
+                )
+            if self._is_over:  # the end was moved between two iterations
+                self.finalize()
         return self._phase == "over"
-
-    @property
-    def stop_trigger(self) -> Callable[[Trainer], bool]:
-        """When training ends; it may be set anew at any time, also in mid-run."""
-        return self._stop_trigger
-
-    @stop_trigger.setter
-    def stop_trigger(self, trigger: Any) -> None:
-        self._stop_trigger = get_trigger(trigger)
-        self._stop_fired = False  # once fired, a trigger that cannot tell again means the end on a resume too
-        if self._phase == "running":
-            for part in triggers_in(self._stop_trigger):
-                part.begin(self)  # it counts from now on
 
     def iteration(self) -> AbstractContextManager[None]:
         """One iteration: the block is the update, then come the extensions. ``run`` is made of these.
@@ -217,7 +213,12 @@ class Trainer(_Loop, Registry):
         """
         return self
 
-    # -- the end
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and hasattr(self.__dict__.get("updater"), name):
+            raise AttributeError(f"Trainer has no attribute {name!r}; the updater has it: trainer.updater.{name}.")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    # -- the update
 
     def _ask_stop(self, resumed: bool = False) -> None:
         """Asks the stop trigger whether the end is reached; one with ``reached()`` can be extended on a resume."""
@@ -225,7 +226,7 @@ class Trainer(_Loop, Registry):
         if isinstance(trigger, ProgressTrigger):  # it needs no memory for this
             self._is_over = trigger.reached(self)
             return
-        if not (resumed and self.extensions["training"].triggers()):  # else it was asked, before the save
+        if not (resumed and self._stop_entry.triggers()):  # else it was asked, before the save
             self._stop_fired = bool(trigger(self)) or self._stop_fired
         reached = getattr(trigger, "reached", None)
         self._is_over = self._stop_fired if reached is None else bool(reached(self))
@@ -278,6 +279,7 @@ class Trainer(_Loop, Registry):
             self._register_models()  # once more: it may have been compiled since, or have other parts
             self._open_extensions()
             self._snapshots.make_up(self)
+            self._done = self.updater.iteration
             self._ask_stop(resumed=not self.is_before_training)
             self._tell_resume()
         except BaseException as error:
@@ -290,20 +292,26 @@ class Trainer(_Loop, Registry):
         updater, entries = self.updater, self._ordered()
         for entry in entries:
             entry.hook("restore")(self)
-        self.warn_of_unclaimed()
+        entries = self._ordered()  # with those that were registered just now
         prepare_training(updater)
         self.check_savable(self.extensions)
         self.start = {"iteration": (updater.iteration, 1), "time": self._elapsed}
         if self.has_epoch_trigger or getattr(updater, "get_all_iterators", lambda: True)():
             self.start["epoch"] = epoch_progress(updater)
             self._untouched = self.start["epoch"] if self.has_epoch_trigger else None
+        self._is_open = True
         for entry in sorted(entries, key=lambda entry: -entry.priority):
             entry.hook("initialize")(self)
             self._closers.append(entry.hook("finalize"))
+        self.warn_of_unclaimed()
         if self.is_before_training and self._random is None:
+            first = [entry for entry in self._ordered() if entry.call_before_training]
             with self.reporter.scope(self.observation):
-                for _, call in self._lay_out([entry for entry in self._ordered() if entry.call_before_training]):
+                for _, call in self._lay_out(first):
                     call(self)
+                for entry in first:
+                    if entry.order[0] > PHASE_REPORT:
+                        entry.extension(self)
             self.observation = Observation()  # the stop trigger is not asked of what was before the first update
         if self._random is not None:  # only now: what was initialized may have drawn
             random.restore(self._random)
@@ -330,6 +338,7 @@ class Trainer(_Loop, Registry):
 
     def _close(self, first: BaseException | None = None) -> BaseException | None:
         """Finalizes everything in the reverse order of its start; returns the first error, with the others on it."""
+        self._is_open = False
         if self._phase == "running":
             self._elapsed = self.elapsed_time
             self._phase = "over" if self._is_over and first is None else "closed"

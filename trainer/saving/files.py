@@ -64,7 +64,7 @@ def remove_scraps(folder: str | Path) -> None:
         >>> list(tmp.iterdir())
         []
     """
-    for path in Path(folder).rglob(".*.tmp"):
+    for path in Path(folder).glob(".*.tmp"):
         if path.suffixes[-2:-1] and path.suffixes[-2][1:].isdigit():
             path.unlink(missing_ok=True)
 
@@ -81,8 +81,20 @@ def inside(folder: str | Path, name: str) -> Path:
         Traceback (most recent call last):
         ValueError: the file name '../secret' leads out of the folder result: do not trust its source, take another.
     """
-    if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
+    if leads_out(name):
         raise ValueError(
             f"the file name {name!r} leads out of the folder {folder}: do not trust its source, take another."
         )
     return Path(folder) / name
+
+
+def leads_out(name: str) -> bool:
+    """Tells whether the name of a file leads out of the folder that it is to lie in.
+
+    Example:
+        >>> from trainer.saving.files import leads_out
+        >>> leads_out("logs/log"), leads_out("../log")
+        (False, True)
+    """
+    path = Path(name)
+    return path.is_absolute() or ".." in path.parts or not path.parts

@@ -66,6 +66,7 @@ class SavedRun(Stateful):
             "updater": (state_of if is_part(self.updater) else declared_state)(self.updater, "updater"),
             **(own := declared_state(self, "the run")),
             "extensions": own["extensions"] | self._unclaimed,
+            "end": self._end,
         }
 
     def load_state_dict(self: Any, state: dict[str, Any]) -> None:
@@ -80,6 +81,8 @@ class SavedRun(Stateful):
             ValueError: If a part's state lacks a key or was made with other data.
             RuntimeError: If the model is another: torch lists the keys.
         """
+        if "updater" not in state or "extensions" not in state:
+            raise SnapshotError("it is not the state of a run of Kusari: take one that snapshot() wrote.")
         number = state.get("format", 1)
         if number != FORMAT:
             is_newer = not isinstance(number, int) or number > FORMAT
@@ -101,6 +104,7 @@ class SavedRun(Stateful):
         self._unclaimed_settings = {name: part for name, part in settings.items() if name not in known}
         if state["extensions"]["training"].get(KINDS, {}).get("trigger") != type(self.stop_trigger).__name__:
             self._stop_fired = False  # it was another trigger's
+        self.restore_end(state.get("end", self._end))  # older snapshots have none
         self._elapsed, self._random = state["elapsed_time"], state["random"]
         random.restore(self._random)
 
@@ -157,7 +161,7 @@ class SavedRun(Stateful):
     def warn_of_unclaimed(self) -> None:
         """Warns of extensions that the snapshot has and the script has not registered."""
         if names := ", ".join(f"extensions/{name}" for name in self._unclaimed):
-            warn(f"{names} of the snapshot: not in the script. The state is kept for when it is extended.")
+            warn(f"{names} of the snapshot: not registered by now. The state is kept for when it is extended.")
 
     def resume(self: Any, path: str | Path, *, strict: bool = False, force: bool = False) -> None:
         """Loads a snapshot file into the run, before or after its extensions are registered.

@@ -46,7 +46,8 @@ def settings_of(part: Any) -> dict[str, Any]:
     if isinstance(part, dict):
         tree = {name: settings_of(value) for name, value in part.items()}
     elif isinstance(part, Stateful):
-        tree = {key: settings_of(getattr(part, name)) for key, name in declared(part).items()}
+        skipped = getattr(part, "without_settings", ())
+        tree = {k: settings_of(getattr(part, name)) for k, name in declared(part).items() if name not in skipped}
         tree |= {key: state_of(getattr(part, name)) for key, name in declared(part, "settings").items()}
     return {key: value for key, value in tree.items() if value != {}}
 
@@ -75,6 +76,11 @@ def differences(saved: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any
             yield path, saved, now
 
 
+def _shown(value: Any) -> str:
+    is_long = isinstance(value, list) and len(value) > 3
+    return f"[{', '.join(map(repr, value[:3]))} and {len(value) - 3} more]" if is_long else str(value)
+
+
 def warn_of_differences(saved: dict[str, Any], now: dict[str, Any]) -> None:
     """Warns where settings are other than they were when the run was saved, and says what follows.
 
@@ -85,7 +91,7 @@ def warn_of_differences(saved: dict[str, Any], now: dict[str, Any]) -> None:
     found = list(differences(saved, now))
     if not found:
         return
-    told = "; ".join(f"{path} {before}, now {after}" for path, before, after in found)
+    told = "; ".join(f"{path} {_shown(before)}, now {_shown(after)}" for path, before, after in found)
     if all(path.startswith("environment/") for path, _, _ in found):
         told += ": results may differ in the last bits from here on."
     else:
@@ -93,7 +99,7 @@ def warn_of_differences(saved: dict[str, Any], now: dict[str, Any]) -> None:
     for path, before, _ in found:
         if path == "environment/threads":
             told += f" torch.set_num_threads({before}) brings the threads back."
-    if any(word in path for path, _, _ in found for word in ("hyperparameters", "seed", "in_eval_mode")):
+    if any(word in path for path, _, _ in found for word in ("hyperparameters", "seed", "in_eval_mode", "frozen")):
         told += (
             " Seeds, hyperparameters and modes stay the snapshot's; to change a hyperparameter, set it in"
             " optimizer.param_groups after trainer.resume(path)."

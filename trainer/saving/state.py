@@ -51,11 +51,10 @@ class Stateful:
     settings: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **named: Any) -> None:
-        """Has the class name the argument that was perhaps meant by an unknown one."""
+        """Adds "Did you mean ...?" to the error for an unknown argument of the class."""
         super().__init_subclass__(**named)
         if "__init__" in vars(cls):
-            bases = [vars(kind)["__init__"] for kind in cls.__mro__[1:] if "__init__" in vars(kind)]
-            cls.__init__ = near_arguments(cls.__init__, *bases)  # type: ignore[method-assign]
+            cls.__init__ = near_arguments(cls.__init__)  # type: ignore[method-assign]
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the values of the attributes that ``saved`` names, without their leading underscores."""
@@ -94,7 +93,7 @@ def declared(part: Any, attribute: str = "saved") -> dict[str, str]:
                 raise TypeError(f"{owner}.saved must be names of attributes, got {names!r}; e.g. ('best',).")
             continue  # something else that happens to be called so
         for name in names:
-            if not hasattr(part, name):
+            if inspect.getattr_static(part, name, part) is part and not hasattr(part, name):  # no property is read
                 raise AttributeError(
                     f"{owner} names {name!r} in {attribute!r} and has no such attribute: set it in __init__."
                 )
@@ -371,6 +370,7 @@ def check(state: Any, path: str = "") -> None:
     elif kind not in _PLAIN:
         value = state.item() if isinstance(state, np.generic) else state
         simple = next((t.__name__ for t in (bool, int, float, str, bytes, dict, list) if isinstance(value, t)), None)
+        simple = simple or ("float" if isinstance(value, tuple) and hasattr(value, "__float__") else None)  # a metric
         remedy = f"{simple}(...)" if simple else "numbers, strings, tensors, lists and dicts"
         raise TypeError(f"{path or 'the state'} is {_name(kind)}: save {remedy}.")
 

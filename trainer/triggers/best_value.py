@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from trainer.checks import UnknownKeyError, near
+from trainer.checks import UnknownKeyError
 from trainer.saving.state import Stateful
 from trainer.summary import DictSummary
 from trainer.triggers.interval import get_trigger
@@ -68,7 +68,9 @@ class BestValueTrigger(Stateful):
         if self.key not in means:
             raise UnknownKeyError(
                 f"{self.key!r} was not observed since the last question, only {sorted(trainer.observation)} now;"
-                f" correct the key, or let what reports it come first.{near(self.key, trainer.observation)}"
+                " correct the key, let what reports it come first, or ask as seldom as it reports.",
+                self.key,
+                trainer.observation,
             )
         self._summary.clear()
         value, best = means[self.key], self.best_value

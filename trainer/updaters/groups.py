@@ -26,7 +26,7 @@ def named_groups(
         >>> named_groups(run.updater.get_all_optimizers(), run.updater.get_all_models(), {"main": 1})
         {'main': [[['main.predictor.weight', True], ['main.predictor.bias', True]]]}
     """
-    names = {id(p): f"{name}.{path}" for name, model in models.items() for path, p in model.named_parameters()}
+    names = {id(p): name for name, p in _named(models)}
     groups = {
         name: [[[names.get(id(p)), p.requires_grad] for p in group["params"]] for group in optimizer.param_groups]
         for name, optimizer in optimizers.items()
@@ -34,10 +34,16 @@ def named_groups(
     for name, listed in groups.items():
         if any(path is None for group in listed[first.get(name, 0) :] for path, _ in group):
             raise ValueError(
-                f"optimizer {name!r} was given a group of parameters in mid-run of which some are in no model: a resume"
-                " could not add it again. Pass their module to the updater as a model too."
+                f"a parameter group that was added to optimizer {name!r} during training has parameters of no model, so"
+                " a resume could not restore it: pass their module to the updater as a model too."
             )
     return groups
+
+
+def _named(models: dict[str, nn.Module]) -> list[tuple[str, nn.Parameter]]:
+    """Returns all parameters with all their names: of several, the first in the alphabet comes last."""
+    parts = [(name, model.named_parameters(remove_duplicate=False)) for name, model in models.items()]
+    return sorted(((f"{name}.{path}", p) for name, part in parts for path, p in part), key=lambda pair: pair[0])[::-1]
 
 
 def restore_groups(
@@ -65,7 +71,7 @@ def restore_groups(
         >>> named_groups(*parts, {"main": 1}) == saved
         True
     """
-    known = {f"{name}.{path}": p for name, model in models.items() for path, p in model.named_parameters()}
+    known = dict(_named(models))
     for name, now in named_groups(
         optimizers, models, {name: len(o.param_groups) for name, o in optimizers.items()}
     ).items():
@@ -78,8 +84,8 @@ def restore_groups(
             strange = [path for path in there if path not in wanted] or [path for path in wanted if path not in known]
             if strange or None in wanted:
                 raise ValueError(
-                    f"group {number} of optimizer {name!r} is another than in the snapshot: it differs in"
-                    f" {', '.join(map(str, strange[:3]))}. Make the optimizer as it was made then."
+                    f"parameter group {number} of optimizer {name!r} does not match the snapshot (see"
+                    f" {', '.join(map(str, strange[:3]))}): make the optimizer as in the original run."
                 )
             parameters = [known[path] for path in wanted]
             named = (

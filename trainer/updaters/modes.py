@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
-from torch.optim import Optimizer
 
 from trainer.checks import warn
 
@@ -41,10 +40,12 @@ def prepare_training(updater: Any) -> None:
     owners = {id(p): name for name, part in optimizers.items() for p in _parameters(part) if p.requires_grad}
     if owners:  # else it trains by other means
         trained = {id(p) for model in models.values() for p in model.parameters()} & owners.keys()
-        if eval_modules(models) != getattr(updater, "restored_modes", None):  # else the run wants them so
+        restored = getattr(updater, "restored_modes", None) or {}
+        if eval_modules(models) != {name: restored.get(name) for name in models}:  # else the run wants them so
             _switch_predictors(models, trained)
             _warn_of_eval(models, trained)
-        _warn_of_left_out(models, owners)
+        loss_func = getattr(updater, "loss_func", None)  # a module may have parameters, which a snapshot holds
+        _warn_of_left_out(models, owners, loss_func.parameters() if isinstance(loss_func, nn.Module) else ())
 
 
 def train_optimizers(updater: Any) -> None:
@@ -59,18 +60,23 @@ def train_optimizers(updater: Any) -> None:
 
 
 def warn_of_attributes(updater: Any) -> None:
-    """Warns of a rate that was set as an attribute of an optimizer, as in Chainer: torch reads its groups.
+    """Warns of a rate that was set as an attribute of one of torch's optimizers, as in Chainer: it has no effect.
 
     Example:
+        >>> import warnings
         >>> from trainer.updaters.modes import warn_of_attributes
-        >>> warn_of_attributes(run.updater)
+        >>> run.updater.get_optimizer("main").lr = 5.0
+        >>> with warnings.catch_warnings(record=True) as told:
+        ...     warnings.simplefilter("always")
+        ...     warn_of_attributes(run.updater)
+        >>> str(told[0].message).partition(",")[0]
+        "optimizer 'main' has an attribute lr = 5.0"
     """
     for name, optimizer in _parts(updater, "get_all_optimizers").items():
-        groups = getattr(optimizer, "param_groups", None) if isinstance(optimizer, Optimizer) else None
-        for key in [key for key in vars(optimizer) if key in groups[0]] if groups else ():
+        if type(optimizer).__module__.startswith("torch.optim.") and "lr" in vars(optimizer):
             warn(
-                f"optimizer {name!r} has an attribute {key} = {vars(optimizer)[key]!r}, which changes nothing: set it"
-                f" in each of optimizer.param_groups, group[{key!r}] = ..., or by a shift."
+                f"optimizer {name!r} has an attribute lr = {optimizer.lr!r}, which has no effect: set group['lr'] in"
+                " optimizer.param_groups, or use a shift."
             )
 
 
@@ -225,11 +231,11 @@ def _holds(module: nn.Module, parameters: Container[int]) -> bool:
 # -- parameters that are left out
 
 
-def _warn_of_left_out(models: dict[str, nn.Module], owners: dict[int, str]) -> None:
+def _warn_of_left_out(models: dict[str, nn.Module], owners: dict[int, str], others: Iterable[nn.Parameter]) -> None:
     # A whole model in eval mode that no optimizer trains is left out on purpose: a teacher.
     meant = {name: model for name, model in models.items() if not _is_eval(model) or _holds(model, owners)}
     missing = {id(p) for model in meant.values() for p in model.parameters() if _can_learn(p)} - owners.keys()
-    known = {id(p) for model in models.values() for p in model.parameters()}
+    known = {id(p) for model in models.values() for p in model.parameters()} | {id(p) for p in others}
     strays = [name for parameter, name in owners.items() if parameter not in known]
     told = []
     if missing:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainer.checks import reworded
+from trainer.checks import near, reworded, warn
 from trainer.datasets.convert import device_of
 from trainer.iterators import as_iterator, refuse_shared_loaders
 from trainer.mistakes import as_device
@@ -52,7 +54,8 @@ class Named(dict[str, Any]):
                 raise TypeError(f"{kind} {name!r} must be a {wanted}, got {got}.")
 
     def __missing__(self, name: str) -> Any:
-        raise ValueError(f"there is no {self.kind} {name!r}; there are {sorted(self)}.")
+        got = repr(name) if isinstance(name, str) else type(name).__name__
+        raise ValueError(f"there is no {self.kind} {got}; there are {sorted(self)}.{near(name, self)}")
 
 
 def refuse_wrapped(models: dict[str, nn.Module]) -> None:
@@ -76,13 +79,11 @@ def refuse_wrapped(models: dict[str, nn.Module]) -> None:
 
 
 def hyperparameters(optimizer: Optimizer) -> dict[str, dict[str, Any]]:
-    """Returns what was asked of each group of parameters, as far as a snapshot may hold it, and how many are frozen."""
+    """Returns what was asked of each group of parameters, as far as a snapshot may hold it."""
     groups = {}
     for number, group in enumerate(optimizer.param_groups):
         values = {key: _plain(value) for key, value in group.items() if key != "params"}
         groups[str(number)] = {key: value for key, value in values.items() if value is not ...}
-        if frozen := sum(not parameter.requires_grad for parameter in group["params"]):
-            groups[str(number)]["frozen"] = frozen
     return groups
 
 
@@ -129,8 +130,10 @@ class Parts(Stateful):
     saved: ClassVar[tuple[str, ...]] = (
         *("_iterator", "_model", "modes", "groups", "_optimizer", "_kinds", "hyperparameters", "loss_state"),
     )
-    settings: ClassVar[tuple[str, ...]] = ("hyperparameters", "in_eval_mode")
+    settings: ClassVar[tuple[str, ...]] = ("hyperparameters", "in_eval_mode", "frozen")
+    without_settings = ("modes", "groups", "loss_state")  # made anew at each question
     loss_func: Any = None
+    restored_modes: dict[str, list[str]] | None = None
 
     def __init__(self, iterator: Any, optimizer: Any, model: Any, device: Any, needs_main: bool) -> None:
         if iterator is None and needs_main:
@@ -151,8 +154,11 @@ class Parts(Stateful):
         refuse_shared_loaders((f"the updater's iterator {name!r}", part) for name, part in self._iterator.items())
         self._kinds = {name: type(part).__name__ for name, part in self._optimizer.items()}
         self._first_groups = {name: len(part.param_groups) for name, part in self._optimizer.items()}
-        self.in_eval_mode = {name: len(paths) for name, paths in eval_modules(self._model).items()}
-        self.restored_modes: dict[str, list[str]] | None = None
+        self.in_eval_mode = eval_modules(self._model)
+        self.frozen = {
+            name: [path for path, p in model.named_parameters() if not p.requires_grad]
+            for name, model in self._model.items()
+        }
         self.hyperparameters = {name: hyperparameters(part) for name, part in self._optimizer.items()}
 
     def get_iterator(self, name: str) -> Any:
@@ -181,40 +187,53 @@ class Parts(Stateful):
 
     # -- state
 
+    def keep_loss_func(self, loss_func: Any) -> None:
+        """Takes a loss function; one that is a module, and in none of the models, is saved if its state changes."""
+        self.loss_func = loss_func
+        modules = {id(module) for model in self._model.values() for module in model.modules()}
+        self._own_loss = loss_func if isinstance(loss_func, nn.Module) and id(loss_func) not in modules else None
+        self._first_loss_state = copy.deepcopy(self._own_loss.state_dict()) if self._own_loss is not None else {}
+
+    def _modules(self) -> dict[str, nn.Module]:
+        """Returns the models, and a loss function that is a module of its own."""
+        return dict(self._model) if self._own_loss is None else self._model | {"loss_func": self._own_loss}
+
     @property
     def modes(self) -> dict[str, list[str]] | None:
         """The modules in eval mode, by model."""
-        return eval_modules(self._model)
+        return eval_modules(self._modules())
 
     @modes.setter
     def modes(self, saved: dict[str, list[str]] | None) -> None:
         self.restored_modes = saved
-        if saved is not None:  # else the snapshot is from before they were recorded
-            for name, model in self._model.items():
-                for path, module in model.named_modules():
-                    module.training = path not in saved[name]
+        for name, paths in (saved or {}).items():  # an older snapshot has none
+            model = self._modules().get(name)
+            for path, module in model.named_modules() if model is not None else ():
+                module.training = path not in paths
 
     @property
     def loss_state(self) -> dict[str, Any] | None:
-        """The state of a ``loss_func`` that is a module, and in none of the models."""
-        is_module = isinstance(self.loss_func, nn.Module)
-        is_known = any(self.loss_func is module for model in self._model.values() for module in model.modules())
-        return self.loss_func.state_dict() if is_module and not is_known else None
+        """The state of a loss function that is a module of its own, if training has changed it."""
+        state = {} if self._own_loss is None else self._own_loss.state_dict()
+        is_same = all(torch.equal(value, self._first_loss_state[key]) for key, value in state.items())
+        return None if is_same else state
 
     @loss_state.setter
     def loss_state(self, saved: dict[str, Any] | None) -> None:
-        if saved and self.loss_state is not None:
-            self.loss_func.load_state_dict(saved)
+        if saved and self._own_loss is not None:
+            self._own_loss.load_state_dict(saved)
+        elif saved:
+            warn("the state of the snapshot's loss_func is dropped: the loss_func of the script is no module.")
 
     @property
     def groups(self) -> dict[str, Any] | None:
         """The names of the optimizers' parameters by group; on a resume, groups that are missing are added."""
-        return named_groups(self._optimizer, self._model, self._first_groups)
+        return named_groups(self._optimizer, self._modules(), self._first_groups)
 
     @groups.setter
     def groups(self, saved: dict[str, Any] | None) -> None:
         if saved is not None:  # else the snapshot is from before they were recorded
-            restore_groups(self._optimizer, self._model, saved)
+            restore_groups(self._optimizer, self._modules(), saved)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what ``state_dict`` returned; the optimizers keep the snapshot's hyperparameters.

@@ -107,7 +107,7 @@ class StandardUpdater(Parts):
         super().__init__(iterator, optimizer, model, device, needs_main=is_plain)
         refuse_call(converter, "converter", "batch", "device")
         self.converter = converter
-        self.loss_func: Callable[..., Any] = self._model.get("main", no_loss) if loss_func is None else loss_func
+        self.keep_loss_func(self._model.get("main", no_loss) if loss_func is None else loss_func)
         self.accumulate = at_least("accumulate", accumulate, 1)
         self.clip_norm = clip_norm
         self.clip_value = clip_value
