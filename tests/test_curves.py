@@ -288,6 +288,13 @@ def test_curves_drawn_seldom_show_all_points_of_the_log(tmp_path):
     assert y.tolist() == [entry["main/loss"] for entry in log][:10]
 
 
+def test_entries_of_one_epoch_do_not_make_a_sawtooth_over_epochs(tmp_path):
+    run = make_run(tmp_path, (4, "epoch"))
+    run.extend(extensions.LogReport(trigger=(1, "iteration")))
+    x, _ = plotted(run, ["main/loss"], x_key="epoch")["main/loss"]
+    assert x.tolist() == [1, 2, 3, 4]
+
+
 def test_curves_drawn_often_have_the_mean_of_each_interval(tmp_path):
     seen = []
     run = make_run(tmp_path, (30, "epoch"))

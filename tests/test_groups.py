@@ -139,6 +139,37 @@ def test_the_order_of_the_parameters_in_a_group_is_the_snapshot_s(tmp_path):
     assert equal(outcome(resumed)[:2], outcome(whole)[:2])
 
 
+def test_tied_parameters_resume_whichever_of_their_names_comes_first(tmp_path):
+    class Tied(nn.Module):
+        def __init__(self, names):
+            super().__init__()
+            shared = nn.Linear(2, 2)
+            for name in names:
+                setattr(self, name, shared)
+            self.head = nn.Linear(2, 3)
+
+        def forward(self, x):
+            return self.head(self.a(self.b(x)))
+
+    def prepare(out, names):
+        torch.manual_seed(0)
+        model = Classifier(Tied(names))
+        optimizer = torch.optim.SGD([*model.predictor.a.parameters(), *model.predictor.head.parameters()], 0.1)
+        run = Trainer(
+            StandardUpdater(SerialIterator(make_data(), 5), optimizer, model=model), (4, "iteration"), out=out
+        )
+        run.extend(extensions.LogReport(trigger=(1, "iteration")))
+        run.extend(extensions.snapshot(), trigger=(1, "iteration"))
+        return run
+
+    whole = prepare(tmp_path / "whole", "ab")
+    whole.run()
+    resumed = prepare(tmp_path / "resumed", "ba")
+    resumed.resume(tmp_path / "whole" / "snapshot_iter_2")
+    resumed.run()
+    assert equal(outcome(resumed)[3], outcome(whole)[3])
+
+
 def test_a_group_that_the_snapshot_lacks_is_refused(tmp_path):
     make(tmp_path, unfreeze_at=None).run()
     told = (

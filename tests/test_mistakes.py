@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import extensions as E
-from trainer import Classifier, Extension, StandardUpdater, Trainer, concat_examples, report
+from trainer import Classifier, Extension, StandardUpdater, Trainer, accuracy, concat_examples, report
 from trainer.iterators import MultiprocessIterator, SerialIterator
 from trainer.triggers import EarlyStoppingTrigger, MaxValueTrigger, OnceTrigger
 
@@ -555,7 +555,83 @@ MISTAKES = {
         TypeError,
         "converter takes (batch), but it is called as converter(batch, device): change its arguments.",
     ),
+    "labels (N,) under binary cross entropy": (
+        lambda out: train_on(
+            lambda i: (X, 1.0), out, model=Classifier(nn.Linear(2, 1), F.binary_cross_entropy_with_logits, accfun=None)
+        ),
+        ValueError,
+        "The scores have shape (5, 1) and the labels (5,): t.reshape(y.shape) in lossfun.",
+    ),
+    "integer labels under binary cross entropy": (
+        lambda out: train_on(
+            lambda i: (X, torch.tensor([1])),
+            out,
+            model=Classifier(nn.Linear(2, 1), F.binary_cross_entropy_with_logits, accfun=None),
+        ),
+        RuntimeError,
+        "The labels are int64 and the scores float32: make them t.float() in the data set.",
+    ),
+    "accuracy as the loss": (
+        lambda out: train(out, model=Classifier(nn.Linear(2, 3), accuracy)),
+        TypeError,
+        "lossfun returned a Ratio, and a loss is needed: a tensor of shape ().",
+    ),
+    "soft labels under a loss of one's own": (
+        lambda out: train_on(
+            lambda i: (X, torch.eye(3)[0]), out, model=Classifier(nn.Linear(2, 3), lambda y, t: (y - t).square().mean())
+        ),
+        ValueError,
+        "accfun=None, to report the loss alone; for class probabilities accfun=lambda y, t: accuracy(y, t).",
+    ),
+    "a shift's arguments swapped": (
+        lambda out: E.MultistepShift("lr", [2, 4], 0.1),
+        TypeError,
+        "gamma must be a number, got [2, 4]; the arguments of MultistepShift are attr, gamma, step_value, init",
+    ),
+    "a shift with a trigger for a range": (
+        lambda out: E.LinearShift("lr", (0.1, 0.01), (1, "epoch")),
+        TypeError,
+        "time_range must be numbers, got (1, 'epoch'); the arguments of LinearShift are attr, value_range, time_range",
+    ),
+    "an optimizer for its name": (
+        lambda out: updater().get_optimizer(scheduler().optimizer),
+        ValueError,
+        "there is no optimizer SGD; there are ['main'].",
+    ),
+    "a value named by a number": (
+        lambda out: extend(out, lambda trainer: report({3: 1.0})),
+        TypeError,
+        "the names of reported values must be str, got [3].",
+    ),
+    "trainer.epoch": (
+        lambda out: make_run(out).epoch,
+        AttributeError,
+        "Trainer has no attribute 'epoch'; the updater has it: trainer.updater.epoch.",
+    ),
+    "another program's state": (
+        lambda out: make_run(out).load_state_dict({"models": {}}),
+        ValueError,
+        "it is not the state of a run of Kusari: take one that snapshot() wrote.",
+    ),
+    "a log outside of the run's folder": (
+        lambda out: E.LogReport(filename="../log"),
+        ValueError,
+        "filename must lie in the run's folder, got '../log': give Trainer another out.",
+    ),
+    "two plots in one file": (
+        lambda out: Trainer(updater(), (1, "epoch"), out, [E.PlotReport("main/loss"), E.PlotReport("lr")]).run(False),
+        ValueError,
+        "two PlotReports draw plot.png: give one of them another filename.",
+    ),
+    "out an empty text": (lambda out: Trainer(updater(), out=""), TypeError, "out must name a folder, got ''."),
+    "batch_size a bool": (lambda out: SerialIterator([1], True), TypeError, "batch_size must be an integer, got True."),
+    "n_retains a float": (lambda out: E.snapshot(n_retains=1.5), ValueError, "n_retains must be 1 or more, or -1 for"),
     # -- extensions
+    "a trigger as extension": (
+        lambda out: extend(out, EarlyStoppingTrigger(), name="stop"),
+        TypeError,
+        "EarlyStoppingTrigger is a trigger: give it to Trainer(updater, EarlyStoppingTrigger(...)), or extend(extension",
+    ),
     "finalize(self, manager)": (
         lambda out: extend(out, NoFinalize()),
         TypeError,
@@ -687,6 +763,25 @@ def test_an_optimizer_in_a_wrapper_may_be_shifted_and_scheduled(tmp_path):
     run.extend(E.LRScheduler(torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)))
     run.run()
     assert optimizer.param_groups[0]["lr"] < 0.05
+
+
+def test_a_class_may_take_arguments_of_its_own_from_the_others():
+    class Updater(StandardUpdater):
+        def __init__(self, *args, **kwargs):
+            self.models = kwargs.pop("models")
+            super().__init__(*args, **kwargs)
+
+    class Report(E.LogReport):
+        def __init__(self, **kwargs):
+            self.unit = kwargs.pop("unit", None)
+            super().__init__(**kwargs)
+
+    model = Classifier(nn.Linear(2, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert Updater(SerialIterator(make_data(), 5), optimizer, model=model, models=2).models == 2
+    assert Report(unit=1, trigger=(1, "epoch")).unit == 1
+    with pytest.raises(TypeError, match=r"LogReport.__init__\(\) got .* 'file_name'. Did you mean 'filename'\?$"):
+        Report(file_name="x")
 
 
 def test_an_extension_class_of_one_s_own_names_a_misspelt_argument_too():

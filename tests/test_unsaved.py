@@ -366,6 +366,63 @@ def test_one_that_is_registered_again_at_once_goes_on_exactly(tmp_path):
         assert after.count == whole.count and after.seen == [i for i in whole.seen if i > stop]
 
 
+@pytest.mark.parametrize("hook", ["restore", "initialize"])
+def test_one_that_another_registers_at_the_start_gets_its_state_and_one_initialization(tmp_path, hook):
+    def prepare(out, stop, counter):
+        class Parent(Extension):
+            def __call__(self, trainer): ...
+
+        run, parent = make_run(out, stop), Parent()
+        setattr(parent, hook, lambda trainer: trainer.extend(counter, "counter", (1, "iteration")))
+        run.extend(parent)
+        run.extend(extensions.snapshot(), trigger=(1, "iteration"))
+        return run
+
+    prepare(tmp_path, (2, "iteration"), Counter()).run()
+    again = Counter()
+    resumed = prepare(tmp_path, (4, "iteration"), again)
+    resumed.resume(tmp_path / "snapshot_iter_2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resumed.run()
+    assert again.count == 4 and again.events == ["initialize", "finalize"]
+
+
+def test_one_that_is_refused_in_mid_run_is_not_there(tmp_path):
+    run, counter = make_run(tmp_path, (4, "iteration")), Counter()
+    counter.count = {1}
+
+    def grow(trainer):
+        if trainer.updater.iteration == 2:
+            with pytest.raises(TypeError, match="count is set"):
+                trainer.extend(counter, "counter")
+
+    run.extend(grow)
+    run.extend(extensions.snapshot(), trigger=(1, "iteration"))
+    run.run()
+    assert "counter" not in run.extensions and counter.events == []
+
+
+def test_the_settings_of_what_nobody_claimed_are_compared_when_it_is_registered(tmp_path):
+    def validation(run, seed):
+        iterator = SerialIterator(make_data(), 4, repeat=False, seed=seed)
+        run.extend(extensions.Evaluator(iterator, run.updater.get_model("main")))
+
+    first = make_run(tmp_path, (2, "iteration"))
+    validation(first, 1)
+    first.extend(extensions.snapshot(), trigger=(1, "iteration"))
+    first.run()
+    second = make_run(tmp_path, (3, "iteration"))
+    second.extend(extensions.snapshot(), trigger=(1, "iteration"))
+    second.resume(tmp_path / "snapshot_iter_2")
+    with pytest.warns(UserWarning, match="extensions/validation of the snapshot: not registered by now"):
+        second.run()
+    third = make_run(tmp_path, (4, "iteration"))
+    third.resume(tmp_path / "snapshot_iter_3")
+    with pytest.warns(UserWarning, match="extensions/validation/extension/seeds/main 1, now 2"):
+        validation(third, 2)
+
+
 def test_one_with_a_state_that_cannot_be_saved_is_refused_in_mid_run_too(tmp_path):
     counter = Counter()
     counter.count = {1, 2}
@@ -379,6 +436,58 @@ def test_the_end_may_be_moved_in_mid_run(tmp_path, stop):
     run.extend(lambda t: t.updater.iteration == 3 and setattr(t, "stop_trigger", stop), name="longer")
     run.run()
     assert run.updater.epoch == 6
+
+
+def moving(out, end, start=(4, "iteration"), at=2):
+    """A run whose end is moved by an extension in an iteration."""
+    run = make_run(out, start)
+    run.extend(lambda t: t.updater.iteration == at and setattr(t, "stop_trigger", end), name="move")
+    run.extend(extensions.LogReport(trigger=(1, "iteration")))
+    run.extend(extensions.snapshot(), trigger=(1, "iteration"))
+    return run
+
+
+@pytest.mark.parametrize("end", [(7, "iteration"), (3, "epoch")])
+def test_an_end_that_was_moved_is_that_of_a_resumed_run_too(tmp_path, end):
+    whole = moving(tmp_path / "whole", end)
+    whole.run()
+    for iteration in (1, 2, 3, 5):
+        resumed = moving(tmp_path / f"{iteration}", end)
+        resumed.resume(tmp_path / "whole" / f"snapshot_iter_{iteration}")
+        resumed.run()
+        assert entries(resumed) == entries(whole)
+    again = moving(tmp_path / "again", end)
+    again.resume(tmp_path / "5" / f"snapshot_iter_{whole.updater.iteration}")  # moved in the first of two processes
+    assert again.finished
+
+
+def test_an_end_that_the_script_gives_anew_counts(tmp_path):
+    moving(tmp_path, (7, "iteration")).run()
+    resumed = moving(tmp_path, None, start=(9, "iteration"), at=0)
+    resumed.resume(tmp_path / "snapshot_iter_5")
+    resumed.run()
+    assert resumed.updater.iteration == 9
+
+
+def test_an_end_that_no_snapshot_holds_is_named(tmp_path):
+    moving(tmp_path, lambda trainer: trainer.updater.iteration >= 7).run()
+    resumed = moving(tmp_path, None, at=0)
+    with pytest.warns(
+        UserWarning, match="the stop trigger was set anew during training, to one that no snapshot holds"
+    ):
+        resumed.resume(tmp_path / "snapshot_iter_3")
+
+
+def test_the_end_may_be_moved_between_two_iterations(tmp_path):
+    run = make_run(tmp_path, (9, "iteration"))
+    while not run.finished:
+        with run.iteration():
+            run.updater.update()
+        if run.updater.iteration == 3:
+            run.stop_trigger = (3, "iteration")
+    assert run.updater.iteration == 3
+    with pytest.raises(RuntimeError, match="training is over: make a new Trainer with the later end"):
+        run.stop_trigger = (9, "iteration")
 
 
 def test_the_end_may_be_moved_to_where_the_run_is(tmp_path):
@@ -617,6 +726,14 @@ def test_a_loop_that_takes_its_batches_from_the_updater_is_told_nothing(tmp_path
     assert run.updater.epoch == 3
 
 
+def test_an_update_outside_of_an_iteration_is_refused(tmp_path):
+    run = make_run(tmp_path, (2, "iteration"))
+    with pytest.raises(RuntimeError, match="an update was made outside of an iteration, so no extension was called"):
+        while not run.finished:
+            run.updater.update()
+    run.finalize()
+
+
 def test_a_loop_that_goes_on_after_the_end_is_told_how_to_leave_its_inner_loop(tmp_path):
     run = make_run(tmp_path, (2, "iteration"))
     with pytest.raises(
@@ -628,7 +745,30 @@ def test_a_loop_that_goes_on_after_the_end_is_told_how_to_leave_its_inner_loop(t
                     run.updater.next_batch()
 
 
-# -- snapshots in folders
+# -- snapshots before training and in folders
+
+
+def test_a_snapshot_may_be_taken_before_training(tmp_path):
+    run = make_run(tmp_path, (1, "iteration"))
+    run.extend(extensions.snapshot(), trigger=(1, "iteration"), call_before_training=True)
+    run.run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["snapshot_iter_0", "snapshot_iter_1"]
+
+
+def test_what_another_run_is_writing_below_the_folder_stays(tmp_path):
+    (tmp_path / "other").mkdir()
+    scrap = tmp_path / "other" / ".snapshot_iter_1.123.tmp"
+    scrap.touch()
+    make_run(tmp_path, (1, "iteration")).run()
+    assert scrap.exists()
+
+
+def test_what_a_killed_run_has_left_in_the_snapshots_folders_goes(tmp_path):
+    in_folders(tmp_path, 1).run()
+    scrap = tmp_path / "epoch_1" / ".snapshot.123.tmp"
+    scrap.touch()
+    in_folders(tmp_path, 2).run()
+    assert not scrap.exists()
 
 
 def in_folders(out, stop, autoload=True):

@@ -87,6 +87,7 @@ class Registry(SavedRun):
         if self._is_open:
             self.check_savable({entry.name: entry})
         self._entries[entry.name] = entry
+        self._are_calls_stale = True
         if self._is_open:
             self._begin(entry)
 
@@ -96,7 +97,6 @@ class Registry(SavedRun):
             own.begin(self)  # it counts from now on
         entry.hook("initialize")(self)
         self._closers.append(entry.hook("finalize"))
-        self._are_calls_stale = True
 
     def get_extension(self, name: str) -> Any:
         """Returns the extension registered under a name.
