@@ -200,7 +200,7 @@ def draw_panel(
 
     low, high, is_log, notes = _scale(axes, [line.y[np.isfinite(line.y)] for line in lines], log_scale)
     entries: dict[str, Any] = {}
-    rows = {0: 0, 1: 0}  # of marks at the bottom and at the top: no curve's hide another's
+    rows = {0: 0, 1: 0}  # of marks at the bottom and at the top: so that marks of different curves do not overlap
     for label, colour, dash, x, y in lines:
         is_shown = np.isfinite(y) & ((y > 0) if is_log else True)
         shown = np.where(is_shown, y, np.nan)

@@ -126,7 +126,7 @@ class PlotReport(Extension):
         saving.write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or "png"))
 
     def finalize(self) -> None:
-        """Warns of what was not there to be drawn whenever a point was due."""
+        """Warns about keys that had no value to plot."""
         if self._missing:
             drawn = "was not drawn" if len(self._missing) == len(self._y_keys) else "lacks a curve"
             told = f"no value of {self._missing} came with {self._x_key!r}, only {self._observed}"

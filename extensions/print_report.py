@@ -75,7 +75,7 @@ class PrintReport(Extension):
         return report
 
     def initialize(self, trainer: Trainer) -> None:
-        """Sees to it that there is a LogReport."""
+        """Checks that a LogReport is registered."""
         self._find(trainer)
         if self._own:
             self._own.initialize(trainer)

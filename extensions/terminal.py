@@ -15,7 +15,7 @@ from trainer.checks import log
 
 MINUTE = 60.0  # seconds to the first line where there is no terminal, and between two lines
 BLOCKS = "▏▎▍▌▋▊▉█"  # of tqdm's bars
-GONE = (errno.EPIPE, errno.EIO, errno.EINVAL, errno.EBADF)  # the reader or the terminal is; Windows says EINVAL
+GONE = (errno.EPIPE, errno.EIO, errno.EINVAL, errno.EBADF)  # the reader or the terminal is gone (EINVAL on Windows)
 
 _TOLD: set[str] = set()  # what was said of streams, once each
 
@@ -90,7 +90,7 @@ def flush() -> None:
 
 
 def _let_go(stream: Any, error: OSError) -> None:
-    """Leads a standard stream to nowhere if its reader is gone: what a script prints is lost then, and no error."""
+    """Redirects a standard stream to os.devnull if its reader is gone, so that later prints do not raise."""
     if error.errno in GONE and stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         with suppress(AttributeError, OSError):  # it has no number
             number, nowhere = stream.fileno(), os.open(os.devnull, os.O_WRONLY)

@@ -630,7 +630,7 @@ MISTAKES = {
     "a trigger as extension": (
         lambda out: extend(out, EarlyStoppingTrigger(), name="stop"),
         TypeError,
-        "EarlyStoppingTrigger is a trigger: give it to Trainer(updater, EarlyStoppingTrigger(...)), or extend(extension",
+        "EarlyStoppingTrigger is a trigger: give it to Trainer(updater, EarlyStoppingTrigger(...)), or extend(ext",
     ),
     "finalize(self, manager)": (
         lambda out: extend(out, NoFinalize()),

@@ -40,7 +40,7 @@ def at_least(name: str, value: int, low: int, high: int | None = None) -> int:
 
 
 def near(name: object, names: Iterable[str]) -> str:
-    """Returns a question that ends a message where a name was perhaps misspelt, else nothing.
+    """Returns " Did you mean ...?" for the closest name, or an empty string.
 
     Of a path, such as that of a value, the first part counts most; the end of a path is another name, and no like.
 

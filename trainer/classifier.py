@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.datasets.convert import count_samples
-from trainer.mistakes import IGNORED, explained_inputs, explained_loss, near_arguments
+from trainer.mistakes import IGNORED, dtype_of, explained_inputs, explained_loss, near_arguments
 from trainer.reporter import kept, report
 from trainer.summary import Ratio, Weighted, kind_of
 
@@ -41,7 +41,7 @@ def accuracy(y: Tensor, t: Tensor, ignore_index: int = IGNORED) -> Ratio:
         raise _no_class_numbers(f"the scores have shape {tuple(y.shape)}, with one class or none")
     if t.is_floating_point():
         if t.shape != y.shape:
-            raise _no_class_numbers(f"the labels are {_dtype(t)} of shape {tuple(t.shape)}")
+            raise _no_class_numbers(f"the labels are {dtype_of(t)} of shape {tuple(t.shape)}")
         t = t.argmax(dim=1)
     predicted = y.argmax(dim=1)
     if predicted.shape != t.shape:
@@ -89,10 +89,6 @@ def _no_class_numbers(got: str, more: str = "") -> ValueError:
         " accfun=binary_accuracy), from trainer; for other targets accfun=None, to report the loss alone"
         f"{more}."
     )
-
-
-def _dtype(t: Tensor) -> str:
-    return str(t.dtype).removeprefix("torch.")
 
 
 class Classifier(nn.Module):
@@ -175,7 +171,7 @@ class Classifier(nn.Module):
         if self.accfun is accuracy:
             if isinstance(t, Tensor) and t.is_floating_point() and not _takes(self.lossfun, *_PROBABILITIES):
                 raise _no_class_numbers(
-                    f"the labels are {_dtype(t)} of shape {tuple(t.shape)}",
+                    f"the labels are {dtype_of(t)} of shape {tuple(t.shape)}",
                     "; for class probabilities accfun=lambda y, t: accuracy(y, t)" if t.shape == y.shape else "",
                 )
             correct = accuracy(y, t, ignored)

@@ -231,7 +231,7 @@ def _mismatch(error: Exception, function: Any, batch: Any) -> str:
     if not is_other or "type" not in str(error):
         return ""
     return (
-        f"{_name(function)} is of float32 and part {key!r} of the batch of {_dtype(first)}: make it x.float() in the"
+        f"{_name(function)} is of float32 and part {key!r} of the batch of {dtype_of(first)}: make it x.float() in the"
         " data set's transform."
     )
 
@@ -271,7 +271,7 @@ def _fault_of_pairs(error: Exception, y: Any, t: Any) -> str:
     if y.shape != t.shape and y.numel() == t.numel():
         return f"The scores have shape {tuple(y.shape)} and the labels {tuple(t.shape)}: t.reshape(y.shape) in lossfun."
     if not t.is_floating_point() and y.is_floating_point() and y.shape == t.shape:
-        return f"The labels are {_dtype(t)} and the scores {_dtype(y)}: make them t.float() in the data set."
+        return f"The labels are {dtype_of(t)} and the scores {dtype_of(y)}: make them t.float() in the data set."
     return ""
 
 
@@ -291,7 +291,7 @@ def _fault(y: Any, t: Any) -> str:
         return f"The labels have shape {tuple(t.shape)}, and class numbers shape {wanted} with scores {tuple(y.shape)}."
     if t.dtype not in (torch.int64, torch.uint8):
         return (
-            f"The labels are {_dtype(t)}, and class numbers are int64: make them t.long(), or int(t) in the data set."
+            f"The labels are {dtype_of(t)}, and class numbers are int64: make them t.long(), or int(t) in the data set."
         )
     counted = t[t != IGNORED]
     low, high = (int(counted.min()), int(counted.max())) if counted.numel() and y.is_cpu else (0, 0)
@@ -305,7 +305,15 @@ def _name(function: Any) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
-def _dtype(t: Tensor) -> str:
+def dtype_of(t: Tensor) -> str:
+    """Returns a tensor's dtype in a word.
+
+    Example:
+        >>> import torch
+        >>> from trainer.mistakes import dtype_of
+        >>> dtype_of(torch.zeros(2))
+        'float32'
+    """
     return str(t.dtype).removeprefix("torch.")
 
 

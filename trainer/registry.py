@@ -46,7 +46,7 @@ class Registry(SavedRun):
         """Registers an extension: any function of the trainer, or a :class:`~trainer.Extension`.
 
         In a run that was resumed before, the extension gets its state from the snapshot here. One that is registered
-        in mid-run is initialized at once, and called from the next iteration on; its trigger counts from now.
+        during training is initialized at once, and called from the next iteration on; its trigger counts from now.
 
         Args:
             extension: Called as ``extension(trainer)`` in iterations in which the trigger fires.

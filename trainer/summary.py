@@ -441,7 +441,7 @@ def warn_left_out(told: set[tuple[str, type]], key: str, value: Any) -> None:
         told.add((key, type(value)))
         warn(
             f"{key!r} is left out of the means: it is {kind_of(value)}, not one real number. Report its mean, or each"
-            " element under a key of its own."
+            " element under its own key."
         )
 
 

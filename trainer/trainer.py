@@ -170,7 +170,7 @@ class Trainer(_Loop, Registry):
         self._show_error = True
         self._is_over = False
         self._elapsed: float = 0.0  # before this start; after the end, all of it
-        self._untouched: tuple[int, int] | None = None  # how far the epochs were at the start, while they stand still
+        self._untouched: tuple[int, int] | None = None  # epoch progress at the start; None once it has advanced
         self._error: str | None = None  # in which the iteration under way has failed
         self._random: dict[str, Any] | None = None  # loaded, to be put back when everything is initialized
 

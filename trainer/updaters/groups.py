@@ -1,4 +1,4 @@
-"""Which parameters an optimizer has, by name: a group that was added in mid-run comes back on a resume."""
+"""Which parameters an optimizer has, by name: a group that was added during training comes back on a resume."""
 
 from __future__ import annotations
 
