@@ -88,7 +88,7 @@ class LogReport(Extension):
 
     def __call__(self, trainer: Trainer) -> None:
         """Adds the observation to the means; makes an entry if it is time."""
-        if not self._has_missed and self._late():
+        if len(self._observation) > len(self._seen) and not self._has_missed:
             self._warn_of_missed()
         observation = trainer.observation
         self._summary.add(observation, self._keys)
@@ -103,9 +103,11 @@ class LogReport(Extension):
 
     def end_iteration(self, trainer: Trainer) -> None:
         """Adds what was reported since; writes the entry if there is one."""
-        late, observation = self._late(), self._observation
-        if not late and self._entry is None and self._reported is None:
+        observation, seen = self._observation, self._seen
+        is_same = len(observation) == len(seen) and (not seen or next(reversed(observation)) == seen[-1])
+        if is_same and self._entry is None and self._reported is None:
             return
+        late = [] if is_same else [key for key in observation if key not in seen]
         if late:
             self._seen = tuple(observation)
             late = [key for key in late if self._keys is None or key in self._keys]
@@ -135,17 +137,10 @@ class LogReport(Extension):
             known = reported.union(*self.log)
             warn_of_unreported(self.name or "LogReport", self._keys, known, self._waits_for)
 
-    def _late(self) -> list[str]:
-        """Returns the keys that were observed since the last look."""
-        observation, seen = self._observation, self._seen
-        if len(observation) == len(seen) and (not seen or next(reversed(observation)) == seen[-1]):
-            return []
-        return [key for key in observation if key not in seen]
-
     def _warn_of_missed(self) -> None:
         """Warns of values that came when the iteration's entry was complete, from an extension of phase 1, say."""
         self._has_missed = True
-        names = ", ".join(map(repr, self._late()))
+        names = ", ".join(repr(key) for key in self._observation if key not in self._seen)
         warn(
             f"{self.name or 'LogReport'}: {names} came after the end of the iteration, too late for the log: report in"
             " __call__, in phase 0."
@@ -214,7 +209,7 @@ class LogReport(Extension):
     def finalize(self) -> None:
         """Closes the file; warns of keys that nobody has reported, if that was not clear before."""
         self._file.close()
-        if not self._has_missed and self._late():
+        if len(self._observation) > len(self._seen) and not self._has_missed:
             self._warn_of_missed()
         if self._reported is not None and self.log:
             self._warn_of_unreported()

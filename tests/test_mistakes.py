@@ -603,11 +603,6 @@ MISTAKES = {
         TypeError,
         "the names of reported values must be str, got [3].",
     ),
-    "trainer.epoch": (
-        lambda out: make_run(out).epoch,
-        AttributeError,
-        "Trainer has no attribute 'epoch'; the updater has it: trainer.updater.epoch.",
-    ),
     "another program's state": (
         lambda out: make_run(out).load_state_dict({"models": {}}),
         ValueError,

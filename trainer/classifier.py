@@ -43,13 +43,13 @@ def accuracy(y: Tensor, t: Tensor, ignore_index: int = IGNORED) -> Ratio:
         if t.shape != y.shape:
             raise _no_class_numbers(f"the labels are {dtype_of(t)} of shape {tuple(t.shape)}")
         t = t.argmax(dim=1)
-    predicted = y.argmax(dim=1)
-    if predicted.shape != t.shape:
+    is_right = y.argmax(dim=1) == t
+    if t.dim() != y.dim() - 1 or is_right.numel() != t.numel():  # each with each
         raise ValueError(
-            f"accuracy takes class numbers of shape {tuple(predicted.shape)} with scores of shape {tuple(y.shape)}, got"
-            f" labels of shape {tuple(t.shape)}."
+            f"accuracy takes class numbers of shape {(*y.shape[:1], *y.shape[2:])} with scores of shape"
+            f" {tuple(y.shape)}, got labels of shape {tuple(t.shape)}."
         )
-    return Ratio(torch.count_nonzero(predicted == t), torch.count_nonzero(t != ignore_index))
+    return Ratio(torch.count_nonzero(is_right), torch.count_nonzero(t != ignore_index))
 
 
 def binary_accuracy(y: Tensor, t: Tensor, ignore_index: int = -1) -> Ratio:

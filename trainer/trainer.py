@@ -213,11 +213,6 @@ class Trainer(_Loop, Registry):
         """
         return self
 
-    def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_") and hasattr(self.__dict__.get("updater"), name):
-            raise AttributeError(f"Trainer has no attribute {name!r}; the updater has it: trainer.updater.{name}.")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
     # -- the update
 
     def _ask_stop(self, resumed: bool = False) -> None:

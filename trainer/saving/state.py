@@ -93,7 +93,7 @@ def declared(part: Any, attribute: str = "saved") -> dict[str, str]:
                 raise TypeError(f"{owner}.saved must be names of attributes, got {names!r}; e.g. ('best',).")
             continue  # something else that happens to be called so
         for name in names:
-            if inspect.getattr_static(part, name, part) is part and not hasattr(part, name):  # no property is read
+            if not (hasattr(type(part), name) or hasattr(part, name)):  # no property is read
                 raise AttributeError(
                     f"{owner} names {name!r} in {attribute!r} and has no such attribute: set it in __init__."
                 )
