@@ -166,6 +166,11 @@ class Classifier(nn.Module):
             raise TypeError(f"lossfun returned {kind_of(loss)}, and a loss is needed: a tensor of shape ().")
         ignored, classes = (IGNORED, None) if self.lossfun is F.cross_entropy else _counts(self.lossfun)
         if not self.compute_accuracy or self.accfun is None:
+            if _takes(self.lossfun, *_CLASSES) and y.dim() > 1 and y.size(1) == 1:
+                raise ValueError(
+                    f"cross entropy of scores of shape {tuple(y.shape)}, of one class, is always 0: take"
+                    " F.binary_cross_entropy_with_logits and labels of 0.0 and 1.0."
+                )
             report({"loss": Weighted(loss, _counted(t, ignored, classes))}, self)
             return loss
         if self.accfun is accuracy:
