@@ -89,6 +89,10 @@ def draw(
         axes = figure.add_subplot(slot)
         entries |= draw_panel(axes, lines, x_label, title, log_scale, marker, grid)
         crowded = max(crowded, len(lines) - len({(line.colour, line.dash) for line in lines}))
+    places = np.concatenate([line.x[np.isfinite(line.x)] for lines in found.values() for line in lines])
+    if places.size and np.ptp(places) > 0:  # one range for all: what begins late is seen to
+        for axes in figure.axes:
+            axes.set_xlim(places.min() - 0.05 * np.ptp(places), places.max() + 0.05 * np.ptp(places))
     notes = [SMOOTHING] if SMOOTHING in entries else []
     if crowded:
         notes.append(f"{crowded} curves have the colour and dash of another: draw fewer at a time")

@@ -335,3 +335,11 @@ def test_what_a_function_of_one_s_own_adds_stands_in_the_legend_as_formula(run):
     run.run()
     assert names(figures[-1]) == ["main/loss", "main/accuracy", r"$\alpha$"] and len(figures[-1].axes) == 1
     assert [text.get_parse_math() for text in figures[-1].legends[0].get_texts()] == [False, False, True]
+
+
+def test_all_panels_have_one_range_of_x():
+    figure = curves.draw(
+        {"": {"main/loss": ([1, 2, 12], [3, 2, 1]), "validation/main/accuracy": ([10, 12], [0, 1])}}, "epoch"
+    )
+    first, second = (axes.get_xlim() for axes in figure.axes)
+    assert first == second and first[0] < 1 and first[1] > 12

@@ -77,6 +77,14 @@ class NoError(Extension):
     def on_error(self, trainer): ...
 
 
+class Collector(Extension):
+    def __init__(self):
+        self.saved = []
+
+    def __call__(self, trainer):
+        self.saved.append("a file")
+
+
 class NoItems:
     def __len__(self):
         return 10
@@ -687,6 +695,16 @@ MISTAKES = {
         ValueError,
         "extension LogReport not found; there are ['PrintReport']. Write extend(LogReport()) too.",
     ),
+    "a LogReport of another name": (
+        lambda out: (run := make_run(out)).extend(type("Mine", (E.LogReport,), {})()) or run.get_extension("LogReport"),
+        ValueError,
+        "extension LogReport not found; there are ['Mine']. Did you mean 'Mine'?",
+    ),
+    "a list of its own called saved": (
+        lambda out: extend(out, Collector()),
+        TypeError,
+        "Collector.saved names the attributes to save: write a tuple in the class, or rename yours.",
+    ),
     "a misspelt extension": (
         lambda out: (run := make_run(out)).extend(E.LogReport()) or run.get_extension("LogReprt"),
         ValueError,
@@ -777,6 +795,21 @@ def test_a_class_may_take_arguments_of_its_own_from_the_others():
     assert Report(unit=1, trigger=(1, "epoch")).unit == 1
     with pytest.raises(TypeError, match=r"LogReport.__init__\(\) got .* 'file_name'. Did you mean 'filename'\?$"):
         Report(file_name="x")
+
+
+def test_an_updater_of_one_s_own_may_call_its_attributes_as_it_likes(tmp_path):
+    class Updater(StandardUpdater):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.groups, self.modes, self.loss_state = 4, ["a"], None
+
+    model = Classifier(nn.Linear(2, 3))
+    own = Updater(SerialIterator(make_data(), 5), torch.optim.SGD(model.parameters(), lr=0.1), model=model)
+    run = Trainer(own, (1, "epoch"), out=tmp_path)
+    run.extend(E.snapshot())
+    run.run()
+    run.load_state_dict(run.state_dict())
+    assert own.groups == 4 and own.modes == ["a"]
 
 
 def test_an_extension_class_of_one_s_own_names_a_misspelt_argument_too():

@@ -105,7 +105,10 @@ class Registry(SavedRun):
             ValueError: If there is none.
         """
         if name not in self._entries:
+            kinds = {n: {kind.__name__ for kind in type(e.extension).__mro__} for n, e in self._entries.items()}
+            others = [f" Did you mean {other!r}?" for other, kind in kinds.items() if name in kind]
             hint = " Write extend(LogReport()) too." if name == "LogReport" else near(name, self._entries)
+            hint = others[0] if others else hint
             raise ValueError(f"extension {name} not found; there are {sorted(self._entries)}.{hint}")
         return self._entries[name].extension
 

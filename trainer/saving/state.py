@@ -88,6 +88,8 @@ def declared(part: Any, attribute: str = "saved") -> dict[str, str]:
     for kind in [*reversed(type(part).__mro__), part]:  # a function, or an object, may name some by itself
         names = getattr(kind, "__dict__", {}).get(attribute, ())
         names = (names,) if isinstance(names, str) else names
+        if kind is part and isinstance(names, list) and isinstance(part, Stateful):  # that of somebody who appends
+            raise TypeError(f"{owner}.saved names the attributes to save: write a tuple in the class, or rename yours.")
         if not (isinstance(names, (tuple, list)) and all(isinstance(name, str) for name in names)):
             if attribute == "saved" and isinstance(part, Stateful):
                 raise TypeError(f"{owner}.saved must be names of attributes, got {names!r}; e.g. ('best',).")

@@ -128,10 +128,10 @@ class Parts(Stateful):
     """
 
     saved: ClassVar[tuple[str, ...]] = (
-        *("_iterator", "_model", "modes", "groups", "_optimizer", "_kinds", "hyperparameters", "loss_state"),
+        *("_iterator", "_model", "_modes", "_groups", "_optimizer", "_kinds", "hyperparameters", "_loss_state"),
     )
     settings: ClassVar[tuple[str, ...]] = ("hyperparameters", "in_eval_mode", "frozen")
-    without_settings = ("modes", "groups", "loss_state")  # made anew at each question
+    without_settings = ("_modes", "_groups", "_loss_state")  # made anew at each question
     loss_func: Any = None
     restored_modes: dict[str, list[str]] | None = None
 
@@ -199,12 +199,12 @@ class Parts(Stateful):
         return dict(self._model) if self._own_loss is None else self._model | {"loss_func": self._own_loss}
 
     @property
-    def modes(self) -> dict[str, list[str]] | None:
+    def _modes(self) -> dict[str, list[str]] | None:
         """The modules in eval mode, by model."""
         return eval_modules(self._modules())
 
-    @modes.setter
-    def modes(self, saved: dict[str, list[str]] | None) -> None:
+    @_modes.setter
+    def _modes(self, saved: dict[str, list[str]] | None) -> None:
         self.restored_modes = saved
         for name, paths in (saved or {}).items():  # an older snapshot has none
             model = self._modules().get(name)
@@ -212,26 +212,26 @@ class Parts(Stateful):
                 module.training = path not in paths
 
     @property
-    def loss_state(self) -> dict[str, Any] | None:
+    def _loss_state(self) -> dict[str, Any] | None:
         """The state of a loss function that is a module of its own, if training has changed it."""
         state = {} if self._own_loss is None else self._own_loss.state_dict()
         is_same = all(torch.equal(value, self._first_loss_state[key]) for key, value in state.items())
         return None if is_same else state
 
-    @loss_state.setter
-    def loss_state(self, saved: dict[str, Any] | None) -> None:
+    @_loss_state.setter
+    def _loss_state(self, saved: dict[str, Any] | None) -> None:
         if saved and self._own_loss is not None:
             self._own_loss.load_state_dict(saved)
         elif saved:
             warn("the state of the snapshot's loss_func is dropped: the loss_func of the script is no module.")
 
     @property
-    def groups(self) -> dict[str, Any] | None:
+    def _groups(self) -> dict[str, Any] | None:
         """The names of the optimizers' parameters by group; on a resume, groups that are missing are added."""
         return named_groups(self._optimizer, self._modules(), self._first_groups)
 
-    @groups.setter
-    def groups(self, saved: dict[str, Any] | None) -> None:
+    @_groups.setter
+    def _groups(self, saved: dict[str, Any] | None) -> None:
         if saved is not None:  # else the snapshot is from before they were recorded
             restore_groups(self._optimizer, self._modules(), saved)
 
