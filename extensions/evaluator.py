@@ -171,9 +171,9 @@ class Evaluator(Extension):
         parts: list[Any] = [*getattr(trainer.updater, "get_all_models", dict)().values()]
         extensions = [entry.extension for entry in trainer.extensions.values()]
         for owner in (trainer.updater, *(part for part in extensions if not isinstance(part, Evaluator))):
-            names = declared(owner).values()
-            if getattr(type(owner), "state_dict", Stateful.state_dict) is not Stateful.state_dict:
-                names = vars(owner)  # it saves them in a way of its own
+            is_own = getattr(type(owner), "state_dict", Stateful.state_dict) is not Stateful.state_dict
+            has_own = is_own or hasattr(owner, "_target")  # it saves in a way, or to a file, of its own
+            names = vars(owner) if has_own else declared(owner).values()
             for value in [getattr(owner, name) for name in names]:
                 parts += value.values() if isinstance(value, dict) else [value]
         saved = {id(p) for part in parts if isinstance(part, nn.Module) for p in part.parameters()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 from extensions.snapshot_files import ERROR, SnapshotFiles, folders_of, matching
 from extensions.snapshot_writers import SimpleWriter
 from trainer import Extension, Trainer, saving
-from trainer.checks import near, warn
+from trainer.checks import warn
 from trainer.extension import PHASE_OBJECT, PHASE_RUN
 from trainer.mistakes import near_arguments
 from trainer.saving.files import leads_out, remove_scraps
@@ -148,12 +149,10 @@ class _Snapshot(Extension):
             if "<" in (name := self._filename.format(trainer)):  # an object that is no number or text
                 raise ValueError(name)
         except (AttributeError, KeyError, IndexError, ValueError) as error:
-            there = [name for name in dir(trainer.updater) if not name.startswith("_")]
-            hint = (
-                near(getattr(error, "name", None) or "", there)
-                or " Write '{.updater.iteration}' or '{.updater.epoch}'."
-            )
-            raise ValueError(f"filename {self._filename!r} does not fit the trainer ({error!r}).{hint}") from None
+            known = difflib.get_close_matches(getattr(error, "name", None) or "", dir(trainer.updater), 1, 0.8)
+            if known or not isinstance(error, AttributeError):  # else the first update may set it
+                meant = f"Did you mean {known[0]!r}?" if known else "Write '{.updater.iteration}', say."
+                raise ValueError(f"filename {self._filename!r} does not fit the trainer ({error!r}). {meant}") from None
 
     @property
     def is_writing(self) -> bool:

@@ -338,7 +338,7 @@ MISTAKES = {
     "snapshot's filename with a name": (
         lambda out: extend(out, E.snapshot(filename="s_{epoch}")),
         ValueError,
-        "filename 's_{epoch}' does not fit the trainer (KeyError('epoch')). Write '{.updater.iteration}'",
+        "filename 's_{epoch}' does not fit the trainer (KeyError('epoch')). Write '{.updater.iteration}', say.",
     ),
     "snapshot's filename with a method": (
         lambda out: extend(out, E.snapshot(filename="s_{.iteration}")),
@@ -568,7 +568,7 @@ MISTAKES = {
             lambda i: (X, 1.0), out, model=Classifier(nn.Linear(2, 1), F.binary_cross_entropy_with_logits, accfun=None)
         ),
         ValueError,
-        "The scores have shape (5, 1) and the labels (5,): t.reshape(y.shape) in lossfun.",
+        "The scores have shape (5, 1) and the labels (5,): pass t.view_as(y) to the loss.",
     ),
     "integer labels under binary cross entropy": (
         lambda out: train_on(

@@ -630,6 +630,15 @@ def test_an_average_that_its_extension_saves_is_evaluated_alike_after_a_resume(t
     assert entries(resumed) == entries(whole)
 
 
+def test_an_average_that_has_a_file_of_its_own_is_not_warned_of(tmp_path):
+    run = averaged(tmp_path, False)
+    target = run.get_extension("Average").model
+    run.extend(extensions.snapshot_object(target, "average", autoload=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run.run()
+
+
 def test_an_average_that_nobody_saves_is_warned_of(tmp_path):
     told = "validation: parameters of the target 'main' are in no model of the updater, so no snapshot of the run holds"
     with pytest.warns(UserWarning, match=told):
@@ -753,6 +762,20 @@ def test_a_snapshot_may_be_taken_before_training(tmp_path):
     run.extend(extensions.snapshot(), trigger=(1, "iteration"), call_before_training=True)
     run.run()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["snapshot_iter_0", "snapshot_iter_1"]
+
+
+def test_a_filename_may_have_an_attribute_that_the_first_update_sets(tmp_path):
+    class Staged(StandardUpdater):
+        def update_core(self):
+            self.stage = 1
+            super().update_core()
+
+    model = Classifier(nn.Linear(2, 3))
+    own = Staged(SerialIterator(make_data(), 5), torch.optim.SGD(model.parameters(), lr=0.1), model=model)
+    run = Trainer(own, (1, "epoch"), out=tmp_path)
+    run.extend(extensions.snapshot(filename="stage_{.updater.stage}"))
+    run.run()
+    assert [path.name for path in tmp_path.iterdir()] == ["stage_1"]
 
 
 def test_what_another_run_is_writing_below_the_folder_stays(tmp_path):

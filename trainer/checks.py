@@ -42,7 +42,7 @@ def at_least(name: str, value: int, low: int, high: int | None = None) -> int:
 def near(name: object, names: Iterable[str]) -> str:
     """Returns " Did you mean ...?" for the closest name, or an empty string.
 
-    Of a path, such as that of a value, the first part counts most; the end of a path is another name, and no like.
+    Names that share the first part of a path come first. A name that is only the end of the path is not suggested.
 
     Example:
         >>> from trainer.checks import near

@@ -269,7 +269,7 @@ def _fault_of_pairs(error: Exception, y: Any, t: Any) -> str:
     if not (isinstance(y, Tensor) and isinstance(t, Tensor)) or isinstance(error, AttributeError):
         return ""
     if y.shape != t.shape and y.numel() == t.numel():
-        return f"The scores have shape {tuple(y.shape)} and the labels {tuple(t.shape)}: t.reshape(y.shape) in lossfun."
+        return f"The scores have shape {tuple(y.shape)} and the labels {tuple(t.shape)}: pass t.view_as(y) to the loss."
     if not t.is_floating_point() and y.is_floating_point() and y.shape == t.shape:
         return f"The labels are {dtype_of(t)} and the scores {dtype_of(y)}: make them t.float() in the data set."
     return ""
