@@ -6,6 +6,7 @@ Every run is a process of its own with a deadline: what hangs fails.
 import ctypes
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -43,7 +44,6 @@ def succeeds(tmp_path, function, *args):
 
 def _prepared(function, *args):
     torch.set_num_threads(1)
-    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # how long torch waits for a stuck worker: 5 s
     warnings.filterwarnings("ignore", "This DataLoader will create")
     for number in SIGNALS:  # as the training process would: it goes on
         signal.signal(number, lambda number, frame: None)
@@ -378,6 +378,167 @@ def use_a_loader_of_one_s_own():
 
 def test_a_data_loader_that_is_no_iterator_of_ours_is_as_torch_made_it(tmp_path):
     succeeds(tmp_path, use_a_loader_of_one_s_own)
+
+
+def die_with_batches_in_the_queue(make, times=12):
+    for i in range(times):
+        iterator = make()
+        next(iterator)
+        time.sleep(0.01 * (i % 3))  # some are in the queue, to be read from a socket of the worker
+        kill_workers(1 + i % 2)
+        with pytest.raises(RuntimeError, match=DEATH):
+            [next(iterator) for _ in range(20)]
+        iterator.finalize()
+
+
+@pytest.mark.parametrize("make", [multiprocess, loader])
+def test_batches_of_a_killed_worker_that_are_queued_do_not_hide_its_death(tmp_path, make):
+    succeeds(tmp_path, die_with_batches_in_the_queue, make)
+
+
+def unpicklable(samples):
+    return lambda: samples
+
+
+def send_what_cannot_be_sent(make):
+    with pytest.raises(AttributeError, match="(?s)in a DataLoader worker process.*pickle local object 'unpicklable"):
+        next(make(collate_fn=unpicklable))
+
+
+@pytest.mark.parametrize("make", [multiprocess, loader])
+def test_a_batch_that_cannot_be_sent_is_an_error_and_not_awaited_for_ever(tmp_path, make):
+    succeeds(tmp_path, send_what_cannot_be_sent, make)
+
+
+class LocalError(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        class Own(Exception):
+            pass
+
+        raise Own("of its own kind")
+
+
+def raise_an_error_of_a_local_class():
+    with pytest.raises(RuntimeError, match="(?s)in DataLoader worker process 0.*Own: of its own kind"):
+        next(loader(LocalError()))
+
+
+def test_an_error_of_a_class_that_no_other_process_can_import_is_told_too(tmp_path):
+    succeeds(tmp_path, raise_an_error_of_a_local_class)
+
+
+# -- small machines
+
+NO_NAMESPACE = 77
+
+
+def in_small_shared_memory(function, *args):
+    """Calls a function where /dev/shm is Docker's, but for being smaller still."""
+    if os.geteuid() != 0 or ctypes.CDLL(None).unshare(0x20000) != 0:  # CLONE_NEWNS
+        os._exit(NO_NAMESPACE)
+    mount = "mount --make-rprivate / && mount -t tmpfs -o size=1m tmpfs /dev/shm"
+    if subprocess.run(["sh", "-c", mount]).returncode != 0:
+        os._exit(NO_NAMESPACE)
+    function(*args)
+
+
+def stacked(samples):
+    return torch.stack([torch.ones(100_000) for _ in samples])  # not in shared memory yet, as default_collate's is
+
+
+def fill_shared_memory(make, collate):
+    iterator = make(collate_fn=collate)
+    with pytest.raises(RuntimeError, match=r"/dev/shm, has 1 MB: give it more \(docker run --shm-size=8g\)") as caught:
+        [next(iterator) for _ in range(4)]
+    for word in ("fewer workers", "smaller batch", "could not hand over a batch"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [multiprocess, loader])
+def test_small_shared_memory_is_named_with_what_helps(tmp_path, make):
+    process = processes.start(in_small_shared_memory, fill_shared_memory, make, stacked, output=tmp_path / "output")
+    process.join(DEADLINE)
+    if process.exitcode == NO_NAMESPACE:
+        pytest.skip("needs root, who may mount a file system for one process")
+    assert process.exitcode == 0, (tmp_path / "output").read_text()
+
+
+def die_of_a_bus_error():
+    iterator = multiprocess()
+    next(iterator)
+    workers = multiprocessing.active_children()
+    os.kill(workers[0].pid, signal.SIGBUS)
+    with pytest.raises(RuntimeError, match=r"by signal 7 \(Bus error\)\. Its shared memory, /dev/shm, has \d+ MB"):
+        [next(iterator) for _ in range(20)]
+
+
+def test_a_bus_error_is_told_as_a_lack_of_shared_memory(tmp_path):
+    succeeds(tmp_path, die_of_a_bus_error)
+
+
+def run_out_of_files(make):
+    iterator = make()
+    next(iterator)
+    most = len(os.listdir("/proc/self/fd")) + 4
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    kept = []
+    with pytest.raises(RuntimeError, match=rf"may open {most} files: raise that \(ulimit -n\), or take fewer workers"):
+        kept.extend(next(iterator) for _ in range(20))
+
+
+@pytest.mark.parametrize("make", [multiprocess, loader])
+def test_a_low_limit_of_open_files_is_named(tmp_path, make):
+    succeeds(tmp_path, run_out_of_files, make)
+
+
+# -- training is killed
+
+
+def wait_to_be_killed(method, kind, in_a_thread):
+    multiprocessing.set_start_method(method, force=True)
+    dataset = Stuck() if kind == "stuck" else torch.zeros(100, 3)
+    iterator = MultiprocessIterator(dataset, 4, shuffle=False, n_processes=2)
+    if in_a_thread:  # which ends: the kernel's own signal for the death of a parent would come now
+        thread = threading.Thread(target=next, args=(iterator,))
+        thread.start()
+        thread.join()
+        time.sleep(0.5)
+        if kind != "stuck":
+            next(iterator), next(iterator)
+    else:
+        next(iterator)
+    print("workers", *[process.pid for process in multiprocessing.active_children()], flush=True)
+    time.sleep(1e6)
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("in_a_thread", [False, True])
+@pytest.mark.parametrize("kind", ["busy", "stuck"])
+@pytest.mark.parametrize(
+    "method", ["fork", *(pytest.param(m, marks=pytest.mark.full) for m in ("spawn", "forkserver"))]
+)
+def test_the_workers_end_with_a_training_process_that_is_killed(tmp_path, method, kind, in_a_thread):
+    output, deadline = tmp_path / "output", time.monotonic() + DEADLINE
+    process = processes.start(wait_to_be_killed, method, kind, in_a_thread, output=output)
+    while "workers" not in (told := output.read_text() if output.exists() else ""):
+        assert process.is_alive() and time.monotonic() < deadline, told
+        time.sleep(0.01)
+    workers = [int(pid) for pid in told.split("workers")[1].split()]
+    assert len(workers) == 2 and all(map(is_running, workers))
+    os.kill(process.pid, signal.SIGKILL)
+    while any(map(is_running, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 # -- a whole run

@@ -15,7 +15,7 @@ from trainer.datasets.convert import concat_examples
 from trainer.iterators.bad_samples import BadSampleError
 from trainer.iterators.packed import Packed
 from trainer.iterators.serial import Cursor, Made, SerialIterator, Stretch
-from trainer.iterators.workers import Workers, start_method
+from trainer.iterators.workers import Workers, end_workers, start_method
 
 
 class MultiprocessIterator(SerialIterator):
@@ -93,6 +93,12 @@ class MultiprocessIterator(SerialIterator):
                 self._batches.close()
             self._workers = self._batches = None  # one may be dead: new ones fetch this batch at the next call
             raise
+
+    def finalize(self) -> None:
+        """Ends the workers, and writes the list of bad samples."""
+        if self._workers is not None and self._workers._iterator is not None:
+            end_workers(self._workers._iterator)
+        super().finalize()
 
     def _new_workers(self) -> DataLoader[Any]:
         return DataLoader(

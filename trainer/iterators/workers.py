@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
+import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
+from multiprocessing.queues import Queue
+from pathlib import Path
 from typing import Any
 
 from torch._C import _remove_worker_pids, _set_worker_pids
+from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
 # What schedulers and Ctrl-C send to every process of a job: only the training process is to act on it.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+PATIENCE = 2.0  # seconds that workers have to end when they are asked to
+_GRACE = 0.5  # seconds from the error that a dying worker causes to its exit code
+_SHM = "/dev/shm"
+_LESS = "take fewer workers (n_processes, num_workers), fewer batches ahead (n_prefetch, prefetch_factor) or a smaller"
+_LESS += " batch"
+_print_error = Queue._on_queue_feeder_error  # type: ignore[attr-defined]
 
 
 class Workers:
@@ -32,6 +46,8 @@ class Workers:
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self._loader = loader
+        self._is_broken = False  # whether a wait for a batch has failed
+        self._oom_kills = _count_oom_kills()
         # Persistent workers, if they were started before; torchdata keeps others there, which have ended.
         self._batches: Any = loader._iterator if loader.persistent_workers else None
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they would kill a worker that is not ready yet
@@ -60,13 +76,9 @@ class Workers:
         return self._attend(next, self._batches)
 
     def close(self) -> None:
-        """Ends the workers, in whatever state they are.
-
-        Left to the garbage collector, which is where an error's traceback leaves them, each would take 5 seconds: it
-        may close the pipes first that tell them to end.
-        """
+        """Ends the workers, in whatever state they are."""
         if hasattr(self._batches, "_shutdown_workers"):
-            self._batches._shutdown_workers()
+            end_workers(self._batches, at_once=self._is_broken)
             self._loader._iterator = None  # where persistent workers would be looked for
         elif hasattr(self._batches, "close"):
             self._batches.close()  # a generator, which has an iterator with workers
@@ -74,7 +86,7 @@ class Workers:
     def _start(self, function: Callable[[Any], Any], source: Any) -> Any:
         """Calls a function that starts workers, and prepares these for signals."""
         given, others = self._loader.worker_init_fn, multiprocessing.active_children()
-        self._loader.worker_init_fn = partial(_begin, given)
+        self._loader.worker_init_fn = partial(_begin, given, os.getpid())
         try:
             return self._attend(function, source)
         finally:
@@ -103,19 +115,13 @@ class Workers:
             raise
         except Exception as error:  # of any kind: what torch raises for a death may come out as another error
             self._release()  # or torch would raise its own error here
-            if isinstance(error, (ConnectionError, EOFError)):  # a worker may have died while it handed the batch over
-                for process in self._workers():
-                    process.join(0.2)  # it has closed its files; its exit code comes a moment later
-            how = self._dead()
-            if not how and str(error).startswith("DataLoader worker (pid"):  # while they start, torch alone knows
-                how = str(error).rstrip(". ")
-            if not how:
-                raise
-            raise RuntimeError(
-                f"a process that loads the data has died: {how}. The system kills what takes too much memory: take"
-                " fewer workers (n_processes, num_workers), fewer batches ahead (n_prefetch, prefetch_factor) or a"
-                " smaller batch; then resume from the last snapshot."
-            ) from error
+            if told := self._explain(error):
+                self._is_broken = True
+                raise RuntimeError(told) from error
+            raise
+        except BaseException:
+            self._is_broken = True
+            raise
         finally:
             self._release()
 
@@ -124,6 +130,35 @@ class Workers:
         if getattr(self._batches, "_worker_pids_set", False):
             self._batches._worker_pids_set = False
             _remove_worker_pids(id(self._batches))
+
+    def _explain(self, error: Exception) -> str:
+        """Says what to do about an error that the death of a worker has caused, or a lack of shared memory."""
+        text = str(error)
+        if "Caught " not in text:  # else a worker has sent it, and lives
+            closed = wait([process.sentinel for process in self._workers()], _GRACE)
+            for process in self._workers():
+                process.join(_GRACE if process.sentinel in closed else 0)  # its exit code comes a moment later
+        how = self._dead()
+        if not how and text.startswith("DataLoader worker (pid"):  # while they start, torch alone knows
+            how = text.rstrip(". ")
+        died, resume = f"a process that loads the data has died: {how}.", "; then resume from the last snapshot."
+        failed = (
+            died if how else "the processes that load the data could not be started, or could not hand over a batch."
+        )
+        if "unable to allocate shared memory" in text or (how and re.search(r"signal 7\b|[Bb]us error", how)):
+            return f"{failed} {_room()}: give it more (docker run --shm-size=8g), or {_LESS}{resume}"
+        if "Too many open files" in text:
+            most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            return f"{failed} A process may open {most} files: raise that (ulimit -n), or {_LESS}{resume}"
+        if isinstance(error, BlockingIOError):
+            return f"{failed} The user may have no more processes: raise that (ulimit -u), or {_LESS}{resume}"
+        if not how:
+            return ""
+        if re.search(r"signal 9\b|signal: Killed", how):
+            n = _count_oom_kills() - self._oom_kills
+            reason = "The kernel's out-of-memory killer has struck meanwhile (oom_kill in /proc/vmstat)"
+            return f"{died} {reason if n > 0 else 'The system kills what takes too much memory'}: {_LESS}{resume}"
+        return f"{died} Its own output may say why, or a run without workers (n_processes=0, num_workers=0){resume}"
 
     def _dead(self) -> str:
         """Says which workers died, and how; 0 is the exit code of one that has come to the end of its data."""
@@ -138,6 +173,29 @@ class Workers:
         return getattr(self._batches, "_workers", ())
 
 
+def end_workers(batches: Any, at_once: bool = False) -> None:
+    """Ends the workers of a ``DataLoader``'s iterator; those that are stuck after ``PATIENCE`` seconds.
+
+    Left to torch, each that is stuck would take 5 seconds; left to the garbage collector, which is where an error's
+    traceback leaves them, so would any: it may close the pipes first that tell them to end.
+    """
+
+    def kill() -> None:
+        for process in batches._workers:
+            process.kill()
+        batches._workers_done_event = threading.Event()  # one may have died with the lock of torch's
+        if vars(batches).pop("_pin_memory_thread", None):  # torch would wait for it, and it for half a message
+            batches._pin_memory_thread_done_event.set()
+
+    if at_once or any(process.exitcode for process in batches._workers):
+        kill()
+    guard = threading.Timer(PATIENCE, kill)
+    guard.daemon = True
+    guard.start()
+    batches._shutdown_workers()
+    guard.cancel()
+
+
 def start_method() -> str | None:
     """Returns how workers are to be started: as the script has chosen, or forked from the training process.
 
@@ -148,11 +206,59 @@ def start_method() -> str | None:
     return None if has_chosen or sys.platform != "linux" else "fork"
 
 
-def _begin(init: Callable[[int], object] | None, worker: int) -> None:
+def _begin(init: Callable[[int], object] | None, trainer: int, worker: int) -> None:
     """Called in a worker before it fetches: from here on the signals of the job do nothing to it."""
     for number in SIGNALS:
         signal.signal(number, lambda number, frame: None)  # SIG_IGN would be inherited by programs that it starts
         signal.siginterrupt(number, False)  # what C code reads, it goes on reading
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    threading.Thread(target=end_with, args=(trainer,), daemon=True).start()
+    Queue._on_queue_feeder_error = _send_error  # type: ignore[attr-defined]
     if init is not None:
         init(worker)
+
+
+def end_with(pid: int) -> None:
+    """Kills this process when another one has ended; called in a thread of its own.
+
+    Linux could do so by itself (``PR_SET_PDEATHSIG``), but counts as the end of a parent that of the thread which
+    started its child; and a forkserver is the parent of the workers that it starts.
+    """
+    try:
+        wait([os.pidfd_open(pid)])
+    except ProcessLookupError:
+        pass
+    except (AttributeError, OSError):  # not Linux, or an old one
+        with suppress(ProcessLookupError):
+            while True:
+                os.kill(pid, 0)
+                time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _send_error(queue: Any, error: Exception, item: Any) -> None:
+    """Sends the error in place of what cannot be sent; Python only prints it, and the reader would wait for ever."""
+    if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], int)):
+        _print_error(queue, error, item)  # of a queue of the user's
+        return
+    number, made = item
+    if isinstance(made, ExceptionWrapper):  # of a class that is defined within a function, say
+        made.exc_type = RuntimeError
+    else:
+        made = ExceptionWrapper((type(error), error, error.__traceback__), "in a DataLoader worker process")  # type: ignore[no-untyped-call]
+    queue.put((number, made))
+
+
+def _count_oom_kills() -> int:
+    """Returns how many processes the kernel has killed for want of memory; 0 where it does not say."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/vmstat").read_text().split("oom_kill ")[1].split()[0])
+    return 0
+
+
+def _room() -> str:
+    try:
+        room = os.statvfs(_SHM)
+    except OSError:
+        return "There is no shared memory"
+    return f"Its shared memory, {_SHM}, has {room.f_blocks * room.f_frsize / 2**20:.0f} MB"
