@@ -1,6 +1,7 @@
 """Graceful stop: real signals, to the process and to its whole group, as schedulers send them."""
 
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -9,10 +10,11 @@ import pytest
 import torch
 from helpers import Augmented, equal, make_run
 from processes import start
+from torch.utils.data import DataLoader
 
 import extensions
 from trainer import Classifier, StandardUpdater, Trainer, saving
-from trainer.iterators import MultiprocessIterator
+from trainer.iterators import MultiprocessIterator, MultithreadIterator, SerialIterator
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
@@ -204,3 +206,144 @@ def test_signals_that_come_while_the_run_is_being_closed_do_not_disturb_that(tmp
     (tmp_path / "go on").touch()
     assert end(process) == 75, (tmp_path / "printed").read_text()
     assert torch.load(tmp_path / "weights", weights_only=True) and not list(tmp_path.glob(".*"))
+
+
+# -- data that do not come: of a worker that is stopped, or behind a gate, as on a file server that is dead
+
+
+class Gated(torch.utils.data.Dataset):
+    """Nothing comes while a file is there."""
+
+    def __init__(self, gate):
+        self.gate = gate
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, index):
+        while os.path.exists(self.gate):
+            self.gate.with_name("asked").touch()
+            time.sleep(0.01)
+        return torch.full((3, 8, 8), index / 24), index % 3
+
+
+def processes(gate):
+    return MultiprocessIterator(Gated(gate), 4, n_processes=2, n_prefetch=1)
+
+
+def threads(gate):
+    return MultithreadIterator(Gated(gate), 4, n_threads=2)
+
+
+def serial(gate):
+    return SerialIterator(Gated(gate), 4)
+
+
+def loader(gate):
+    return DataLoader(Gated(gate), 4, shuffle=True, num_workers=2, prefetch_factor=1)
+
+
+class Two(StandardUpdater):
+    """A step of one optimizer, then of another, each on data of its own."""
+
+    def update_core(self):
+        for name in ("main", "other"):
+            noise = torch.rand(1)
+            loss = self.get_model(name)(*self.next_batch(name)) * noise
+            self.get_optimizer(name).zero_grad()
+            loss.backward()
+            self.step(name)
+
+
+class Both(Two):
+    """The same, on data that are fetched first."""
+
+    def update_core(self):
+        batches = [self.next_batch("main"), self.next_batch("other")]
+        self.next_batch = lambda name: batches.pop(0)
+        super().update_core()
+        del self.next_batch
+
+
+def train_gated(out, make, kind, halts, until=9):
+    """Trains, and from iteration 5 on the data of ``halts`` do not come."""
+    extensions.stop_on_signal.PATIENCE = 0.3
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    names = ("main", "other") if kind in (Two, Both) else ("main",)
+    nets = {name: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3)) for name in names}
+    if kind != "evaluator":
+        nets["main"].insert(1, torch.nn.Dropout(0.5))
+    models = {name: Classifier(net) for name, net in nets.items()}
+    optimizers = {name: torch.optim.Adam(model.parameters()) for name, model in models.items()}
+    iterators = {name: make(out / f"gate {name}") for name in names}
+    update = kind if kind in (Two, Both) else StandardUpdater
+    updater = update(iterators, optimizers, model=models, accumulate=3 if kind == "accumulate" else 1)
+    run = Trainer(updater, (until, "iteration"), out=out)
+    if kind == "evaluator":
+        valid = MultiprocessIterator(Gated(out / "gate valid"), 4, repeat=False, shuffle=False, n_processes=1)
+        run.extend(extensions.Evaluator(valid, models["main"]), trigger=(2, "iteration"))
+    run.extend(extensions.LogReport(trigger=(2, "iteration")))
+    run.extend(extensions.snapshot(n_retains=1, autoload=True), trigger=(4, "iteration"))
+    run.extend(extensions.snapshot(filename="final"), trigger=(until, "iteration"))
+    run.extend(extensions.StopOnSignal())
+
+    def halt(trainer):
+        if halts == "stopped":
+            for process in multiprocessing.active_children():
+                os.kill(process.pid, signal.SIGSTOP)
+        elif halts is not None:
+            (out / f"gate {halts}").touch()
+        (out / "halted").touch()
+
+    run.extend(halt, "halt", trigger=(5, "iteration"))
+    if kind == "own loop":
+        while not run.finished:
+            with run.iteration():
+                run.updater.update()
+    else:
+        run.run()
+
+
+SAVED = "the data of the next did not come within 0 seconds. The run is saved in "
+CASES = [
+    (processes, "plain", "stopped", SAVED),
+    (processes, "accumulate", "main", SAVED),
+    (threads, "plain", "main", SAVED),
+    (serial, "own loop", "main", SAVED),
+    (loader, "accumulate", "stopped", SAVED),
+    (processes, Both, "other", SAVED),
+    (processes, Two, "main", SAVED),
+    (processes, Two, "other", "not saved, because an optimizer has stepped in it; the last snapshot is "),
+    (processes, "evaluator", "valid", "not saved, because its update is done; the last snapshot is "),
+]
+
+
+@pytest.mark.parametrize(("make", "kind", "halts", "told"), CASES)
+def test_a_wait_for_data_that_do_not_come_is_left(tmp_path, make, kind, halts, told):
+    """And the run goes on to the same end: from the iteration's start, or the last snapshot if that was half done."""
+    (whole := tmp_path / "whole").mkdir()
+    (cut := tmp_path / "cut").mkdir()
+    process = start(train_gated, cut, make, kind, halts, output=cut / "printed")
+    wait_for(cut / "halted", process)
+    time.sleep(0.5)  # what was fetched ahead is used up
+    os.killpg(process.pid, signal.SIGTERM)
+    assert end(process) == 75, (cut / "printed").read_text()
+    assert told in (cut / "printed").read_text() and "Traceback" not in (cut / "printed").read_text()
+    assert (cut / "snapshot_stopped").exists() == (told == SAVED)
+    for gate in cut.glob("gate*"):
+        gate.unlink()
+    assert end(start(train_gated, whole, make, kind, None, output=whole / "printed")) == 0
+    assert end(start(train_gated, cut, make, kind, None, output=cut / "printed")) == 0, (cut / "printed").read_text()
+    assert equal(essence(cut), essence(whole))
+
+
+def test_before_the_first_snapshot_it_is_said_that_there_is_none(tmp_path):
+    (tmp_path / "gate other").touch()
+    process = start(train_gated, tmp_path, processes, Two, None, output=tmp_path / "printed")
+    wait_for(tmp_path / "asked", process)
+    time.sleep(0.2)  # the worker fetches ahead
+    os.kill(process.pid, signal.SIGTERM)
+    assert end(process) == 75, (tmp_path / "printed").read_text()
+    told = "Stopped by SIGTERM in iteration 1, for data that did not come within 0 seconds. It is not saved, because"
+    assert f"{told} an optimizer has stepped in it; there is no snapshot yet." in (tmp_path / "printed").read_text()

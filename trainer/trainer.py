@@ -16,6 +16,7 @@ import torch
 from trainer import random
 from trainer.checks import attach, headline, log, warn
 from trainer.extension import PHASE_REPORT, always
+from trainer.iterators.waiting import Interrupted
 from trainer.registry import Registry
 from trainer.reporter import THREAD, Reporter
 from trainer.saving.files import remove_scraps
@@ -329,7 +330,11 @@ class Trainer(_Loop, Registry):
                     entry.hook("on_error")(self, error, error.__traceback__)
                 except Exception as other:
                     attach(error, other, f"on_error of {entry.name!r}")
-        self._close(error)
+        try:
+            if isinstance(error, Interrupted):
+                error.before_closing(self)
+        finally:
+            self._close(error)
 
     def _close(self, first: BaseException | None = None) -> BaseException | None:
         """Finalizes everything in the reverse order of its start; returns the first error, with the others on it."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from trainer import random
 from trainer.checks import at_least
 from trainer.datasets.transform import single_thread
 from trainer.iterators.serial import Cursor, Made, OrderSampler, SerialIterator
+from trainer.iterators.waiting import Interrupted
 
 
 class MultithreadIterator(SerialIterator):
@@ -60,11 +61,14 @@ class MultithreadIterator(SerialIterator):
     def _next_batch(self) -> tuple[Made, Cursor]:
         stretches, cursor = self._advance(self.epoch, self.current_position, self._order)
         if self._workers is None:
-            self._workers = ThreadPoolExecutor(self.n_threads, thread_name_prefix="samples")
+            self._workers = ThreadPool(self.n_threads)
         with random.preserved(), single_thread():
             before = random.raw_state()
             try:
-                made = self._samples.batch(stretches, self._workers.map)
+                made = self._samples.batch(stretches, self._workers.imap)
+            except Interrupted:
+                self._workers = None  # its threads are stuck
+                raise
             except BaseException:
                 self.finalize()  # waits for those that are still at work
                 raise
@@ -78,5 +82,6 @@ class MultithreadIterator(SerialIterator):
     def finalize(self) -> None:
         """Ends the threads; the next batch, if there is one, starts new ones."""
         if self._workers is not None:
-            self._workers.shutdown()
+            self._workers.close()
+            self._workers.join()
         super().finalize()
