@@ -522,10 +522,15 @@ def is_running(pid):
         return False
 
 
-@pytest.mark.parametrize("in_a_thread", [False, True])
-@pytest.mark.parametrize("kind", ["busy", "stuck"])
 @pytest.mark.parametrize(
-    "method", ["fork", *(pytest.param(m, marks=pytest.mark.full) for m in ("spawn", "forkserver"))]
+    ("method", "kind", "in_a_thread"),
+    [
+        *(("fork", kind, in_a_thread) for kind in ("busy", "stuck") for in_a_thread in (False, True)),
+        pytest.param("spawn", "stuck", False, marks=pytest.mark.full),
+        pytest.param("spawn", "busy", True, marks=pytest.mark.full),
+        pytest.param("forkserver", "stuck", True, marks=pytest.mark.full),
+        pytest.param("forkserver", "busy", False, marks=pytest.mark.full),
+    ],
 )
 def test_the_workers_end_with_a_training_process_that_is_killed(tmp_path, method, kind, in_a_thread):
     output, deadline = tmp_path / "output", time.monotonic() + DEADLINE

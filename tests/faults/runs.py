@@ -22,7 +22,7 @@ from helpers import Augmented
 import extensions
 import trainer.random
 from extensions import snapshot_writers
-from trainer import Classifier, StandardUpdater, Trainer, saving
+from trainer import Classifier, Extension, StandardUpdater, Trainer, saving
 from trainer.iterators import MultiprocessIterator
 from trainer.saving import files
 from trainer.triggers import BestValueTrigger, EarlyStoppingTrigger
@@ -31,18 +31,91 @@ LENGTH = 23  # iterations; no snapshot but the final one is due in the last
 
 
 class Setup(NamedTuple):
-    """What may change from one start of a run to the next; ``plots`` may not."""
+    """What may change from one start of a run to the next; ``plots`` and ``kind`` may not."""
 
     workers: int = 0
     evaluation_workers: int = 0
     writer: str = "SimpleWriter"
     plots: bool = False
+    kind: str = "plain"  # of updater: one of KINDS
+    method: str = "fork"  # by which workers are started
 
 
 class Data(Augmented):
     def __init__(self, name, n):
         super().__init__(n)
         self.name = name
+
+
+class Gan(StandardUpdater):
+    """Two models that learn in turn, each on a batch of its own, with noise drawn in between."""
+
+    def update_core(self):
+        for name in ("main", "critic"):
+            x, t = self.next_batch()
+            noise = torch.randn(())
+            loss = self.get_model(name)(x + noise, t) + 0.1 * self.get_model("main").predictor(x).square().mean()
+            self.get_optimizer(name).zero_grad()
+            loss.backward()
+            self.step(name)
+
+
+class Recurrent(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.rnn = net, torch.nn.LSTM(8, 8, batch_first=True)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+class Carried(StandardUpdater):
+    """An LSTM over the rows of an image, whose state is carried on from batch to batch."""
+
+    saved = ("hidden",)
+    hidden = None
+
+    def update_core(self):
+        x, t = self.next_batch()
+        net = self.get_model("main").predictor
+        self.hidden = self.hidden or (torch.zeros(1, 1, 8), torch.zeros(1, 1, 8))
+        _, hidden = net.rnn(x.mean(1).mean(0, keepdim=True), self.hidden)
+        self.hidden = tuple(part.detach() for part in hidden)
+        loss = self.get_model("main")(x, t) + hidden[0].square().mean()
+        self.get_optimizer("main").zero_grad()
+        loss.backward()
+        self.step()
+
+
+class Average(Extension):
+    """An exponential moving average of the weights, which is evaluated too."""
+
+    trigger = (1, "iteration")
+    saved = ("average",)
+
+    def __init__(self, model):
+        multi_avg_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
+        self.average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=multi_avg_fn, use_buffers=True)
+
+    def __call__(self, trainer):
+        self.average.update_parameters(trainer.updater.get_model("main"))
+
+
+KINDS = ("plain", "gan", "lbfgs", "lstm", "ema")
+
+
+def make_updater(kind, net, iterator):
+    model = Classifier(net)
+    if kind == "lbfgs":
+        return StandardUpdater(iterator, torch.optim.LBFGS(net.parameters(), lr=0.1, max_iter=3), model=model)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    if kind == "lstm":
+        return Carried(iterator, optimizer, model=model)
+    if kind == "gan":
+        critic = Classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(192), torch.nn.Linear(192, 3)))
+        optimizers = {"main": optimizer, "critic": torch.optim.RMSprop(critic.parameters(), lr=0.01)}
+        return Gan(iterator, optimizers, model={"main": model, "critic": critic})
+    return StandardUpdater(iterator, optimizer, model=model)
 
 
 def train(out, setup, ready, place=None, marker=None):
@@ -53,6 +126,7 @@ def train(out, setup, ready, place=None, marker=None):
     torch.set_num_threads(1)
     warnings.filterwarnings("error", category=UserWarning)  # a resume has nothing to say
     warnings.filterwarnings("ignore", "This DataLoader will create")
+    multiprocessing.set_start_method(setup.method, force=True)
     if place is not None:
         arm(place, Path(marker))
     trainer.random.set_seed(3)
@@ -64,15 +138,21 @@ def train(out, setup, ready, place=None, marker=None):
         torch.nn.Flatten(),
         torch.nn.Linear(144, 3),
     )
-    model = Classifier(net)
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    if setup.kind == "lstm":
+        net = Recurrent(net)
     iterator = MultiprocessIterator(Data("training", 32), 6, n_processes=setup.workers)
+    updater = make_updater(setup.kind, net, iterator)
+    model, optimizer = updater.get_model("main"), updater.get_optimizer("main")
     validation = MultiprocessIterator(
         Data("validation", 14), 6, repeat=False, shuffle=False, n_processes=setup.evaluation_workers
     )
     stop = EarlyStoppingTrigger((3, "iteration"), "main/loss", patience=20, max_trigger=(LENGTH, "iteration"))
-    run = Trainer(StandardUpdater(iterator, optimizer, model=model), stop, out=out)
-    run.extend(extensions.observe_lr(bias_corrected=True), trigger=(1, "iteration"))
+    run = Trainer(updater, stop, out=out)
+    run.extend(extensions.observe_lr(bias_corrected=setup.kind != "lbfgs"), trigger=(1, "iteration"))
+    if setup.kind == "ema":
+        run.extend(average := Average(model))
+        other = MultiprocessIterator(Data("validation", 14), 6, repeat=False, shuffle=False)
+        run.extend(extensions.Evaluator(other, average.average.module), "average", trigger=(1, "epoch"))
     run.extend(extensions.ExponentialShift("lr", 0.9), trigger=(4, "iteration"))
     run.extend(extensions.LRScheduler(torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)), trigger=(1, "epoch"))
     run.extend(extensions.Evaluator(validation, model), trigger=(0.5, "epoch"))

@@ -1,5 +1,6 @@
 """``kill -9`` at any moment, then a resume: the run goes on, and ends as if nothing had happened, to the bit."""
 
+import functools
 import itertools
 import os
 import random
@@ -103,25 +104,29 @@ def names(out):
 
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory):
-    """The folders of runs that were left alone, by whether they have plots; and how long one takes."""
-    folders = {}
-    for plots in (True, False):
+    """Returns the folder of a run that was left alone, by whether it has plots and its kind; and how long it took."""
+
+    @functools.cache
+    def left_alone(plots, kind="plain"):
         folder = tmp_path_factory.mktemp("uninterrupted")
-        process, start = begin(folder, Setup(plots=plots)), time.monotonic()
+        process, start = begin(folder, Setup(plots=plots, kind=kind)), time.monotonic()
         assert end(process, folder, "the uninterrupted run") == 0, told(folder)
-        folders[plots] = folder / "run"
-    return folders, time.monotonic() - start
+        return folder / "run", time.monotonic() - start
+
+    return left_alone
 
 
 # -- at random
 
 
 def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, uninterrupted, seed, kills):
-    draw, (expected, seconds) = random.Random(seed), uninterrupted
+    draw = random.Random(seed)
     for number in itertools.count():
         folder = tmp_path / str(number)
         folder.mkdir()
         plots, done, times = draw.random() < 0.2, False, []
+        kind = draw.choice(runs.KINDS)
+        expected, seconds = uninterrupted(plots, kind)
         try:
             while not done:
                 setup = Setup(
@@ -129,6 +134,8 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, uni
                     draw.randint(0, 2),
                     draw.choice(["SimpleWriter", "ThreadWriter", "ProcessWriter"]),
                     plots,
+                    kind,
+                    draw.choices(["fork", "spawn", "forkserver"], [18, 1, 1])[0],  # a new interpreter takes seconds
                 )
                 process = begin(folder, setup)
                 if kills and len(times) < 4:
@@ -141,7 +148,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, uni
                 assert code in (0, -9), told(folder)
                 check(folder)
                 done = code == 0
-            compare(folder, expected[plots])
+            compare(folder, expected)
         except (AssertionError, ValueError, OSError) as error:
             raise AssertionError(
                 f"with seed {seed}, run {number}, last {setup}, killed after {times} s: {error}"
@@ -239,7 +246,7 @@ assert set(ALWAYS) <= CASES.keys()
 def test_a_run_killed_when(tmp_path, uninterrupted, when):
     setup, place = CASES[when]
     kill_at(tmp_path, setup, place, 0)
-    finish(tmp_path, setup._replace(workers=(setup.workers + 1) % 3), uninterrupted[0][setup.plots])
+    finish(tmp_path, setup._replace(workers=(setup.workers + 1) % 3), uninterrupted(setup.plots)[0])
 
 
 @pytest.mark.parametrize(
@@ -258,7 +265,7 @@ def test_a_run_killed_again_while_it_resumes(tmp_path, uninterrupted, place):
     kill_at(tmp_path, Setup(2, 1), Place("backward", "^7$"), 0)
     kill_at(tmp_path, Setup(1, 0), place, 1)
     kill_at(tmp_path, Setup(0, 1), place, 2)
-    finish(tmp_path, Setup(3, 0), uninterrupted[0][False])
+    finish(tmp_path, Setup(3, 0), uninterrupted(False)[0])
 
 
 @pytest.mark.parametrize("operation", ["open", "replace"])
@@ -268,7 +275,7 @@ def test_a_writer_that_outlives_the_killed_run_does_not_disturb_the_resumed_one(
     kill_at(tmp_path, Setup(), Place("append", "/log$", "after", 2), 1)  # its entry of iteration 4 has another time
     (tmp_path / "marker-0").unlink()
     gone(orphans)
-    finish(tmp_path, Setup(), uninterrupted[0][False])
+    finish(tmp_path, Setup(), uninterrupted(False)[0])
 
 
 # -- the workers
@@ -291,13 +298,13 @@ def test_a_run_whose_worker_is_killed_ends_with_an_error_that_says_so(tmp_path, 
     assert marker.exists() and code == 1
     assert re.search(message, told(tmp_path)), told(tmp_path)
     check(tmp_path)
-    finish(tmp_path, Setup(1, 2, "ProcessWriter"), uninterrupted[0][False])
+    finish(tmp_path, Setup(1, 2, "ProcessWriter"), uninterrupted(False)[0])
 
 
 def test_orphaned_workers_end_and_do_not_disturb_a_resume_that_starts_at_once(tmp_path, uninterrupted):
     orphans = kill_at(tmp_path, Setup(2, 1, "ProcessWriter"), Place("backward", "^7$"), 0)
     assert len(orphans) == 5  # two and one that load data, two that write
-    finish(tmp_path, Setup(3, 1), uninterrupted[0][False])
+    finish(tmp_path, Setup(3, 1), uninterrupted(False)[0])
     gone(orphans)
 
 
