@@ -14,6 +14,8 @@ import tempfile
 import threading
 import time
 import warnings
+from contextlib import suppress
+from pathlib import Path
 
 import processes
 import pytest
@@ -477,6 +479,51 @@ def die_of_a_bus_error():
 
 def test_a_bus_error_is_told_as_a_lack_of_shared_memory(tmp_path):
     succeeds(tmp_path, die_of_a_bus_error)
+
+
+CGROUPS = [  # of version 1 and of version 2: the folder in which one can be made, and its limit
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+    ("/sys/fs/cgroup", "memory.max"),
+]
+
+
+class Greedy(torch.utils.data.Dataset):
+    """Its worker is put where memory is short, and takes more."""
+
+    def __init__(self, cgroup):
+        self.cgroup = cgroup
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        if index >= 4:
+            (self.cgroup / "cgroup.procs").write_text(str(os.getpid()))
+            return [b"x" * 2**20 + os.urandom(1) for _ in range(1000)]
+        return index
+
+
+def run_out_of_memory(cgroup):
+    iterator = MultiprocessIterator(Greedy(cgroup), 4, n_processes=1, shuffle=False, collate_fn=None)
+    with pytest.raises(RuntimeError, match=DEATH + r"\. The kernel's out-of-memory killer has struck meanwhile"):
+        next(iterator), next(iterator)
+
+
+def test_the_kernel_s_out_of_memory_killer_is_named(tmp_path):
+    for folder, limit in CGROUPS:
+        cgroup = Path(folder, f"kusari-{os.getpid()}")
+        with suppress(OSError):
+            cgroup.mkdir()
+            if (cgroup / limit).exists():
+                (cgroup / limit).write_text(str(100 * 2**20))
+                break
+            cgroup.rmdir()
+    else:
+        pytest.skip("needs root, and cgroups that limit memory")
+    try:
+        succeeds(tmp_path, run_out_of_memory, cgroup)
+    finally:
+        cgroup.rmdir()
 
 
 def run_out_of_files(make):
