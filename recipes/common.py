@@ -337,9 +337,10 @@ def bring_data(recipe: Recipe, args: Args) -> None:
         except FileExistsError:
             raise
         except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
             raise OSError(
-                f"the data set cannot be fetched into {root}: {' '.join(str(error).split())}; give a folder that has"
-                " it by --data, or draw a small data set in its place by --sample."
+                f"the data set cannot be fetched into {root}: {reason}; give a folder that has it by --data, or draw a"
+                " small data set in its place by --sample."
             ) from error
     elif not root.is_dir():
         raise FileNotFoundError(
@@ -351,6 +352,9 @@ def bring_data(recipe: Recipe, args: Args) -> None:
 def unfinished(root: Path) -> Iterator[Path]:
     """Gives the ``with`` a folder of another name to fill, which becomes ``root`` when all went well.
 
+    Of an earlier attempt it holds the archives (.gz) only: what was unpacked may be a part, and torchvision looks no
+    further than whether it is there.
+
     Raises:
         FileExistsError: If ``root`` is there already.
     """
@@ -358,6 +362,11 @@ def unfinished(root: Path) -> Iterator[Path]:
         raise FileExistsError(f"{root} is there already; remove it to fetch it again.")
     folder = root.with_name(f".{root.name}.unfinished")
     folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.rglob("*"), reverse=True):  # a folder after what is in it
+        if not path.is_dir() and path.suffix != ".gz":
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
     yield folder
     folder.rename(root)
 
