@@ -24,6 +24,7 @@ from recipes import common, evaluate_run, networks, trained
 from recipes.downloads import fetch
 from recipes.drawn import pets as drawn_pets
 from recipes.image_files import ImageFiles, is_image
+from recipes.parser import say
 from recipes.transforms import Normalize, ScaleAndCrop
 from trainer.datasets import split_dataset_random
 
@@ -125,7 +126,7 @@ def test(args: common.Args, splits: common.Splits, classes: list[str], weights: 
     try:
         evaluate_run.write(trained.load(weights, args.device, args.workers), "test", Path(args.out))
     except ValueError as error:
-        print(f"There is no confusion matrix: {error}")
+        say(f"There is no confusion matrix: {error}")
     return result
 
 
