@@ -271,7 +271,7 @@ def _scale(axes: Any, finite: Sequence[Floats], log_scale: bool) -> tuple[float,
 
 
 def _label(axes: Any, x_label: str, title: str, x: Floats, notes: list[str]) -> None:
-    axes.set_xlabel(textwrap.fill(x_label, 40), parse_math=False)
+    axes.set_xlabel(textwrap.fill(printable(x_label), 40), parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.ticklabel_format(axis="x", useOffset=False)
     x = x[np.isfinite(x)]

@@ -176,7 +176,10 @@ def download(
         inner.rename(root)
     except Exception as error:  # zipfile lets through whatever zlib and struct raise
         if isinstance(error, OSError) and error.errno is not None:  # of this machine, such as a full disk
-            raise OSError(f"{archive} is kept, but cannot be unpacked into {unpacked}: {error.strerror}.") from error
+            raise OSError(
+                f"{archive} cannot be unpacked into {unpacked} ({error.strerror}); it is kept, and the same command"
+                " goes on from there."
+            ) from error
         archive.unlink()
         raise OSError(f"what {url} gave is damaged ({error}); it was removed: download it again.") from error
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import io
+import os
 import sys
 from typing import Any, NoReturn, TextIO
 
@@ -33,7 +34,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Ends the program with code 2."""
         if message.startswith("unrecognized arguments: "):
-            unknown = message.partition(": ")[2].split()[0].partition("=")[0]
+            unknown = message.partition(": ")[2].split(" ")[0].partition("=")[0]
             near = difflib.get_close_matches(unknown, self._option_string_actions, 1)
-            message += f" (did you mean {near[0]}?)" if near else " (--help lists the options)"
+            if os.path.exists(unknown):
+                message += f" (if that is a file, write ./{unknown})"
+            else:
+                message += f" (did you mean {near[0]}?)" if near else " (--help lists the options)"
         self.exit(2, printable(f"{self.prog}: error: {message}") + "\n")

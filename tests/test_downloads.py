@@ -146,20 +146,17 @@ def test_a_server_may_be_out_of_order_for_a_while(tmp_path, serve):
 @pytest.mark.parametrize(
     ("headers", "told"),
     [
-        ({"Content_Length": 7}, "200 with Content-Length '7'"),
-        ({"Content_Length": SIZE + 1}, f"200 with Content-Length '{SIZE + 1}'"),
-        ({"Content_Length": -5}, "200 with Content-Length '-5'"),
-        ({"Content_Length": "many"}, "200 with Content-Length 'many'"),
-        ({"Content_Type": "text/html; charset=utf-8"}, "200 with a page of text"),
+        ({"Content_Length": 7}, "200, Content-Type '', Content-Length '7', Content-Range None"),
+        ({"Content_Length": SIZE + 1}, f"200, Content-Type '', Content-Length '{SIZE + 1}'"),
+        ({"Content_Length": -5}, "200, Content-Type '', Content-Length '-5', Content-Range None"),
+        ({"Content_Length": "many"}, "200, Content-Type '', Content-Length 'many', Content-Range None"),
+        ({"Content_Type": "text/html; charset=utf-8"}, "200, Content-Type 'text/html'"),
     ],
 )
 def test_an_answer_that_is_not_the_file_is_told_by_its_headers(tmp_path, serve, headers, told):
     server = serve(lambda handler, start: handler.whole(**headers))
     text = refused(server, tmp_path / "file")
-    assert (
-        f"3 times in a row nothing came (the server answers {told}, and not with the file, which has {SIZE} bytes)"
-        in text
-    )
+    assert f"3 times in a row nothing came (the server answers {told}" in text
     assert (
         f"the 0 of {SIZE:,} bytes that are here are kept in {tmp_path / 'file'}, and the same command goes on" in text
     )
@@ -184,10 +181,10 @@ def test_a_part_that_was_not_asked_for_is_not_taken(tmp_path, serve, headers):
 
 
 def test_a_part_though_the_whole_was_asked_for_is_not_taken(tmp_path, serve):
-    assert f"206 with Content-Length '{SIZE - 50}' and Content-Range 'bytes 50-" in refused(
+    assert f"206, Content-Type '', Content-Length '{SIZE - 50}', Content-Range 'bytes 50-" in refused(
         serve(lambda handler, start: handler.part(50)), tmp_path / "file"
     )
-    assert "206 with Content-Length '10' and Content-Range None" in refused(
+    assert "206, Content-Type '', Content-Length '10', Content-Range None" in refused(
         serve(lambda handler, start: handler.tell(206, DATA[:10], Content_Length=10)), tmp_path / "file"
     )
 
@@ -262,7 +259,7 @@ def test_a_file_that_was_replaced_between_two_tries_is_removed(tmp_path, serve):
         )
     )
     (tmp_path / "file").write_bytes(DATA[:500])
-    assert f"'bytes 500-{SIZE}/{SIZE + 1}', and not with the file, which has {SIZE} bytes" in refused(
+    assert f"'bytes 500-{SIZE}/{SIZE + 1}', and that is not the file of {SIZE} bytes" in refused(
         longer, tmp_path / "file"
     )
 

@@ -148,6 +148,14 @@ def test_a_table_s_head_and_cells_are_printable(tmp_path):
     assert row.index(printable(LINES)) == head.index("text")
 
 
+def test_a_file_that_looks_like_an_option_is_told_with_how_to_name_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("-rf.jpg").touch()
+    with pytest.raises(SystemExit):
+        predict.main(["out", "a.jpg", "-rf.jpg"])
+    assert capsys.readouterr().err.endswith("unrecognized arguments: -rf.jpg (if that is a file, write ./-rf.jpg)\n")
+
+
 def test_recipes_print_by_say_and_stop_alone():
     for path in Path(recipes.__file__).parent.rglob("*.py"):
         if path.name not in ("parser.py", "one_step.py"):  # which prints its own network and numbers
