@@ -336,6 +336,8 @@ def bring_data(recipe: Recipe, args: Args) -> None:
             recipe.download(root)
         except FileExistsError:
             raise
+        except KeyboardInterrupt:
+            stop("interrupted: what came is kept, and the same command goes on from there.")
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split()).rstrip(".")
             raise OSError(

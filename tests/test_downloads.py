@@ -50,8 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Starts a server that calls ``answer(handler, start)`` for each request. Nobody waits long."""
-    monkeypatch.setattr(downloads, "PATIENCE", 0.3)
+    """Starts a server that calls ``answer(handler, start)`` for each request."""
     monkeypatch.setattr(time, "sleep", lambda seconds, sleep=time.sleep: sleep(min(seconds, 0.01)))
     servers, has_ended = [], threading.Event()
 
@@ -68,6 +67,11 @@ def serve(monkeypatch):
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(downloads, "PATIENCE", 0.2)
 
 
 def drip(handler, byte=b"x"):
@@ -207,7 +211,7 @@ def test_a_byte_for_each_connection_is_nothing(tmp_path, serve, monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["before the answer", "headers", "body", "chunks", "trailer"])
-def test_a_byte_now_and_then_is_nothing(tmp_path, serve, where):
+def test_a_byte_now_and_then_is_nothing(tmp_path, serve, where, impatient):
     def answer(handler, start):
         head = b"HTTP/1.1 200 OK\r\n"
         chunked = b"Transfer-Encoding: chunked\r\n\r\n"
@@ -220,9 +224,9 @@ def test_a_byte_now_and_then_is_nothing(tmp_path, serve, where):
     assert "2 times in a row nothing came (" in text
 
 
-def test_a_server_that_says_nothing_is_left(tmp_path, serve):
+def test_a_server_that_says_nothing_is_left(tmp_path, serve, impatient):
     server = serve(lambda handler, start: handler.server.has_ended.wait())
-    assert "(less than 65,536 bytes came in 0.3 seconds)" in refused(server, tmp_path / "file", tries=2)
+    assert "(less than 65,536 bytes came in 0.2 seconds)" in refused(server, tmp_path / "file", tries=2)
 
 
 def test_what_the_server_refuses_is_told_at_once(tmp_path, serve):

@@ -11,6 +11,7 @@ import pickle
 import re
 import runpy
 import shutil
+import signal
 import sys
 import threading
 import urllib.error
@@ -199,6 +200,12 @@ def served(tmp_path):
     yield folder, f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
     server.server_close()
+
+
+def test_a_download_that_is_interrupted_says_how_it_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(SystemExit, match="interrupted: what came is kept, and the same command goes on from there"):
+        common.main(lenet_mnist.RECIPE, ["--download", "--data", str(tmp_path / "mnist"), "--out", str(tmp_path)])
 
 
 def test_what_torchvision_has_is_fetched_verified_and_unpacked(drawn, served, tmp_path, monkeypatch, capsys):
