@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trainer.checks import printable
+
 # Told apart in grey and by the colour-blind: Okabe and Ito 2008.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES: tuple[tuple[float, ...], ...] = (
@@ -146,6 +148,7 @@ def panels(runs: Mapping[str, Mapping[str, Curve]], apart: bool = True) -> dict[
             else:
                 colour, dash, label = i % n, k + len(kinds) * (i // n), f"{short} {label}".rstrip()
             x, y = (np.asarray(column, float) for column in runs[run][key])
+            label, title = printable(label), printable(title)
             found.setdefault(title, []).append(Line(label, COLOURS[colour], DASHES[dash % len(DASHES)], x, y))
     return found
 
@@ -268,7 +271,7 @@ def _scale(axes: Any, finite: Sequence[Floats], log_scale: bool) -> tuple[float,
 
 
 def _label(axes: Any, x_label: str, title: str, x: Floats, notes: list[str]) -> None:
-    axes.set_xlabel(textwrap.fill(x_label, 40), parse_math=False)
+    axes.set_xlabel(textwrap.fill(printable(x_label), 40), parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.ticklabel_format(axis="x", useOffset=False)
     x = x[np.isfinite(x)]

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from extensions import terminal
 from extensions.log_report import LogReport, names_of, not_yet_called, warn_of_unreported
 from trainer import Extension, Trainer
+from trainer.checks import printable
 from trainer.extension import PHASE_REPORT
 
 SHOWN = 1000  # rows in a notebook: the browser is sent all of them for each new one
@@ -115,9 +116,9 @@ class PrintReport(Extension):
 
     def _print(self, rows: list[dict[str, str]], place: str) -> None:
         out, text = self._out or sys.stdout, ""
-        columns = [(entry, max(10, len(entry))) for entry in self._entries]
+        columns = [(entry, max(10, len(printable(entry)))) for entry in self._entries]
         if self._head != self._entries:
-            text = "  ".join(f"{entry:<{width}}" for entry, width in columns) + "\n"
+            text = "  ".join(f"{printable(entry):<{width}}" for entry, width in columns) + "\n"
             self._head = self._entries
         erase = "\033[J" if terminal.is_terminal(out) else ""
         for row in rows:
@@ -147,8 +148,8 @@ class PrintReport(Extension):
 
 def _cell(value: Any) -> str:
     if value is None or isinstance(value, (str, bool)):
-        return "" if value is None else str(value)
+        return "" if value is None else printable(str(value))
     try:
         return f"{value:g}"
     except (TypeError, ValueError):
-        return str(value)
+        return printable(str(value))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from trainer.checks import log
+from trainer.checks import log, printable
 
 MINUTE = 60.0  # seconds to the first line where there is no terminal, and between two lines
 BLOCKS = "▏▎▍▌▋▊▉█"  # of tqdm's bars
@@ -154,6 +154,7 @@ def followed(batches: Iterable[Any], name: str, size: int | None, done: Callable
         >>> list(terminal.followed("ab", "letters", 2, int))
         ['a', 'b']
     """
+    name = printable(name)
     if is_notebook() or is_terminal(sys.stderr):
         from tqdm.auto import tqdm
 

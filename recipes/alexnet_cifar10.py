@@ -18,6 +18,7 @@ from torchvision.datasets import CIFAR10
 from torchvision.transforms import v2
 
 from recipes import common, networks
+from recipes.downloads import fetch
 from recipes.drawn import cifar10 as drawn_cifar10
 from recipes.image_files import class_folders
 from recipes.transforms import Normalize, ScaleAndCrop
@@ -61,7 +62,8 @@ def make_optimizer(args: common.Args, network: nn.Module) -> torch.optim.Optimiz
 def download(root: Path) -> None:
     """Fetches the data set (170 MB)."""
     with common.unfinished(root) as folder:
-        CIFAR10(folder, download=True)
+        fetch(CIFAR10.url, folder / CIFAR10.filename, 170_498_071, CIFAR10.tgz_md5)
+        CIFAR10(folder, download=True)  # which unpacks what is there
 
 
 RECIPE = common.Recipe(

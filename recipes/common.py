@@ -28,10 +28,10 @@ from torch import nn
 import extensions
 import trainer.random
 from recipes.image_files import BadImageError
-from recipes.parser import Parser
+from recipes.parser import Parser, say, stop
 from recipes.transforms import Normalize, collate_images
 from trainer import Classifier, StandardUpdater, Trainer, saving
-from trainer.checks import logger
+from trainer.checks import log, logger
 from trainer.iterators import BadSampleError, MultiprocessIterator
 from trainer.iterators.serial import OrderSampler
 from trainer.mistakes import as_device
@@ -106,7 +106,7 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """Returns the names of the files in this folder that define a ``RECIPE``."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if "\nRECIPE = " in path.read_text())
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if b"\nRECIPE = " in path.read_bytes())
 
 
 def load_recipe(name: str) -> Recipe:
@@ -208,7 +208,7 @@ def settle(recipe: Recipe, args: Args) -> Args:
             )
         del asked["resume"]
         args.resume, args.overwrite = None, True  # it was stopped before its first snapshot
-        logger.warning(f"There is no snapshot in {saved['out']} yet: the run begins anew.")
+        log(logging.WARNING, f"There is no snapshot in {saved['out']} yet: the run begins anew.")
     for key in _fixed(recipe, args):
         if key in asked and key in saved and asked[key] != saved[key]:
             raise ValueError(
@@ -328,18 +328,21 @@ def bring_data(recipe: Recipe, args: Args) -> None:
         reason = "as asked by --sample" if is_wanted else f"no data at {usual}"
         other = [f"{key.replace('_', ' ')} {getattr(args, key)}" for key in recipe.sample if key != "data"]
         told = f" ({', '.join(other)})" if other else ""
-        print(f"Pictures drawn into {root}{told}: {reason}; {recipe.source}.", flush=True)
+        say(f"Pictures drawn into {root}{told}: {reason}; {recipe.source}.")
         recipe.draw(root)
     elif recipe.download and (args.download or (args.data == usual and not root.exists())):
-        print(f"Fetching the data set into {root}.", flush=True)
+        say(f"Fetching the data set into {root}.")
         try:
             recipe.download(root)
         except FileExistsError:
             raise
+        except KeyboardInterrupt:
+            stop("interrupted: what came is kept, and the same command goes on from there.")
         except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
             raise OSError(
-                f"the data set cannot be fetched into {root}: {' '.join(str(error).split())}; give a folder that has"
-                " it by --data, or draw a small data set in its place by --sample."
+                f"the data set cannot be fetched into {root}: {reason}; give a folder that has it by --data, or draw a"
+                " small data set in its place by --sample."
             ) from error
     elif not root.is_dir():
         raise FileNotFoundError(
@@ -351,6 +354,9 @@ def bring_data(recipe: Recipe, args: Args) -> None:
 def unfinished(root: Path) -> Iterator[Path]:
     """Gives the ``with`` a folder of another name to fill, which becomes ``root`` when all went well.
 
+    Of an earlier attempt it holds the archives (.gz) only: what was unpacked may be a part, and torchvision looks no
+    further than whether it is there.
+
     Raises:
         FileExistsError: If ``root`` is there already.
     """
@@ -358,6 +364,11 @@ def unfinished(root: Path) -> Iterator[Path]:
         raise FileExistsError(f"{root} is there already; remove it to fetch it again.")
     folder = root.with_name(f".{root.name}.unfinished")
     folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.rglob("*"), reverse=True):  # a folder after what is in it
+        if not path.is_dir() and path.suffix != ".gz":
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
     yield folder
     folder.rename(root)
 
@@ -496,7 +507,7 @@ def resume(run: Trainer, path: str, force: bool) -> None:
                 run.resume(file, strict=True, force=force)
                 break
             except SnapshotError as error:
-                logger.warning(f"passed over: {error}")
+                log(logging.WARNING, f"passed over: {error}")
         else:
             raise ValueError(f"there is no good snapshot in {run.out}: start anew, with --overwrite and not --resume.")
 
@@ -511,7 +522,7 @@ def test(recipe: Recipe, args: Args, dataset: Any, classes: list[str], weights: 
     evaluator = extensions.Evaluator(iterator, model, normalize, precision=args.precision)
     result = evaluator() | {"n": len(dataset)}
     evaluator.finalize()
-    print(f"Test accuracy: {result['main/accuracy']:.4f}")
+    say(f"Test accuracy: {result['main/accuracy']:.4f}")
     write_json(Path(args.out) / "test.json", result)
     return result
 
@@ -556,14 +567,14 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
         except BadSampleError as error:
             if not isinstance(error.__cause__, BadImageError):
                 raise
-            sys.exit(f"{parser.prog}: error: {error.__cause__}")
+            stop(f"{parser.prog}: error: {error.__cause__}")
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            sys.exit(f"{parser.prog}: error: {error}; with more space --resume --out {args.out} goes on.")
+            stop(f"{parser.prog}: error: {error}; with more space --resume --out {args.out} goes on.")
         except KeyboardInterrupt:
             iteration = run.updater.iteration
-            sys.exit(
+            stop(
                 f"{parser.prog}: interrupted at iteration {iteration}; --resume --out {args.out} goes on from the last"
                 " snapshot."
             )

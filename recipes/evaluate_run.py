@@ -19,9 +19,10 @@ from torch.utils.data import Subset
 
 from recipes import common
 from recipes.image_files import BadImageError
-from recipes.parser import Parser
+from recipes.parser import Parser, say
 from recipes.trained import Trained, load, probabilities
 from trainer import saving
+from trainer.checks import printable
 from trainer.iterators import BadSampleError
 
 TOP = 5
@@ -162,11 +163,12 @@ def table(told: dict[str, Any]) -> str:
     lines = [f"accuracy  {told['accuracy']:.4f}  ({right} of {told['n']})"]
     if told["top5"] is not None:
         lines.append(f"top-{TOP}     {told['top5']:.4f}")
-    width = max(len("class"), *(len(one["name"]) for one in told["classes"]))
+    names = [printable(one["name"]) for one in told["classes"]]
+    width = max(len("class"), *map(len, names))
     lines += ["", f"{'class':{width}}  precision  recall  {'n':>6}"]
-    for one in told["classes"]:
+    for name, one in zip(names, told["classes"], strict=True):
         precision, recall = ("-" if one[key] is None else f"{one[key]:.3f}" for key in ("precision", "recall"))
-        lines.append(f"{one['name']:{width}}  {precision:>9}  {recall:>6}  {one['n']:6}")
+        lines.append(f"{name:{width}}  {precision:>9}  {recall:>6}  {one['n']:6}")
     return "\n".join(lines)
 
 
@@ -186,7 +188,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str]) -> Any:
     from matplotlib.figure import Figure
 
     use_installed_fonts()
-    n = len(classes)
+    classes, n = [printable(name) for name in classes], len(classes)
     matrix = np.asarray(matrix)
     side = max(2.4, min(0.34 * n, 40.0))  # inches
     longest = 0.085 * max(map(len, classes))
@@ -229,6 +231,7 @@ def draw_images(images: Sequence[torch.Tensor], titles: Sequence[str]) -> Any:
     use_installed_fonts()
     columns = min(len(images), max(4, min(8, round(len(images) ** 0.5))))
     rows = -(-len(images) // columns)
+    titles = [printable(title, "\n") for title in titles]
     longest = max(len(line) for title in titles for line in title.split("\n"))
     size = max(6.0, min(10.0, 240 / longest))  # points; a line fits the width of its image
     figure = Figure(figsize=(2.0 * columns, 2.5 * rows), layout="constrained")
@@ -269,9 +272,10 @@ def write(trained: Trained, split: str, folder: Path, data: str | None = None) -
             write_figure(path, pictures[name])
         else:
             path.unlink(missing_ok=True)  # of an earlier evaluation
-    print(f"{trained.weights} on the {told['n']} images of {split}\n\n{table(told)}\n")
+    say(f"{trained.weights} on the {told['n']} images of {split}")
+    say(f"\n{table(told)}\n", kept="\n")
     names = [f"evaluation_{split}.json", *(path.name for name, path in files.items() if name in pictures)]
-    print(f"Wrote {', '.join(names)}.")
+    say(f"Wrote {', '.join(names)}.")
     return told
 
 

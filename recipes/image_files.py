@@ -14,6 +14,8 @@ from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
 
+from trainer.checks import printable
+
 
 class BadImageError(OSError):
     """An image that cannot be used; the message has its path, and its line if it is one of a list."""
@@ -28,7 +30,7 @@ def named(path: str | Path, where: str = "") -> Iterator[None]:
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
         if isinstance(error, UnidentifiedImageError):
             reason = "it is not an image"
-        raise BadImageError(f"{path}{where} cannot be used: {reason}") from error
+        raise BadImageError(printable(f"{path}{where} cannot be used: {reason}")) from error
 
 
 def read_named(read: Callable[[str], Any], path: str) -> Any:

@@ -24,6 +24,7 @@ from torchvision.transforms.v2 import functional
 
 import trainer.random
 from recipes import common, networks, one_step
+from recipes.downloads import fetch
 from recipes.drawn import digits as drawn_digits
 from recipes.transforms import Normalize, read_rgb
 
@@ -37,6 +38,12 @@ TUTORIAL: dict[str, Any] = {
     "lr": 0.002,
 }
 SAMPLE: dict[str, Any] = {"data": "data/drawn_digits"}
+SIZES = {
+    "train-images-idx3-ubyte.gz": 9_912_422,
+    "train-labels-idx1-ubyte.gz": 28_881,
+    "t10k-images-idx3-ubyte.gz": 1_648_877,
+    "t10k-labels-idx1-ubyte.gz": 4_542,
+}  # bytes
 
 
 def add_options(add: Callable[..., None]) -> None:
@@ -93,7 +100,9 @@ def make_optimizer(args: common.Args, network: nn.Module) -> torch.optim.Optimiz
 def download(root: Path) -> None:
     """Fetches the data set (12 MB)."""
     with common.unfinished(root) as folder:
-        MNIST(folder, download=True)
+        for name, md5 in MNIST.resources:
+            fetch(MNIST.mirrors[0] + name, folder / "MNIST" / "raw" / name, SIZES[name], md5)
+        MNIST(folder, download=True)  # which unpacks what is there
 
 
 SOURCE = "--download fetches MNIST (12 MB), or --data names a folder with MNIST/raw, as torchvision writes it"

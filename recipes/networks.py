@@ -12,6 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
+from recipes.parser import say
 from trainer import saving
 
 
@@ -179,7 +180,7 @@ def load_weights(network: nn.Module, path: str | Path, head: Sequence[str] = ())
     other = [key for key in weights if key in mine and weights[key].shape != mine[key].shape]
     replaced = [key for key in other if any(key.startswith(name + ".") for name in head)]
     if replaced:
-        print(f"{path}: its head ({', '.join(replaced)}) is of another size and is replaced by a new one.")
+        say(f"{path}: its head ({', '.join(replaced)}) is of another size and is replaced by a new one.")
     for key in replaced:
         weights[key] = mine[key]
     wrong = {

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
+import itertools
 import os
 import shutil
 import stat
-import sys
-import time
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -18,12 +14,17 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from recipes.downloads import fetch
 from recipes.image_files import named
 from recipes.transforms import read_rgb
 
+# By http, as it is published; the SHA-256, which TensorFlow Datasets knows too, says whether it is that file.
 URL = "http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip"
+SIZE = 3_083_860_082  # bytes
+SHA256 = "b04fa78210e69fab050ce73939550e1cd0f96890bdd98ec9fee732c3b756ef48"
 HEADER = "image_id class_id super_class_id path"
 LISTED = {"train": 59551, "test": 60502}  # photographs in each list of the real data set
+LONGEST_NAME = 255  # bytes, of a member of the archive
 SUPER_LABEL_NAMES = (
     "bicycle",
     "cabinet",
@@ -128,33 +129,43 @@ def _read_list(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     return paths, np.array(class_ids, np.int64), np.array(super_class_ids, np.int64)
 
 
-def download(root: str | Path, url: str = URL, listed: dict[str, int] | None = None, tries: int = 5) -> None:
+def download(
+    root: str | Path,
+    url: str = URL,
+    size: int = SIZE,
+    sha256: str = SHA256,
+    listed: dict[str, int] | None = None,
+    tries: int = 5,
+) -> None:
     """Fetches and unpacks the data set; a download that was cut goes on where it stopped, now or the next time.
 
-    The archive's checksums and the presence of every listed file are verified; the folder appears when all is well.
+    The archive's SHA-256, its names and the presence of every listed file are verified; the folder appears when all
+    is well.
 
     Args:
         root: Where the data set is to stand.
         url: The archive.
+        size: Of the archive, in bytes.
+        sha256: Of the archive.
         listed: Photographs that each list must name; those of the real data set by default.
         tries: Attempts in a row that may bring nothing.
 
     Raises:
         FileExistsError: If ``root`` is there already.
-        OSError: If the server gives no more, or the archive is damaged or incomplete; the message says what to do.
+        OSError: If the server gives no more, or the archive is damaged or incomplete, or the disk is full; the
+            message says what to do.
     """
-    root = Path(root)
+    root, listed = Path(root), listed or LISTED
     if root.exists():
         raise FileExistsError(f"{root} is there already; remove it to download it again.")
-    root.parent.mkdir(parents=True, exist_ok=True)
     archive = root.with_name(f"{root.name}.zip.part")
-    _fetch(url, archive, tries)
+    fetch(url, archive, size, sha256, tries)
     unpacked = root.with_name(f".{root.name}.unpacking")
     shutil.rmtree(unpacked, ignore_errors=True)
     try:
-        _unpack(archive, unpacked)
+        _unpack(archive, unpacked, 2 * sum(listed.values()) + 1000, 4 * size)
         inner = next((path.parent for path in sorted(unpacked.rglob("Ebay_train.txt"))), unpacked)
-        for split, count in (listed or LISTED).items():
+        for split, count in listed.items():
             dataset = OnlineProductsDataset(inner, split)
             missing = [path for path in dataset.paths if not (inner / path).is_file()]
             if len(dataset) != count or missing:
@@ -163,7 +174,12 @@ def download(root: str | Path, url: str = URL, listed: dict[str, int] | None = N
                     f" {len(missing)} files are missing{f', such as {missing[0]}' if missing else ''}."
                 )
         inner.rename(root)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, ValueError, FileNotFoundError) as error:
+    except Exception as error:  # zipfile lets through whatever zlib and struct raise
+        if isinstance(error, OSError) and error.errno is not None:  # of this machine, such as a full disk
+            raise OSError(
+                f"{archive} cannot be unpacked into {unpacked} ({error.strerror}); it is kept, and the same command"
+                " goes on from there."
+            ) from error
         archive.unlink()
         raise OSError(f"what {url} gave is damaged ({error}); it was removed: download it again.") from error
     finally:
@@ -171,60 +187,35 @@ def download(root: str | Path, url: str = URL, listed: dict[str, int] | None = N
     archive.unlink()
 
 
-def _fetch(url: str, path: Path, tries: int) -> None:
-    """Downloads a file, from where an earlier download of it stopped."""
-    left = tries
-    while True:
-        have = path.stat().st_size if path.exists() else 0
-        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-        error: Exception | None = None
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                if have and answer.status != 206:
-                    have = 0  # the server does not resume: from the beginning
-                length = answer.headers.get("Content-Length")
-                whole = have + int(length) if length is not None else None
-                with open(path, "ab" if have else "wb") as file:
-                    _copy(answer, file, have, whole)
-            if whole is None or path.stat().st_size == whole:
-                return
-        except urllib.error.HTTPError as answer:
-            if answer.code == 416:  # nothing lies beyond what we have: it is whole
-                return
-            raise OSError(f"{url}: the server says {answer.code} {answer.reason}.") from answer
-        except (OSError, http.client.HTTPException) as cut:
-            error = cut
-        got_something = path.exists() and path.stat().st_size > have
-        left = tries if got_something else left - 1
-        if left <= 0:
-            raise OSError(
-                f"{url}: the connection failed {tries} times ({error}); what came is kept in {path}, and the same"
-                " command goes on from there."
-            ) from error
-        time.sleep(0.1 if got_something else min(2.0 ** (tries - left), 30.0) * 0.1)
+def _unpack(archive: Path, folder: Path, most_members: int, most_bytes: int) -> None:
+    """Unpacks a zip of files and folders into a folder.
 
-
-def _copy(answer: Any, file: Any, have: int, whole: int | None) -> None:
-    shown = 0.0
-    while chunk := answer.read(1 << 16):
-        file.write(chunk)
-        have += len(chunk)
-        if sys.stderr.isatty() and time.monotonic() - shown > 0.5:
-            shown = time.monotonic()
-            print(
-                f"\r{have / 1e6:.0f} of {whole / 1e6 if whole else 0:.0f} MB",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Unpacks a zip into a folder; a member that would land outside it, or is a link, is refused."""
-    with zipfile.ZipFile(archive) as members:
-        for member in members.infolist():
-            parts = PurePosixPath(member.filename.replace("\\", "/")).parts
-            is_link = stat.S_ISLNK(member.external_attr >> 16)
-            if ".." in parts or is_link or member.filename.startswith(("/", "\\")) or ":" in member.filename:
-                raise ValueError(f"the member {member.filename!r} would land outside the folder")
-        members.extractall(folder)  # every member's CRC is checked as it is read
+    Raises:
+        ValueError: If a member is anything else, or there are too many, too large or overlapping ones.
+        zipfile.BadZipFile: If it is no zip, or a member has another checksum.
+    """
+    with zipfile.ZipFile(archive) as file:
+        members = file.infolist()
+        n_bytes = sum(member.file_size for member in members)  # no more is unpacked, whatever a member holds
+        if len(members) > most_members or n_bytes > most_bytes:
+            raise ValueError(f"its {len(members):,} members take {n_bytes:,} bytes unpacked, which are too many")
+        spans = sorted((member.header_offset, member.header_offset + 30 + member.compress_size) for member in members)
+        if any(end > start for (_, end), (start, _) in itertools.pairwise(spans)):
+            raise ValueError("its members overlap")  # Python itself looks since 3.11.8 only
+        places = [PurePosixPath(member.filename.replace("\\", "/").casefold()) for member in members]
+        files = {place for place, member in zip(places, members, strict=True) if not member.is_dir()}
+        seen: set[PurePosixPath] = set()
+        for place, member in zip(places, members, strict=True):
+            kind = stat.S_IFMT(member.external_attr >> 16)  # 0: not told
+            is_common = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            faults = {
+                "would land outside the folder": place.is_absolute() or ".." in place.parts or ":" in str(place),
+                "has too long a name": len(str(place).encode()) > LONGEST_NAME,
+                "is neither file nor folder": not place.parts or kind not in (0, stat.S_IFREG, stat.S_IFDIR),
+                "is encrypted, or compressed in an unusual way": member.flag_bits & 1 or not is_common,
+                "is there twice, or is both file and folder": place in seen or not files.isdisjoint(place.parents),
+            }
+            if fault := next((fault for fault, is_so in faults.items() if is_so), None):
+                raise ValueError(f"the member {member.filename!r} {fault}")
+            seen.add(place)
+        file.extractall(folder)  # every member's CRC is checked as it is read

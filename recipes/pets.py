@@ -21,8 +21,10 @@ from torchvision.datasets import OxfordIIITPet
 from torchvision.transforms import v2
 
 from recipes import common, evaluate_run, networks, trained
+from recipes.downloads import fetch
 from recipes.drawn import pets as drawn_pets
 from recipes.image_files import ImageFiles, is_image
+from recipes.parser import say
 from recipes.transforms import Normalize, ScaleAndCrop
 from trainer.datasets import split_dataset_random
 
@@ -40,6 +42,11 @@ TUTORIAL: dict[str, Any] = {
 SAMPLE: dict[str, Any] = {"data": "data/drawn_pets", "epochs": 20, "scale": 96, "image_size": 96}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CATEGORIES = ["cat", "dog"]
+URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
+ARCHIVES = (  # with size in bytes and MD5
+    ("images.tar.gz", 791_918_971, "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+    ("annotations.tar.gz", 19_173_078, "95a8c909bbe2e81eed6a22bccdf3f68f"),
+)
 
 
 def add_options(add: Callable[..., None]) -> None:
@@ -108,7 +115,9 @@ def make_optimizer(args: common.Args, network: nn.Module) -> torch.optim.Optimiz
 def download(root: Path) -> None:
     """Fetches the data set (800 MB)."""
     with common.unfinished(root) as folder:
-        OxfordIIITPet(folder, download=True)
+        for name, size, md5 in ARCHIVES:
+            fetch(URL + name, folder / "oxford-iiit-pet" / name, size, md5)
+        OxfordIIITPet(folder, download=True)  # which unpacks what is there
 
 
 def test(args: common.Args, splits: common.Splits, classes: list[str], weights: Path) -> dict[str, float]:
@@ -117,7 +126,7 @@ def test(args: common.Args, splits: common.Splits, classes: list[str], weights: 
     try:
         evaluate_run.write(trained.load(weights, args.device, args.workers), "test", Path(args.out))
     except ValueError as error:
-        print(f"There is no confusion matrix: {error}")
+        say(f"There is no confusion matrix: {error}")
     return result
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from extensions import curves
-from recipes.parser import Parser
+from recipes.parser import Parser, say
 
 X_KEYS = ("epoch", "iteration", "elapsed_time")
 X_LABELS = {"epoch": "epoch", "iteration": "iteration", "elapsed_time": "elapsed time [s]"}
@@ -164,7 +164,7 @@ def main(argv: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     for line in told:
-        print(f"{parser.prog}: {line}.", file=sys.stderr)
+        say(f"{parser.prog}: {line}.", sys.stderr)
     if window is not None:
         plt.show()
 

@@ -16,7 +16,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,12 +27,16 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from recipes.evaluate_run import add_options, draw_images, open_run, refuse_nan, title_of, write_figure
 from recipes.image_files import BadImageError, read_named
-from recipes.parser import Parser
+from recipes.parser import Parser, say, stop
 from recipes.trained import Trained, probabilities
 from recipes.transforms import collate_images
+from trainer.checks import printable
 
 FEW = 5  # classes: all of them fit a line of the terminal
 TOP = 3  # of more
+# A spreadsheet takes a text that begins with one of these for a formula; with an apostrophe before it, for a text. An
+# apostrophe gets one, too: to read a table, take one away.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 MOST_DRAWN = 64  # images: more would be too small to see, and have to be kept
 
 
@@ -83,7 +87,7 @@ def predict(trained: Trained, paths: Iterable[str], broken: list[str]) -> Iterat
         try:
             batch.append((path, read_named(read, path)))
         except BadImageError as error:
-            print(error, file=sys.stderr, flush=True)
+            say(str(error), sys.stderr)
             broken.append(str(error))
         if len(batch) == trained.args.batch_size:
             yield from _predicted(trained, batch)
@@ -112,10 +116,13 @@ def truth_of(path: str, classes: list[str]) -> str | None:
 def text_lines(found: Iterable[Prediction], classes: list[str], paths: list[str], top: int | None) -> Iterator[str]:
     """Yields a line for each image: its path, and the most probable classes in columns."""
     count = top or (len(classes) if len(classes) <= FEW else TOP)
-    path_width, width = max(map(len, paths)), max(map(len, classes))
+    classes = [printable(name) for name in classes]
+    path_width, width = (max(len(printable(name)) for name in names) for names in (paths, classes))
     for path, _, row in found:
         best = np.argsort(-row, kind="stable")[:count]
-        yield "  ".join([f"{path:{path_width}}", *(f"{classes[i]:{width}} {row[i]:.4f}" for i in best)]) + "\n"
+        yield (
+            "  ".join([f"{printable(path):{path_width}}", *(f"{classes[i]:{width}} {row[i]:.4f}" for i in best)]) + "\n"
+        )
 
 
 def json_lines(found: Iterable[Prediction], classes: list[str]) -> Iterator[str]:
@@ -130,18 +137,20 @@ def json_lines(found: Iterable[Prediction], classes: list[str]) -> Iterator[str]
     yield "\n]\n" if start != "[\n" else "[]\n"
 
 
-def csv_lines(found: Iterable[Prediction], classes: list[str]) -> Iterator[str]:
-    """Yields the lines of a table: path, prediction, probability, and a column for each class."""
+def csv_lines(found: Iterable[Prediction], classes: list[str], shown: Callable[[str], str] = str) -> Iterator[str]:
+    """Yields the lines of a table: path, prediction, probability, and a column for each class; names as ``shown``."""
+    classes = [shown(name) for name in classes]
     yield _csv_line(["path", "prediction", "probability", *classes])
     for path, _, row in found:
         best, all_of_them = int(row.argmax()), row.tolist()
-        yield _csv_line([path, classes[best], all_of_them[best], *all_of_them])
+        yield _csv_line([shown(path), classes[best], all_of_them[best], *all_of_them])
 
 
 def _csv_line(values: list[Any]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
-    return line.getvalue()
+    cells = [f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value for value in values]
+    csv.writer(line).writerow(cells)  # with \r\n, for until Python 3.13 it quotes only what its lines end with
+    return line.getvalue()[:-2] + "\n"
 
 
 def draw(found: list[Prediction], classes: list[str]) -> Any:
@@ -198,16 +207,15 @@ def main(argv: list[str] | None = None) -> None:
         trained = open_run(parser, args, args.weights, workers=0)
         drawn: list[Prediction] = []
         found = kept(predict(trained, paths, broken), drawn if args.grid else None)
-        if args.format == "text":
-            lines = text_lines(found, trained.classes, paths, args.top)
-        else:
-            lines = (json_lines if args.format == "json" else csv_lines)(found, trained.classes)
+        lines = {
+            "text": lambda: text_lines(found, trained.classes, paths, args.top),
+            "json": lambda: json_lines(found, trained.classes),
+            "csv": lambda: csv_lines(found, trained.classes, printable if args.o is None else str),
+        }[args.format]()
         with ExitStack() as stack:
-            out, escape = sys.stdout, "surrogateescape"  # a file's name may be any bytes
-            if args.o is not None:
-                out = stack.enter_context(open(args.o, "w", encoding="utf-8", errors=escape, newline="\n"))
-            elif isinstance(out, io.TextIOWrapper):
-                out.reconfigure(errors=escape)
+            out = sys.stdout
+            if args.o is not None:  # a file's name may be any bytes
+                out = stack.enter_context(open(args.o, "w", encoding="utf-8", errors="surrogateescape", newline="\n"))
             for line in lines:
                 out.write(line)
             out.flush()
@@ -215,11 +223,13 @@ def main(argv: list[str] | None = None) -> None:
             write_figure(Path(args.grid), draw(drawn, trained.classes))
     except BrokenPipeError:  # head, say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tells of it when it exits
-        sys.exit(f"{args.grid} is not drawn: the output was closed." if args.grid else 1)
+        if args.grid:
+            stop(f"{args.grid} is not drawn: the output was closed.")
+        sys.exit(1)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if broken:
-        sys.exit(f"{len(broken)} of {len(paths)} images could not be used.")
+        stop(f"{len(broken)} of {len(paths)} images could not be used.")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import base64
+import html
 import io
 import itertools
 import json
 import re
 import time
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,8 +28,9 @@ from PIL import Image
 
 from extensions import curves
 from recipes import common, evaluate_run, plot_log, trained
-from recipes.parser import Parser
+from recipes.parser import Parser, say
 from trainer import saving
+from trainer.checks import printable
 from trainer.iterators import BadSampleError
 
 SAMPLES, LOG_ENTRIES = 12, 10
@@ -203,6 +204,11 @@ def read_run(folder: str | Path) -> Run:
 
 
 # -- pieces of HTML: whatever comes from outside is escaped here
+
+
+def escape(text: str) -> str:
+    """Returns text as HTML, in an attribute too."""
+    return html.escape(printable(text, "\n"))
 
 
 def text_of(value: Any) -> str:
@@ -566,7 +572,7 @@ def timing(run: Run, level: int) -> str:
 def profile(run: Run, level: int) -> str:
     """Returns the table of ProfileReport, if it is in the folder."""
     try:
-        text = (run.folder / "profile.txt").read_text(errors="replace")
+        text = (run.folder / "profile.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
     parts, _, operators = text.partition("\n\n")
@@ -733,8 +739,8 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(str(error))
     for run, evaluation in zip(runs, evaluations, strict=True):
         if isinstance(evaluation, str):
-            print(f"{run.folder} could not be tested: {evaluation}")
-    print(f"Wrote {out}.")
+            say(f"{run.folder} could not be tested: {evaluation}")
+    say(f"Wrote {out}.")
 
 
 if __name__ == "__main__":

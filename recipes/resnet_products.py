@@ -23,6 +23,7 @@ from torch.utils.data import Subset
 from recipes import common, networks, transforms
 from recipes.drawn import products as drawn_products
 from recipes.online_products import SUPER_LABEL_NAMES, URL, OnlineProductsDataset, download
+from recipes.parser import say
 from recipes.transforms import Normalize, ScaleAndCrop
 from trainer.datasets import TransformDataset, split_dataset, split_dataset_random
 from trainer.datasets.cached import CachedDataset, describe_files
@@ -192,10 +193,7 @@ def test(args: common.Args, splits: common.Splits, classes: list[str], weights: 
     n = int(len(data) * args.test_fraction)
     kinds = sorted(set(data.dataset.super_class_ids[:n]))
     names = ", ".join(classes[kind] for kind in kinds)
-    print(
-        f"Testing on the first {n} of {len(data)} test images: {len(kinds)} of the 12 classes ({names}).",
-        flush=True,
-    )
+    say(f"Testing on the first {n} of {len(data)} test images: {len(kinds)} of the 12 classes ({names}).")
     return common.test(RECIPE, args, Subset(data, range(n)), classes, weights)
 
 
@@ -204,7 +202,7 @@ RECIPE = common.Recipe(
     description=__doc__,
     settings=TUTORIAL,
     sample=SAMPLE,
-    source=f"the real ones come by --download (2.9 GB), or unpack {URL} there",
+    source=f"the real ones come by --download (3.1 GB), or unpack {URL} there",
     draw=drawn_products.write,
     download=download,
     sample_by_default=True,

@@ -18,6 +18,8 @@ import numpy as np
 import trainer.random
 from recipes import common
 from recipes.evaluate_run import use_installed_fonts
+from recipes.parser import say, stop
+from trainer.checks import printable
 
 COUNT = 5
 
@@ -34,7 +36,7 @@ def draw(splits: common.Splits, classes: list[str], seed: int) -> Any:
         for panel, index in zip(row, rng.choice(len(data), COUNT, replace=len(data) < COUNT), strict=True):
             pixels, label = data[int(index)]
             panel.imshow(pixels.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=255)
-            panel.set_title(f"{int(label)}:{classes[int(label)]}", fontsize=11)
+            panel.set_title(printable(f"{int(label)}:{classes[int(label)]}"), fontsize=11, parse_math=False)
             panel.set(xticks=[], yticks=[])
         row[0].set_ylabel(f"{name} ({len(data):,})", fontsize=11)
     return figure
@@ -47,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         recipe = common.load_recipe(name)
     except ValueError as error:
-        sys.exit(f"show_samples.py: error: {error}")
+        stop(f"show_samples.py: error: {error}")
     parser = common.make_parser(recipe)
     parser.description = __doc__
     parser.add_argument("recipe", nargs="?", help=argparse.SUPPRESS)
@@ -63,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         draw(*common.load(recipe, args, True), args.seed).savefig(args.o, dpi=100)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    print(f"Wrote {args.o}.")
+    say(f"Wrote {args.o}.")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch import nn
 from torchinfo.enums import Units
 
 from recipes import networks
-from recipes.parser import Parser
+from recipes.parser import Parser, say
 
 
 def summarize(name: str, shape: tuple[int, ...] | None = None, classes: int | None = None, depth: int = 2) -> Any:
@@ -86,9 +86,9 @@ def main(argv: list[str] | None = None) -> None:
         info = summarize(args.model, args.input, args.classes, args.depth)
     except ValueError as error:
         parser.error(str(error))
-    print(info)
+    say(str(info), kept="\n")
     if any(isinstance(layer.module, nn.Linear) and len(layer.output_size) > 2 for layer in info.summary_list):
-        print("Linear layers are applied at many positions here, but counted once: the multiply-adds are too few.")
+        say("Linear layers are applied at many positions here, but counted once: the multiply-adds are too few.")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def test_an_error_is_one_line(name, arguments, capsys, monkeypatch, tmp_path):
         ("lenet_mnist", ["--epoch-s", "3"], "unrecognized arguments: --epoch-s 3 (did you mean --epochs?)"),
         ("resnet_products", ["--batchsize=3"], "unrecognized arguments: --batchsize=3 (did you mean --batch-size?)"),
         ("plot_log", ["log", "--key=x"], "no such file"),
+        ("evaluate_run", ["run", " "], "unrecognized arguments:   (--help lists the options)"),
         ("plot_log", ["log", "--zzz"], "unrecognized arguments: --zzz (--help lists the options)"),
     ],
 )

@@ -1,7 +1,10 @@
 """The data set of the main job: reading, downloading, drawing, and the transform."""
 
+import errno
 import functools
+import hashlib
 import http.server
+import os
 import re
 import threading
 import zipfile
@@ -276,50 +279,29 @@ def test_the_sample_is_written_once_and_is_the_same_everywhere(drawn, tmp_path, 
 # -- the download
 
 
-class Server(http.server.BaseHTTPRequestHandler):
-    """Serves one file, cutting each connection after a number of bytes; with or without Range."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        server = self.server
-        start, asked = 0, self.headers.get("Range")
-        server.requests.append(asked)
-        if asked and server.resumes:
-            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
-            if start >= len(server.data):
-                self.send_error(416)
-                return
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(server.data) - 1}/{len(server.data)}")
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(server.data) - start))
-        self.end_headers()
-        body = server.data[start:]
-        self.wfile.write(body[: server.cut] if server.cut is not None else body)
-        self.close_connection = True
+class Server(http.server.SimpleHTTPRequestHandler):
+    """Serves what lies in a folder; what a worse server does is told in test_downloads.py."""
 
     def log_message(self, *args):
         pass
 
 
 @pytest.fixture
-def serve():
-    servers = []
+def serve(tmp_path):
+    """Serves bytes; returns what the download is called with."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Server, directory=folder))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
 
-    def start(data, cut=None, resumes=True):
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
-        server.data, server.cut, server.resumes, server.requests = data, cut, resumes, []
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        server.url = f"http://127.0.0.1:{server.server_port}/Stanford_Online_Products.zip"
-        return server
+    def start(data):
+        (folder / "a.zip").write_bytes(data)
+        url = f"http://127.0.0.1:{server.server_port}/a.zip"
+        return {"url": url, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
     yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
@@ -344,83 +326,130 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_download_that_is_cut_goes_on_where_it_stopped(tmp_path, serve, archive):
-    server = serve(archive, cut=1000)
-    fetch(tmp_path / "data" / "sop", server.url)
+def test_the_data_set_is_fetched_and_unpacked(tmp_path, serve, archive):
+    fetch(tmp_path / "data" / "sop", **serve(archive))
     assert OnlineProductsDataset(tmp_path / "data" / "sop")[2][2] == 11
-    assert server.requests == [None, *(f"bytes={i}-" for i in range(1000, len(archive), 1000))]
     assert names(tmp_path / "data") == ["sop"]
 
 
-def test_a_download_goes_on_the_next_time_where_the_server_stopped_for_good(tmp_path, serve, archive):
-    server = serve(archive, cut=700)
-    dead = serve(archive, cut=0)
+def test_a_download_goes_on_the_next_time(tmp_path, serve, archive):
     (tmp_path / "sop.zip.part").write_bytes(archive[:700])
-    with pytest.raises(OSError, match=r"the connection failed 2 times .*; what came is kept in .*sop.zip.part"):
-        fetch(tmp_path / "sop", dead.url, tries=2)
+    with pytest.raises(
+        OSError, match=r"2 times in a row nothing came .*; the 700 of .* kept in .*/sop.zip.part, and the"
+    ):
+        fetch(tmp_path / "sop", **serve(archive) | {"url": "http://127.0.0.1:9/"}, tries=2)
     assert (tmp_path / "sop.zip.part").read_bytes() == archive[:700]
-    fetch(tmp_path / "sop", server.url)
-    assert server.requests[0] == "bytes=700-" and (tmp_path / "sop").is_dir()
-
-
-def test_a_server_that_does_not_resume_starts_anew(tmp_path, serve, archive):
-    (tmp_path / "sop.zip.part").write_bytes(b"x" * 100)
-    fetch(tmp_path / "sop", serve(archive, resumes=False).url)
+    fetch(tmp_path / "sop", **serve(archive))
     assert len(OnlineProductsDataset(tmp_path / "sop")) == 3
-
-
-def test_a_finished_archive_is_not_fetched_again(tmp_path, serve, archive):
-    (tmp_path / "sop.zip.part").write_bytes(archive)
-    fetch(tmp_path / "sop", serve(archive).url)
-    assert (tmp_path / "sop").is_dir()
 
 
 def test_a_damaged_archive_is_removed_and_said(tmp_path, serve, archive):
     bad = bytearray(archive)
     bad[len(bad) // 3] ^= 0xFF
-    with pytest.raises(OSError, match=r"what http.* gave is damaged \(.*\); it was removed: download it again"):
-        fetch(tmp_path / "sop", serve(bytes(bad)).url)
-    assert "sop" not in names(tmp_path) and "sop.zip.part" not in names(tmp_path)
+    told = r"what http.* gave is damaged.*; it was removed: download it again"
+    for other in ({}, {"sha256": hashlib.sha256(archive).hexdigest()}):
+        with pytest.raises(OSError, match=told):
+            fetch(tmp_path / "sop", **serve(bytes(bad)) | other)
+        assert not [name for name in names(tmp_path) if "sop" in name]
 
 
-@pytest.mark.parametrize("member", ["../evil", "/evil", "a/../../evil", "C:\\evil", "..\\evil"])
-def test_a_member_outside_the_folder_is_refused(tmp_path, serve, member):
-    source = write_data(tmp_path / "src" / "S")
-    data = zipped(source, lambda z: z.writestr(member, "evil"))
+def member(name, content="x", **attributes):
+    """Adds a member to a zip."""
+
+    def add(z):
+        info = zipfile.ZipInfo("x")
+        for key, value in {"filename": name, "compress_type": zipfile.ZIP_DEFLATED, **attributes}.items():
+            setattr(info, key, value)
+        z.writestr(info, content)
+
+    return add
+
+
+def overlapping(z):
+    member("S/late")(z)
+    z.infolist()[-1].header_offset = z.infolist()[-2].header_offset
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        *((member(name), "would land outside the folder") for name in ("../evil", "/evil", "a/../../evil", "C:\\evil")),
+        *((member(name), "would land outside the folder") for name in ("..\\evil", "\\\\host\\evil", "S/..")),
+        (member("S/link", "/etc/passwd", external_attr=0o120777 << 16), "is neither file nor folder"),
+        (member("S/device", external_attr=0o060666 << 16), "is neither file nor folder"),
+        (member("S/pipe", external_attr=0o010666 << 16), "is neither file nor folder"),
+        (member("."), "is both file and folder"),
+        (member("S/" + "x" * 300), "has too long a name"),
+        (member("S/" + "x/" * 300), "has too long a name"),
+        (member("s/ebay_TRAIN.txt"), "is there twice"),
+        (member("S/./Ebay_train.txt"), "is there twice"),
+        (member("S/Ebay_train.txt/x"), "is both file and folder"),
+        (member("S/Ebay_train.txt/"), "is there twice"),
+        (member("S/x", compress_type=zipfile.ZIP_BZIP2), "compressed in an unusual way"),
+        (lambda z: [member(f"S/{i}")(z) for i in range(1010)], "its 1,017 members take .* too many"),
+        (member("S/bomb", bytes(1 << 20)), r"its 8 members take 1,\d+,\d+ bytes unpacked, which are too many"),
+        (overlapping, "its members overlap"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_an_archive_of_anything_but_files_and_folders_is_refused_and_removed(tmp_path, serve, change, told):
+    data = zipped(write_data(tmp_path / "src" / "S"), change)
     (tmp_path / "in").mkdir()
-    with pytest.raises(OSError, match="would land outside the folder"):
-        fetch(tmp_path / "in" / "sop", serve(data).url)
+    with pytest.raises(
+        OSError, match=rf"what http.* gave is damaged \(.*({told}).*\); it was removed: download it again"
+    ):
+        fetch(tmp_path / "in" / "sop", **serve(data))
     assert names(tmp_path / "in") == [] and "evil" not in names(tmp_path)
 
 
-def test_a_link_is_refused(tmp_path, serve):
-    def link(z):
-        info = zipfile.ZipInfo("S/link")
-        info.external_attr = 0o120777 << 16
-        z.writestr(info, "/etc/passwd")
+def test_an_encrypted_archive_is_refused(tmp_path, serve, archive):
+    data = bytearray(archive)
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        data[data.index(signature) + flags] |= 1
+    with pytest.raises(OSError, match=r"damaged \(the member .* is encrypted"):
+        fetch(tmp_path / "sop", **serve(bytes(data)))
 
-    with pytest.raises(OSError, match="the member 'S/link' would land outside"):
-        fetch(tmp_path / "sop", serve(zipped(write_data(tmp_path / "src" / "S"), link)).url)
+
+@pytest.mark.parametrize("position", [0.1, 0.5, 0.9, 0.97, 0.99])
+@pytest.mark.parametrize("how", [lambda data, i: data[:i], lambda data, i: data[:i] + b"\xff" * 40 + data[i + 40 :]])
+def test_a_spoilt_archive_is_refused(tmp_path, serve, archive, position, how):
+    with pytest.raises(OSError, match="damaged .*; it was removed: download it again"):
+        fetch(tmp_path / "sop", **serve(how(archive, int(position * len(archive)))))
+    assert not [name for name in names(tmp_path) if "sop" in name]
+
+
+def test_without_space_to_unpack_the_archive_is_kept(tmp_path, serve, archive, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(OSError, match="sop.zip.part cannot be unpacked into .*No space left"),
+    ):
+        patch.setattr(zipfile.ZipFile, "extractall", full)
+        fetch(tmp_path / "sop", **serve(archive))
+    assert (tmp_path / "sop.zip.part").read_bytes() == archive
+    fetch(tmp_path / "sop", url="http://127.0.0.1:9/", **{k: v for k, v in serve(archive).items() if k != "url"})
+    assert (tmp_path / "sop").is_dir()
 
 
 def test_an_incomplete_archive_is_refused(tmp_path, serve):
     source = write_data(tmp_path / "src" / "S")
     (source / "toaster_final" / "t.JPG").unlink()
     with pytest.raises(OSError, match=r"its train list has 3 images, not 3, and 1 files are missing, such as toaster"):
-        fetch(tmp_path / "sop", serve(zipped(source)).url)
+        fetch(tmp_path / "sop", **serve(zipped(source)))
     with pytest.raises(OSError, match="its train list has 3 images, not 59551"):
-        download(tmp_path / "sop", serve(zipped(source)).url)
+        download(tmp_path / "sop", **serve(zipped(source)))
     assert not (tmp_path / "sop").exists()
 
 
 def test_nothing_is_downloaded_over_what_is_there(tmp_path, serve, archive):
     (tmp_path / "sop").mkdir()
     with pytest.raises(FileExistsError, match="sop is there already; remove it to download it again"):
-        fetch(tmp_path / "sop", serve(archive).url)
+        fetch(tmp_path / "sop", **serve(archive))
 
 
-def test_a_server_that_has_no_such_file_is_told(tmp_path, serve):
-    server = serve(b"")
-    server.RequestHandlerClass = type("Gone", (Server,), {"do_GET": lambda self: self.send_error(404)})
-    with pytest.raises(OSError, match="the server says 404 Not Found"):
-        fetch(tmp_path / "sop", server.url)
+def test_a_server_that_has_no_such_file_is_told(tmp_path, serve, archive):
+    given = serve(archive)
+    with pytest.raises(OSError, match="/absent: the server says 404 File not found"):
+        fetch(tmp_path / "sop", **given | {"url": given["url"].replace("a.zip", "absent")})

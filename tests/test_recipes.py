@@ -1,13 +1,19 @@
 """The recipes beside the main job, each end to end on a few drawn pictures; and what they say of bad input."""
 
 import errno
+import functools
+import gzip
+import hashlib
+import http.server
 import json
 import os
 import pickle
 import re
 import runpy
 import shutil
+import signal
 import sys
+import threading
 import urllib.error
 from itertools import islice
 from pathlib import Path
@@ -167,7 +173,8 @@ def test_where_the_data_is_missing_it_is_fetched_and_without_network_that_is_sai
         raise urllib.error.URLError("no network")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("torchvision.datasets.utils.urllib.request.urlopen", offline)
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     for _ in range(2):  # what the first attempt leaves does not pass for the data
         told = refused(capsys, name)
         assert (
@@ -178,15 +185,63 @@ def test_where_the_data_is_missing_it_is_fetched_and_without_network_that_is_sai
     assert "here is there already; remove it" in refused(capsys, name, "--download", "--data", "here")
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A folder, and the address at which a server gives its files."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield folder, f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_download_that_is_interrupted_says_how_it_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(SystemExit, match="interrupted: what came is kept, and the same command goes on from there"):
+        common.main(lenet_mnist.RECIPE, ["--download", "--data", str(tmp_path / "mnist"), "--out", str(tmp_path)])
+
+
+def test_what_torchvision_has_is_fetched_verified_and_unpacked(drawn, served, tmp_path, monkeypatch, capsys):
+    folder, url = served
+    names = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
+    for name in names:
+        content = (drawn["lenet_mnist"] / "MNIST" / "raw" / name).read_bytes()
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+    files = [folder / f"{name}.gz" for name in names]
+    monkeypatch.setattr(MNIST, "mirrors", [url])
+    monkeypatch.setattr(MNIST, "resources", [(f.name, hashlib.md5(f.read_bytes()).hexdigest()) for f in files])
+    monkeypatch.setattr(lenet_mnist, "SIZES", {file.name: file.stat().st_size for file in files})
+    lenet_mnist.download(tmp_path / "mnist")
+    assert len(MNIST(tmp_path / "mnist", train=False)) == 50
+    content = bytearray(files[3].read_bytes())
+    content[-9] ^= 1
+    files[3].write_bytes(content)
+    told = refused(capsys, "lenet_mnist", "--download", "--data", tmp_path / "other")
+    assert f"cannot be fetched into {tmp_path / 'other'}: what {url}t10k-labels-idx1-ubyte.gz gave is damaged" in told
+    assert told.endswith(
+        "download it again; give a folder that has it by --data, or draw a small data set in its place by --sample."
+    )
+    assert not (tmp_path / "other").exists()
+
+
 def test_what_was_fetched_appears_when_it_is_whole(tmp_path):
     root = tmp_path / "deep" / "data"
     with pytest.raises(OSError, match="cut"), common.unfinished(root) as folder:
-        (folder / "part").touch()
+        (folder / "raw" / "images").mkdir(parents=True)
+        (folder / "raw" / "images.gz").touch()
+        (folder / "raw" / "images" / "1.jpg").touch()
         raise OSError("cut")
     assert not root.exists()
     with common.unfinished(root) as folder:
-        assert (folder / "part").exists(), "the next attempt may go on"
-    assert [path.name for path in root.iterdir()] == ["part"]
+        assert [path.name for path in folder.rglob("*")] == ["raw", "images.gz"], "what is unpacked may be a part"
+    assert [path.name for path in root.iterdir()] == ["raw"]
 
 
 @pytest.mark.parametrize(("name", "folder"), [("alexnet_cifar10", CIFAR10.base_folder), ("lenet_mnist", "MNIST/raw")])

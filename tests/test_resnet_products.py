@@ -432,7 +432,7 @@ def test_without_photographs_it_says_so_in_one_line_and_draws(tmp_path, monkeypa
         "Pictures drawn into data/drawn_products (epochs 1, batch size 16, lr 0.0007, image size 32, scale"
     )
     assert (
-        "no data at data/Stanford_Online_Products; the real ones come by --download (2.9 GB), or unpack http" in first
+        "no data at data/Stanford_Online_Products; the real ones come by --download (3.1 GB), or unpack http" in first
     )
     assert (tmp_path / "data/drawn_products/Ebay_train.txt").exists() and (tmp_path / "result/test.json").exists()
 

@@ -6,11 +6,15 @@ import difflib
 import logging
 import operator
 import os
+import re
 import sys
 import traceback
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
+
+# Control characters, which a terminal obeys; what reorders text; and what no encoding has.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 logger = logging.getLogger("kusari")  # of all messages; Python shows warnings and errors unless it is configured
 
@@ -78,6 +82,21 @@ class UnknownKeyError(KeyError):
         return f"{message}{near(name, names)}"
 
 
+def printable(text: str, kept: str = "") -> str:
+    r"""Returns text with Python's escapes for what must not reach a terminal: a file's name may hold anything.
+
+    Args:
+        text: A line.
+        kept: Characters that stay: a newline, in a text of several lines.
+
+    Example:
+        >>> from trainer.checks import printable
+        >>> print(printable("猫.jpg, \x1b[2J\udcff\n.jpg"))
+        猫.jpg, \x1b[2J\udcff\n.jpg
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in kept else ascii(found[0])[1:-1], text)
+
+
 def warn(message: str) -> None:
     """Warns at the line of the script that called into ``trainer`` or ``extensions``, also where torch is in between.
 
@@ -93,7 +112,7 @@ def warn(message: str) -> None:
     level, frame = 2, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("trainer", "extensions", "torch"):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(printable(message), stacklevel=level)
 
 
 def reworded(error: Exception, text: str) -> Exception:
@@ -113,7 +132,7 @@ def reworded(error: Exception, text: str) -> Exception:
     return error
 
 
-def log(level: int, message: str) -> None:
+def log(level: int, message: str, kept: str = "") -> None:
     """Logs a message of the library; goes on where ``sys.stderr`` is a closed file, which makes logging itself fail.
 
     Example:
@@ -122,7 +141,7 @@ def log(level: int, message: str) -> None:
         >>> log(logging.INFO, "resumed from result/snapshot_iter_10")  # shown if logging is configured so
     """
     with suppress(ValueError):
-        logger.log(level, message, stacklevel=2)
+        logger.log(level, printable(message, kept), stacklevel=2)
 
 
 def headline(error: BaseException) -> str:
@@ -157,5 +176,5 @@ def attach(first: BaseException, other: BaseException, where: str) -> None:
     """
     text = "".join(traceback.format_exception(type(other), other, other.__traceback__)).rstrip()
     note = f"Another error in {where}:\n{text}"
-    log(logging.ERROR, note)
+    log(logging.ERROR, note, kept="\n")
     first.__notes__ = [*getattr(first, "__notes__", []), note]  # type: ignore[attr-defined]  # add_note: 3.11
