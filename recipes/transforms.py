@@ -107,8 +107,12 @@ class ScaleAndCrop:
         """
         new_width, new_height = _scaled_size(width, height, self.scale)
         image = pixels[None].permute(0, 3, 1, 2)  # to torch's fast path: one image, channels last
-        image = _resized_middle(image, 2, height, new_height, self.crop)  # rows are the cheaper ones to resize
-        return _resized_middle(image, 3, width, new_width, self.crop)[0]
+        rows, columns = _places(height, new_height, self.crop), _places(width, new_width, self.crop)
+        if columns is not None:  # already here, as there are far fewer of them
+            start, stop = int(columns[0]), int(columns[-1]) + 2
+            image, columns = image[..., start:stop], columns - start
+        image = _resized_middle(image, 2, height, new_height, self.crop, rows)  # rows are the cheaper ones to resize
+        return _resized_middle(image, 3, width, new_width, self.crop, columns)[0]
 
 
 def collate_images(samples: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,8 +168,21 @@ def _offset(side: int, crop: int) -> int:
     return round((side - crop) / 2)
 
 
-def _resized_middle(image: torch.Tensor, dim: int, side: float, size: int, crop: int) -> torch.Tensor:
+def _places(side: float, size: int, crop: int) -> torch.Tensor | None:
+    """Returns where the kept pixels lie in a side that is enlarged far beyond them, float64; None for other sides."""
+    offset = _offset(size, crop)
+    if size <= side or offset <= crop:
+        return None
+    middles = torch.arange(offset, offset + crop, dtype=torch.float64) + 0.5
+    return (middles * (1 / (size / side)) - 0.5).clamp(0, side - 1)
+
+
+def _resized_middle(
+    image: torch.Tensor, dim: int, side: float, size: int, crop: int, places: torch.Tensor | None
+) -> torch.Tensor:
     """Resizes a dimension (2 or 3) from ``side`` to ``size`` pixels, as far as needed, and takes its middle."""
+    if places is not None:
+        return _interpolated(image, dim, places)
     offset = _offset(size, crop)
     if side != size:
         shape, scales = list(image.shape[2:]), [None, None]
@@ -175,3 +192,12 @@ def _resized_middle(image: torch.Tensor, dim: int, side: float, size: int, crop:
         # What F.interpolate(antialias=True) calls; only here may the size differ from what the scale makes it.
         image = torch.ops.aten._upsample_bilinear2d_aa(image, shape, False, *scales)
     return image.narrow(dim, offset, crop)
+
+
+def _interpolated(image: torch.Tensor, dim: int, places: torch.Tensor) -> torch.Tensor:
+    """Interpolates a dimension at some places, to the bits of torch, which can only begin at the first pixel."""
+    first, total = places.long(), torch.zeros((), dtype=torch.int32)
+    for index, weight in ((first, 1 - (places - first)), (first + 1, places - first)):
+        fixed = (weight * 2**14 + 0.5).int().view([-1 if d == dim else 1 for d in range(4)])
+        total = total + image.index_select(dim, index.clamp(max=image.shape[dim] - 1)) * fixed
+    return ((total + 2**13) >> 14).to(torch.uint8).contiguous(memory_format=torch.channels_last)

@@ -11,7 +11,7 @@ from recipes.transforms import ScaleAndCrop, center_crop, read_rgb, scale
 
 SIZES = [
     *[(500, 375), (375, 500), (333, 501), (640, 480), (1024, 700), (257, 256), (4000, 300)],  # shrunk
-    *[(200, 150), (150, 200), (255, 256), (240, 240), (9, 1), (1, 1), (2, 3), (600, 20)],  # enlarged
+    *[(200, 150), (150, 200), (255, 256), (240, 240), (9, 1), (1, 9), (1, 1), (2, 3), (600, 20)],  # enlarged
     *[(256, 256), (256, 300), (300, 256)],  # exactly fitting
 ]
 
@@ -55,6 +55,19 @@ def test_scale_and_crop_may_have_any_size(size, crop):
     for shape in [(40, 30), (100, 77), (48, 48), (5, 60)]:
         image = photograph(*shape)
         assert difference(ScaleAndCrop(size, crop)(image), in_two_steps(image, size, crop)).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(700, 1), (1, 700), (400, 3), (7, 500), (2000, 90)])
+def test_what_is_cropped_away_makes_no_difference_though_it_is_not_computed(size):
+    image = noise(*size)
+    new = [int(48 * side / min(size)) for side in size]
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    for shape in ((new[1], size[0]), (new[1], new[0])):  # rows first
+        pixels = torch.nn.functional.interpolate(pixels, size=shape, mode="bilinear", antialias=True)
+    top, left = (round((side - 40) / 2) for side in new[::-1])
+    expected = pixels[0, :, top : top + 40, left : left + 40]
+    got = ScaleAndCrop(48, 40)(image)
+    assert torch.equal(got, expected) and torch.empty_like(got).stride() == (1, 120, 3)
 
 
 @pytest.mark.parametrize("quality", [{}, {"subsampling": 0}, {"subsampling": 1}, {"progressive": True}])
