@@ -12,14 +12,14 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from recipes.image_files import named
-from recipes.transforms import read_rgb
+from recipes.image_files import UnfitImageError, named, read_named, read_rgb
 
 URL = "http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip"
 HEADER = "image_id class_id super_class_id path"
@@ -38,13 +38,15 @@ SUPER_LABEL_NAMES = (
     "table",
     "toaster",
 )
+_read_stored = partial(read_rgb, turned=False)
 
 
 class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
     """The photographs of one list, each with the product's number and its kind's. ChainerCV: the class of this name.
 
     A sample is (RGB Pillow image, class label, super label). Labels count from 0, though the files count from 1.
-    Whatever a file is (grey, palette, CMYK, with transparency, a GIF under a .JPG name), it comes as RGB.
+    Whatever a file is (grey, palette, CMYK, with transparency, a GIF under a .JPG name), it comes as RGB. It is not
+    turned as its EXIF data say, as in ChainerCV.
 
     Args:
         root: The folder with ``Ebay_train.txt`` and ``Ebay_test.txt``.
@@ -68,7 +70,7 @@ class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
         root: str | Path,
         split: str = "train",
         transform: Callable[[Any], Any] | None = None,
-        read: Callable[[str], Any] = read_rgb,
+        read: Callable[[str], Any] = _read_stored,
     ) -> None:
         if split not in LISTED:
             raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
@@ -94,9 +96,10 @@ class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
             BadImageError: If the file is missing, cut short, or no image; its path and its line are named.
         """
         path = os.path.join(self.root, self.paths[index])  # a Path takes ten times as long to make
-        with named(path, f" ({self.list_file.name}, line {index + 2})"):
-            image = self.read(path)
-            if self.transform is not None:
+        where = f" ({self.list_file.name}, line {index + 2})"
+        image = read_named(self.read, path, where)
+        if self.transform is not None:
+            with named(path, where, UnfitImageError):
                 image = self.transform(image)
         return image, int(self.class_ids[index]), int(self.super_class_ids[index])
 
