@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
 
-from trainer.checks import headline
+from trainer.checks import headline, logger
 
 # The version of the pixels that a file has here, to be raised with each change of them: runs and caches record it.
 # 2: turned as the EXIF data say; 16 bits and floats scaled to 8 bits; LAB.
@@ -33,6 +33,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_say = cache(logger.warning)  # each message once
 _BACK = {6: 8, 8: 6}  # any other turn undoes itself
 
 
@@ -183,11 +184,69 @@ def is_image(path: str) -> bool:
     return has_file_allowed_extension(path, IMG_EXTENSIONS) and not os.path.basename(path).startswith(".")
 
 
+def images_in(root: str, deep: bool = True) -> list[str]:
+    """Returns the images in a folder, and if ``deep`` in the folders in it, sorted; nothing that is hidden.
+
+    Links to files and folders are followed, but for a link to a folder in which it lies itself, and a file is there
+    once: of two paths the one without a link is taken. What is passed over is logged.
+    """
+    paths, links, twice, starts = list[str](), list[str](), list[str](), [root]  # links are those to files
+    real, known = dict[str, str](), set[str]()  # folders by their names; folders and files
+    for start in starts:  # it grows by the links to folders
+        if start != root and _leads_up(start, root):
+            twice.append(start)
+            continue
+        folders = [start]
+        for folder in folders:  # it grows too
+            if (place := os.path.realpath(folder)) in known:
+                twice.append(folder)
+                continue
+            real[os.path.dirname(os.path.join(folder, ""))] = place  # without a slash at its end
+            known.add(place)
+            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+                is_link = entry.is_symlink()
+                if os.path.isdir(entry.path) if is_link else entry.is_dir():
+                    if deep and not entry.name.startswith("."):
+                        (starts if is_link else folders).append(entry.path)
+                elif is_image(entry.path):
+                    (links if is_link else paths).append(entry.path)
+    if links:
+        known.update(os.path.join(real[os.path.dirname(path)], os.path.basename(path)) for path in paths)
+    for path in links:
+        (twice if (place := os.path.realpath(path)) in known else paths).append(path)
+        known.add(place)
+    if twice:
+        more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
+        _say(f"Passed over in {root}, as it leads to what is there already: {twice[0]}{more}.")
+    return sorted(paths)
+
+
+def _leads_up(path: str, root: str) -> bool:
+    """Returns whether a link leads to a folder that it lies in itself, or that ``root`` lies in."""
+    target = os.path.realpath(path)
+    return any(Path(os.path.realpath(place)).is_relative_to(target) for place in (root, os.path.dirname(path)))
+
+
 class _ClassFolder(ImageFolder):
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        """Leaves hidden folders out, such as .ipynb_checkpoints."""
-        names = [name for name in super().find_classes(directory)[0] if not name.startswith(".")]
+        """Leaves hidden folders out, such as .ipynb_checkpoints, and links to a folder above."""
+        root = str(directory)
+        names = [name for name in super().find_classes(root)[0] if not name.startswith(".")]
+        names = [name for name in names if not _leads_up(os.path.join(root, name), root)]
         return names, {name: label for label, name in enumerate(names)}
+
+    @staticmethod
+    def make_dataset(directory: str | Path, class_to_idx: dict[str, int], *_: Any, **__: Any) -> list[tuple[str, int]]:
+        """Returns paths and labels in torchvision's order, but each file once."""
+        found: dict[str, list[str]] = {name: [] for name in class_to_idx}
+        for path in images_in(str(directory)):
+            name, inside, _rest = path[len(str(directory)) + 1 :].partition(os.sep)
+            if inside and name in found:
+                found[name].append(path)
+        empty = [name for name, paths in found.items() if not paths]
+        if empty or not found:
+            raise FileNotFoundError(f"there is no image of {', '.join(empty) or 'any class'}")
+        return [(path, class_to_idx[name]) for name in found for path in sorted(found[name], key=os.path.split)]
 
 
 def class_folders(
@@ -212,7 +271,7 @@ def class_folders(
     sets = {}
     for split, transform in (("train", augment), ("test", None)):
         try:
-            sets[split] = _ClassFolder(root / split, transform, loader=loader, is_valid_file=is_image)
+            sets[split] = _ClassFolder(root / split, transform, loader=loader)
         except FileNotFoundError as error:
             reason = str(error).splitlines()[0].rstrip(". ")
             raise FileNotFoundError(

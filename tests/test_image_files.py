@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from recipes import common
-from recipes.image_files import BadImageError, ImageFiles, as_rgb, read_named, read_rgb
+from recipes import common, predict
+from recipes.image_files import BadImageError, ImageFiles, as_rgb, class_folders, images_in, read_named, read_rgb
 from recipes.online_products import HEADER, OnlineProductsDataset
 from recipes.transforms import ScaleAndCrop, center_crop, scale
 from trainer.datasets import ImageDataset
@@ -415,3 +415,108 @@ def test_a_strip_one_pixel_high_or_wide_needs_little_memory(tmp_path):
     process.start()
     process.join()
     assert process.exitcode == 0
+
+
+# -- the files of a folder
+
+
+def photographs(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(saved(plain(), "PNG"))
+
+
+def names(paths, folder):
+    return [os.path.relpath(path, folder) for path in paths]
+
+
+def test_links_to_files_and_folders_elsewhere_count_like_what_they_lead_to(tmp_path, caplog):
+    photographs(tmp_path / "elsewhere", "a/1.png", "a/deep/2.png", "3.png")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "x.png").symlink_to("../elsewhere/3.png")
+    (root / "link").symlink_to("../elsewhere/a")
+    (root / "gone.png").symlink_to("nowhere")
+    assert names(images_in(str(root)), root) == ["gone.png", "link/1.png", "link/deep/2.png", "x.png"]
+    assert predict.find_images([str(root)]) == images_in(str(root))
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../../root/a", "{root}"])
+def test_a_link_to_a_folder_above_counts_nothing_twice(tmp_path, target, caplog):
+    root = tmp_path / "root"
+    photographs(root, "a/1.png", "a/b/2.png", "c/3.png")
+    photographs(tmp_path, "beside.png")
+    (root / "a" / "loop").symlink_to(target.format(root=root))
+    assert names(images_in(str(root)), root) == ["a/1.png", "a/b/2.png", "c/3.png"]
+    images_in(str(root))
+    told = f"Passed over in {root}, as it leads to what is there already: {root}/a/loop."
+    assert caplog.messages == [told], "it is said once"
+
+
+def test_folders_that_link_to_each_other_end(tmp_path, caplog):
+    photographs(tmp_path, "root/1.png", "pool/a/2.png", "pool/b/3.png")
+    (tmp_path / "root" / "a").symlink_to("../pool/a")
+    (tmp_path / "pool" / "a" / "b").symlink_to("../b")
+    (tmp_path / "pool" / "b" / "a").symlink_to("../a")
+    (tmp_path / "pool" / "b" / "up").symlink_to("..")
+    root = tmp_path / "root"
+    assert names(images_in(str(root)), root) == ["1.png", "a/2.png", "a/b/3.png"]
+    assert "root/a/b/a and 1 more." in caplog.text
+
+
+def test_of_two_paths_to_a_file_the_one_without_a_link_counts(tmp_path, caplog):
+    photographs(tmp_path, "z/1.png", "z/2.png", "elsewhere/3.png")
+    root = tmp_path / "root"
+    (tmp_path / "z").rename(root)
+    photographs(root, "z/1.png")
+    (root / "a").symlink_to("z")
+    (root / "b.png").symlink_to("2.png")
+    (root / "c.png").symlink_to("../elsewhere/3.png")
+    (root / "d.png").symlink_to("c.png")
+    for name in (f"{root}", f"{root}/", f"{root}//"):
+        assert names(images_in(name), root) == ["1.png", "2.png", "c.png", "z/1.png"]
+    assert "root/a and 2 more." in caplog.text
+
+
+def test_classes_may_be_links_and_no_photograph_gets_into_another_class_by_one(tmp_path, caplog):
+    for split in ("train", "test"):
+        photographs(tmp_path / "pool" / split, "cat/1.png", "cat/more/2.png", "dog/1.png", "dog/.hidden/2.png")
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    (tmp_path / "data" / "test").symlink_to("../pool/test")
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / "train" / name).symlink_to(f"../../pool/train/{name}")
+    sets, classes = class_folders(tmp_path / "data", read_rgb)
+    assert classes == ["cat", "dog"] and caplog.text == ""
+    for split in ("train", "test"):
+        root = tmp_path / "data" / split
+        assert names([path for path, _ in sets[split].samples], root) == ["cat/1.png", "cat/more/2.png", "dog/1.png"]
+        assert sets[split].targets == [0, 0, 1]
+    before = sets["train"].samples
+    (tmp_path / "pool" / "train" / "cat" / "loop").symlink_to("..")
+    (tmp_path / "pool" / "train" / "cat" / "dogs").symlink_to("../dog")
+    (tmp_path / "data" / "train" / "all").symlink_to(".")
+    sets, classes = class_folders(tmp_path / "data", read_rgb)
+    assert classes == ["cat", "dog"] and sets["train"].samples == before
+    assert len(caplog.messages) == 1 and "train/all and 2 more." in caplog.text
+
+
+def test_the_order_of_class_folders_is_torchvision_s(tmp_path):
+    from torchvision.datasets import ImageFolder
+
+    for split in ("train", "test"):
+        photographs(
+            tmp_path / split, "a/2.png", "a/10.png", "a/b/1.png", "a/b-c/1.png", "a-b/1.png", "a/z.png", "stray.png"
+        )
+    sets, _ = class_folders(tmp_path, read_rgb)
+    assert sets["train"].samples == ImageFolder(tmp_path / "train").samples
+
+
+def test_pets_are_counted_once(tmp_path):
+    from recipes.pets import list_images
+
+    photographs(tmp_path, "pug_1.png", "Birman_2.png", "more/pug_7.png")
+    (tmp_path / "pug_3.png").symlink_to("pug_1.png")
+    (tmp_path / "loop").symlink_to(".")
+    paths, breeds = list_images(tmp_path)
+    assert names(paths, tmp_path) == ["Birman_2.png", "pug_1.png"] and breeds == ["Birman", "pug"]
