@@ -27,7 +27,7 @@ from torch import nn
 
 import extensions
 import trainer.random
-from recipes.image_files import BadImageError
+from recipes.image_files import DECODER, BadImageError
 from recipes.parser import Parser, say, stop
 from recipes.transforms import Normalize, collate_images
 from trainer import Classifier, StandardUpdater, Trainer, saving
@@ -288,7 +288,18 @@ def _saved_args(recipe: Recipe, args: Args) -> dict[str, Any]:
     saved = read_args(folder)
     if saved["recipe"] != recipe.name:
         raise ValueError(f"the run in {folder} is one of recipes/{saved['recipe']}.py: resume it with that.")
+    warn_of_decoder(saved, folder)
     return {key: value for key, value in saved["args"].items() if key not in OF_MACHINE} | {"out": str(folder)}
+
+
+def warn_of_decoder(saved: dict[str, Any], folder: str | Path) -> None:
+    """Warns if the images of a run were decoded otherwise than they are now."""
+    if (then := saved["versions"].get("decoder", 1)) != DECODER:
+        log(
+            logging.WARNING,
+            f"The run in {folder} had its images decoded by version {then}, and this is version {DECODER}: some images"
+            " have other pixels now; docs/recipes.md says which.",
+        )
 
 
 def _check(args: Args) -> None:
@@ -615,7 +626,8 @@ def old_files(recipe: Recipe, args: Args) -> list[Path]:
 def write_args(recipe: Recipe, args: Args, splits: Splits, classes: list[str]) -> None:
     """Writes what the run was asked for, and with which versions."""
     packages = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")
-    versions = {package: metadata.version(package) for package in packages} | {"python": sys.version.split()[0]}
+    versions: dict[str, Any] = {package: metadata.version(package) for package in packages}
+    versions |= {"python": sys.version.split()[0], "decoder": DECODER}
     kept = {key: value for key, value in vars(args).items() if key not in OF_COMMAND}
     kept["data"] = str(Path(args.data).resolve())  # a resume may come from another folder
     lengths = {name: len(split) for name, split in splits.items()}

@@ -1,46 +1,183 @@
-"""Image files as data sets: what is wrong with a file is told with its path."""
+"""Image files: what their pixels are, what is wrong with one, and which there are in a folder."""
 
 from __future__ import annotations
 
+import logging
+import math
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
 
-from trainer.checks import printable
+from trainer.checks import headline, log, printable
+
+# The version of the pixels that a file has here, to be raised with each change of them: runs and caches record it.
+# 2: turned as the EXIF data say; 16 bits and floats scaled to 8 bits; LAB.
+DECODER = 2
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_say = cache(partial(log, logging.WARNING))  # each message once
+_BACK = {6: 8, 8: 6}  # any other turn undoes itself
 
 
 class BadImageError(OSError):
     """An image that cannot be used; the message has its path, and its line if it is one of a list."""
 
 
+class UnfitImageError(ValueError):
+    """What a transform says of an image whose size it cannot take."""
+
+
 @contextmanager
-def named(path: str | Path, where: str = "") -> Iterator[None]:
-    """Makes a :class:`BadImageError` of whatever goes wrong with an image file within the ``with``."""
+def named(path: str | Path, where: str = "", faults: type[Exception] = Exception) -> Iterator[None]:
+    """Makes a :class:`BadImageError` of each of the ``faults`` within the ``with``, and tells it where it was."""
     try:
         yield
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: broken PNG
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
-        if isinstance(error, UnidentifiedImageError):
+    except BadImageError as error:
+        if not where:
+            raise
+        raise BadImageError(str(error).replace(shown := printable(str(path)), f"{shown}{where}", 1)) from error
+    except faults as error:
+        reason = str(error) if isinstance(error, (OSError, ValueError)) else headline(error)
+        if isinstance(error, FileNotFoundError):
+            reason = "there is no such file"
+        elif isinstance(error, UnidentifiedImageError):
             reason = "it is not an image"
         raise BadImageError(printable(f"{path}{where} cannot be used: {reason}")) from error
 
 
-def read_named(read: Callable[[str], Any], path: str) -> Any:
+def size_of(path: str | Path) -> int:
+    """Returns the bytes of a file; a :class:`BadImageError` is what may not be opened, such as a pipe, which waits."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is a folder, a pipe or a device, and no file")
+        return status.st_size
+    except OSError:
+        with named(path):  # only now: it takes longer than all the rest
+            raise
+
+
+def read_named(read: Callable[[str], Any], path: str, where: str = "") -> Any:
     """Returns what ``read`` makes of a file.
+
+    An error of ``read`` is the image's only if the file is damaged, or if ``read`` says so by an
+    :class:`UnfitImageError`; any other comes as it is.
 
     Raises:
         BadImageError: If the file is missing, cut short, or no image; its path is named.
     """
-    with named(path):
+    try:
+        size_of(path)
         return read(path)
+    except Exception as error:
+        with named(path, where, UnfitImageError):
+            if not isinstance(error, (BadImageError, UnfitImageError)):
+                read_rgb(path)  # raises what is wrong with the file
+            raise
+
+
+def max_pixels() -> float:
+    """Returns how many pixels an image may have: twice Pillow's ``Image.MAX_IMAGE_PIXELS``, as Pillow has it."""
+    return 2 * (Image.MAX_IMAGE_PIXELS or math.inf)
+
+
+def orientation(image: Image.Image) -> int:
+    """Returns how the EXIF data ask to turn an image, 1 to 8; 1 where they are damaged, as viewers do."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        return 1
+    return found if found in _TURNS else 1
+
+
+def read_rgb(path: str | Path, turned: bool = True) -> Image.Image:
+    """Returns an image file of any mode as RGB; of several frames the first. What is transparent keeps its colour.
+
+    Grey of 16 bits is divided by 257 and floats of 0 to 1 are multiplied by 255. Of other floats and of whole numbers
+    of 32 bits no file says which one is white: they are refused.
+
+    Args:
+        path: Of the file.
+        turned: Whether it is turned as its EXIF data say.
+
+    Raises:
+        BadImageError: If the file is missing, damaged, no image, or has more than :func:`max_pixels`.
+    """
+    with named(path):
+        size_of(path)
+        with Image.open(path) as image:
+            if image.format == "EPS":
+                raise ValueError("PostScript is a program, and is not run")
+            loaded = orientation(image) if image.format == "TIFF" else 1  # Pillow turns it as it loads
+            image.load()
+            turn = orientation(image) if turned else _BACK.get(loaded, loaded)
+            rgb = as_rgb(image)
+        if turn != 1:
+            rgb = rgb.transpose(_TURNS[turn])
+            rgb.info.clear()  # else who reads the EXIF data would turn it again
+        return rgb
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Returns an image of any mode as RGB, as :func:`read_rgb` does; the very image if it is.
+
+    Raises:
+        ValueError: If nothing says which of its values is white.
+    """
+    if image.mode == "RGB":
+        return image
+    if image.mode[0] in "IF":
+        image = Image.fromarray(_in_8_bits(image))
+    elif image.mode == "LAB":
+        lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, lab, rgb, outputMode="RGB")  # type: ignore[return-value]
+    elif image.mode in ("La", "RGBa"):
+        image = image.convert(image.mode.upper())
+    elif "transparency" in image.info:  # a palette with transparency converts by way of RGBA only
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Returns an image resized bilinearly; a side that is more than 1000 times as long is averaged in parts first.
+
+    Pillow's weights for it would take five times the memory of an image one pixel high.
+    """
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1000.0)
+
+
+def _in_8_bits(image: Image.Image) -> np.ndarray:
+    """Returns grey values of 12 bits, 16 bits or floats as 8 bits."""
+    values, tags = np.asarray(image), getattr(image, "tag_v2", {})
+    if image.mode == "F":
+        white, low, high = 1, values.min(), values.max()
+        if not 0 <= low <= high <= 1:  # nor is NaN
+            raise ValueError(f"its floats go from {low} to {high}, and only of those of 0 to 1 the white is known")
+    elif image.mode != "I" or image.format in ("PNG", "PPM"):  # Pillow gives their 16 bits as mode I too
+        white = 4095 if tags.get(BITSPERSAMPLE) == (12,) else 65535
+    else:
+        raise ValueError("its grey is signed or has 32 bits, so that no white is known: save it with 8 or 16 bits")
+    grey = np.rint(values * np.float32(255 / white))
+    return (255 - grey if tags.get(PHOTOMETRIC_INTERPRETATION) == 0 else grey).astype(np.uint8)
 
 
 def is_image(path: str) -> bool:
@@ -48,11 +185,69 @@ def is_image(path: str) -> bool:
     return has_file_allowed_extension(path, IMG_EXTENSIONS) and not os.path.basename(path).startswith(".")
 
 
+def images_in(root: str, deep: bool = True) -> list[str]:
+    """Returns the images in a folder, and if ``deep`` in the folders in it, sorted; nothing that is hidden.
+
+    Links to files and folders are followed, but for a link to a folder in which it lies itself, and a file is there
+    once: of two paths the one without a link is taken. What is passed over is logged.
+    """
+    paths, links, twice, starts = list[str](), list[str](), list[str](), [root]  # links are those to files
+    real, known = dict[str, str](), set[str]()  # folders by their names; folders and files
+    for start in starts:  # it grows by the links to folders
+        if start != root and _leads_up(start, root):
+            twice.append(start)
+            continue
+        folders = [start]
+        for folder in folders:  # it grows too
+            if (place := os.path.realpath(folder)) in known:
+                twice.append(folder)
+                continue
+            real[os.path.dirname(os.path.join(folder, ""))] = place  # without a slash at its end
+            known.add(place)
+            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+                is_link = entry.is_symlink()
+                if os.path.isdir(entry.path) if is_link else entry.is_dir():
+                    if deep and not entry.name.startswith("."):
+                        (starts if is_link else folders).append(entry.path)
+                elif is_image(entry.path):
+                    (links if is_link else paths).append(entry.path)
+    if links:
+        known.update(os.path.join(real[os.path.dirname(path)], os.path.basename(path)) for path in paths)
+    for path in links:
+        (twice if (place := os.path.realpath(path)) in known else paths).append(path)
+        known.add(place)
+    if twice:
+        more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
+        _say(f"Passed over in {root}, as it leads to what is there already: {twice[0]}{more}.")
+    return sorted(paths)
+
+
+def _leads_up(path: str, root: str) -> bool:
+    """Returns whether a link leads to a folder that it lies in itself, or that ``root`` lies in."""
+    target = os.path.realpath(path)
+    return any(Path(os.path.realpath(place)).is_relative_to(target) for place in (root, os.path.dirname(path)))
+
+
 class _ClassFolder(ImageFolder):
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        """Leaves hidden folders out, such as .ipynb_checkpoints."""
-        names = [name for name in super().find_classes(directory)[0] if not name.startswith(".")]
+        """Leaves hidden folders out, such as .ipynb_checkpoints, and links to a folder above."""
+        root = str(directory)
+        names = [name for name in super().find_classes(root)[0] if not name.startswith(".")]
+        names = [name for name in names if not _leads_up(os.path.join(root, name), root)]
         return names, {name: label for label, name in enumerate(names)}
+
+    @staticmethod
+    def make_dataset(directory: str | Path, class_to_idx: dict[str, int], *_: Any, **__: Any) -> list[tuple[str, int]]:
+        """Returns paths and labels in torchvision's order, but each file once."""
+        found: dict[str, list[str]] = {name: [] for name in class_to_idx}
+        for path in images_in(str(directory)):
+            name, inside, _rest = path[len(str(directory)) + 1 :].partition(os.sep)
+            if inside and name in found:
+                found[name].append(path)
+        empty = [name for name, paths in found.items() if not paths]
+        if empty or not found:
+            raise FileNotFoundError(f"there is no image of {', '.join(empty) or 'any class'}")
+        return [(path, class_to_idx[name]) for name in found for path in sorted(found[name], key=os.path.split)]
 
 
 def class_folders(
@@ -77,7 +272,7 @@ def class_folders(
     sets = {}
     for split, transform in (("train", augment), ("test", None)):
         try:
-            sets[split] = _ClassFolder(root / split, transform, loader=loader, is_valid_file=is_image)
+            sets[split] = _ClassFolder(root / split, transform, loader=loader)
         except FileNotFoundError as error:
             reason = str(error).splitlines()[0].rstrip(". ")
             raise FileNotFoundError(

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 from torch.utils.data import TensorDataset
 from torchvision.datasets import MNIST
@@ -26,7 +25,8 @@ import trainer.random
 from recipes import common, networks, one_step
 from recipes.downloads import fetch
 from recipes.drawn import digits as drawn_digits
-from recipes.transforms import Normalize, read_rgb
+from recipes.image_files import read_rgb, resized
+from recipes.transforms import Normalize
 
 TUTORIAL: dict[str, Any] = {
     "data": "data/mnist",
@@ -71,7 +71,7 @@ def reader(args: common.Args) -> Callable[[str], torch.Tensor]:
     """Returns what makes 32x32 pixels of an image file of a digit, white on black as those of MNIST."""
 
     def read(path: str) -> torch.Tensor:
-        grey = read_rgb(path).convert("L").resize((28, 28), Image.Resampling.BILINEAR)
+        grey = resized(read_rgb(path).convert("L"), (28, 28))
         return fitted(functional.pil_to_tensor(grey), args.fit)
 
     return read

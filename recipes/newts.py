@@ -13,14 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from recipes import common, networks, predict
 from recipes.drawn import newts as drawn_newts
-from recipes.image_files import class_folders
-from recipes.transforms import Normalize, read_rgb
+from recipes.image_files import class_folders, read_rgb, resized
+from recipes.transforms import Normalize
 
 TUTORIAL: dict[str, Any] = {"data": "data/newts", "iterations": 100, "batch_size": 8, "lr": 0.01}
 SAMPLE: dict[str, Any] = {"data": "data/drawn_newts"}
@@ -34,7 +33,7 @@ def add_options(add: Callable[..., None]) -> None:
 
 def read(path: str) -> torch.Tensor:
     """Returns an image file as 64x64 pixels: all of it, for a newt may lie across."""
-    return pil_to_tensor(read_rgb(path).resize((64, 64), Image.Resampling.BILINEAR))
+    return pil_to_tensor(resized(read_rgb(path), (64, 64)))
 
 
 def load(args: common.Args, augment: bool) -> tuple[common.Splits, list[str]]:

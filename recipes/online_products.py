@@ -8,6 +8,7 @@ import shutil
 import stat
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,8 +16,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from recipes.downloads import fetch
-from recipes.image_files import named
-from recipes.transforms import read_rgb
+from recipes.image_files import UnfitImageError, named, read_named, read_rgb
 
 # By http, as it is published; the SHA-256, which TensorFlow Datasets knows too, says whether it is that file.
 URL = "http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip"
@@ -39,13 +39,15 @@ SUPER_LABEL_NAMES = (
     "table",
     "toaster",
 )
+_read_stored = partial(read_rgb, turned=False)
 
 
 class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
     """The photographs of one list, each with the product's number and its kind's. ChainerCV: the class of this name.
 
     A sample is (RGB Pillow image, class label, super label). Labels count from 0, though the files count from 1.
-    Whatever a file is (grey, palette, CMYK, with transparency, a GIF under a .JPG name), it comes as RGB.
+    Whatever a file is (grey, palette, CMYK, with transparency, a GIF under a .JPG name), it comes as RGB. It is not
+    turned as its EXIF data say, as in ChainerCV.
 
     Args:
         root: The folder with ``Ebay_train.txt`` and ``Ebay_test.txt``.
@@ -69,7 +71,7 @@ class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
         root: str | Path,
         split: str = "train",
         transform: Callable[[Any], Any] | None = None,
-        read: Callable[[str], Any] = read_rgb,
+        read: Callable[[str], Any] = _read_stored,
     ) -> None:
         if split not in LISTED:
             raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
@@ -95,9 +97,10 @@ class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
             BadImageError: If the file is missing, cut short, or no image; its path and its line are named.
         """
         path = os.path.join(self.root, self.paths[index])  # a Path takes ten times as long to make
-        with named(path, f" ({self.list_file.name}, line {index + 2})"):
-            image = self.read(path)
-            if self.transform is not None:
+        where = f" ({self.list_file.name}, line {index + 2})"
+        image = read_named(self.read, path, where)
+        if self.transform is not None:
+            with named(path, where, UnfitImageError):
                 image = self.transform(image)
         return image, int(self.class_ids[index]), int(self.super_class_ids[index])
 

@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 from recipes import common, evaluate_run, networks, trained
 from recipes.downloads import fetch
 from recipes.drawn import pets as drawn_pets
-from recipes.image_files import ImageFiles, is_image
+from recipes.image_files import ImageFiles, images_in
 from recipes.parser import say
 from recipes.transforms import Normalize, ScaleAndCrop
 from trainer.datasets import split_dataset_random
@@ -88,15 +88,15 @@ def list_images(root: Path) -> tuple[list[str], list[str]]:
     """
     places = (root / "oxford-iiit-pet" / "images", root / "images", root)
     folder = next(place for place in places if place.is_dir())
-    paths = sorted(path for path in folder.iterdir() if is_image(path.name))
+    paths = images_in(str(folder), deep=False)
     if not paths:
         raise FileNotFoundError(f"{folder} has no file such as Great_Pyrenees_123.jpg; {SOURCE}.")
-    names = [re.fullmatch(r"(.+)_\d+", path.stem) for path in paths]
+    names = [re.fullmatch(r"(.+)_\d+", Path(path).stem) for path in paths]
     if None in names:
         raise ValueError(
             f"{paths[names.index(None)]}: expected a name such as Great_Pyrenees_123.jpg, breed and number."
         )
-    return [str(path) for path in paths], [name[1] for name in names if name]
+    return paths, [name[1] for name in names if name]
 
 
 def make_model(args: common.Args, n_classes: int, fresh: bool) -> tuple[nn.Module, Normalize]:

@@ -26,7 +26,7 @@ import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from recipes.evaluate_run import add_options, draw_images, open_run, refuse_nan, title_of, write_figure
-from recipes.image_files import BadImageError, read_named
+from recipes.image_files import BadImageError, images_in, read_named
 from recipes.parser import Parser, say, stop
 from recipes.trained import Trained, probabilities
 from recipes.transforms import collate_images
@@ -57,7 +57,7 @@ def find_images(names: Iterable[str]) -> list[str]:
     paths = []
     for name in names:
         if os.path.isdir(name):
-            found = sorted(_images_in(name))
+            found = images_in(name)
             if not found:
                 raise FileNotFoundError(f"{name} holds no image ({', '.join(IMG_EXTENSIONS)}); name another folder.")
             paths += found
@@ -66,14 +66,6 @@ def find_images(names: Iterable[str]) -> list[str]:
         else:
             raise FileNotFoundError(f"there is no {name}: name image files, or folders of images.")
     return paths
-
-
-def _images_in(folder: str) -> Iterator[str]:
-    for where, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith("."):
-                yield os.path.join(where, name)
 
 
 def predict(trained: Trained, paths: Iterable[str], broken: list[str]) -> Iterator[Prediction]:

@@ -3,8 +3,9 @@
     python recipes/resnet_products.py
 
 It follows the ChainerCV tutorial: ResNet50 from random weights, shorter side scaled to 256, the middle 224 cropped,
-the mean subtracted; Adam, batches of 64, 10 epochs; then the accuracy on the first 30% of the test list. Without the
-photographs it draws a small data set of the same layout and trains on that, in a few minutes on two cores.
+the mean subtracted; Adam, batches of 64, 10 epochs; then the accuracy on the first 30% of the test list. As in
+ChainerCV, and unlike in the other recipes, photographs are not turned as their EXIF data say. Without photographs it
+draws a small data set of the same layout and trains on that, in a few minutes on two cores.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from recipes import common, networks, transforms
+from recipes import common, image_files, networks, transforms
 from recipes.drawn import products as drawn_products
 from recipes.online_products import SUPER_LABEL_NAMES, URL, OnlineProductsDataset, download
 from recipes.parser import say
@@ -93,7 +94,7 @@ def check(args: common.Args) -> None:
 
 def reader(args: common.Args) -> Callable[[str], torch.Tensor]:
     """Returns what makes scaled and cropped pixels of an image file."""
-    return ScaleAndCrop(args.scale, args.image_size, bool(args.reduced_decoding)).read
+    return ScaleAndCrop(args.scale, args.image_size, bool(args.reduced_decoding), turned=False).read
 
 
 def load(args: common.Args, augment: bool) -> tuple[common.Splits, list[str]]:
@@ -116,12 +117,12 @@ def cached(args: common.Args, dataset: Any) -> CachedDataset:
     """Returns a data set whose pixels are kept in a file, which is named by all that decides them."""
     images = dataset.dataset
     packages = ("pillow", "simplejpeg", "torch")
+    code = b"".join(Path(module.__file__).read_bytes() for module in (image_files, transforms))
     key = {
         "files": describe_files([images.list_file.name, *images.paths], images.root),  # the list: labels are kept too
-        "scale": args.scale,
-        "image_size": args.image_size,
-        "reduced_decoding": bool(args.reduced_decoding),
-        "code": hashlib.sha256(Path(transforms.__file__).read_bytes()).hexdigest()[:16],
+        **vars(images.read.__self__),
+        "decoder": image_files.DECODER,
+        "code": hashlib.sha256(code).hexdigest()[:16],
         "versions": {package: metadata.version(package) for package in packages},
     }
     return CachedDataset(dataset, Path(args.cache) / "train", key)

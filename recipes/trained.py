@@ -49,6 +49,7 @@ def load(path: str | Path, device: str | None = None, workers: int | None = None
     if not (folder / "args.json").is_file():
         raise FileNotFoundError(f"{folder} is no run's folder: it has no args.json, which tells network and classes.")
     saved = common.read_args(folder)
+    common.warn_of_decoder(saved, folder)
     recipe = common.load_recipe(saved["recipe"])
     args = common.of_run(recipe, saved["args"] | {"out": str(folder)}, device, workers)  # it may have moved
     if path.is_dir():

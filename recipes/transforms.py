@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
+from recipes.image_files import DECODER, UnfitImageError, as_rgb, max_pixels, orientation, read_rgb, size_of
 from trainer import concat_examples
 
 # A photograph decoded at 1/2, 1/4 or 1/8 of its size must stay this many times larger than the scaled image. Over 60
@@ -25,10 +26,16 @@ def scale(image: Image.Image, size: int) -> Image.Image:
     """Returns the image with its shorter side ``size`` and the longer ``int(size * long / short)``, bilinear.
 
     The very image comes back if its shorter side fits. Sizes are those of ``chainercv.transforms.scale``.
+
+    Raises:
+        UnfitImageError: If it would have more than ``max_pixels()``; :class:`ScaleAndCrop` takes such an image.
     """
     if min(image.size) == size:
         return image
-    return image.resize(_scaled_size(*image.size, size), Image.Resampling.BILINEAR)
+    width, height = _scaled_size(*image.size, size)
+    if width * height > max_pixels():
+        raise UnfitImageError(f"the image is {image.height}x{image.width}, and too large when scaled: {height}x{width}")
+    return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def center_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -37,12 +44,12 @@ def center_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     Offsets are those of ``chainercv.transforms.center_crop``: ``int(round((H - height) / 2))``, half to even.
 
     Raises:
-        ValueError: If the image is smaller than the crop.
+        UnfitImageError: If the image is smaller than the crop.
     """
     crop_height, crop_width = size
     width, height = image.size
     if height < crop_height or width < crop_width:
-        raise ValueError(
+        raise UnfitImageError(
             f"the image is {height}x{width} (height x width), smaller than the crop of {crop_height}x{crop_width};"
             " scale it up first, or crop less."
         )
@@ -56,48 +63,74 @@ class ScaleAndCrop:
     The geometry is that of :func:`scale` and :func:`center_crop`, in one step: what is cropped away is not computed.
     Pixels are within one grey level of Pillow's, and just as near to ChainerCV's, which resizes 32-bit floats.
 
-    Called with an RGB Pillow image it is a transform; :meth:`read` does the same from a file, faster.
+    Called with a Pillow image it is a transform; :meth:`read` does the same from a file, faster.
 
     Args:
         scale: Pixels of the shorter side.
         crop: Pixels of the square cut from the middle.
         reduced: Whether :meth:`read` decodes a large JPEG at 1/2, 1/4 or 1/8 of its size, where that leaves it at
             least ``REDUCED_MARGIN`` times as large as the scaled image. Much faster; the pixels are slightly others.
+        turned: Whether :meth:`read` turns an image as its EXIF data say.
     """
 
-    def __init__(self, scale: int, crop: int, reduced: bool = False) -> None:
+    def __init__(self, scale: int, crop: int, reduced: bool = False, turned: bool = True) -> None:
         if scale < crop:
             raise ValueError(f"the scale must not be smaller than the crop, got {scale} < {crop}.")
         self.scale = scale
         self.crop = crop
         self.reduced = reduced
+        self.turned = turned
+
+    def __repr__(self) -> str:
+        """Names all that decides the pixels, and so makes a key for a cache."""
+        arguments = ", ".join(f"{name}={value}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({arguments}, decoder={DECODER})"
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Returns the middle of the scaled RGB image."""
-        return self._middle(torch.from_numpy(np.array(image)), *image.size)
+        """Returns the middle of the scaled image, which may be of any mode."""
+        return self._middle(torch.from_numpy(np.array(as_rgb(image))), *image.size)
 
     def read(self, path: str | Path) -> torch.Tensor:
         """Returns the middle of a scaled image file of any mode, as ``self(read_rgb(path))`` does.
 
         A JPEG is decoded by simplejpeg (libjpeg-turbo), which takes less time than Pillow for the same pixels; any
         other file, and a JPEG in which it finds the least fault, by Pillow, which takes it or says what is wrong.
+
+        Raises:
+            BadImageError: If the file is missing, damaged, no image, or has more than ``max_pixels()``.
         """
+        size = size_of(path)
+        try:
+            found = self._by_simplejpeg(path) if size <= max_pixels() else None  # Pillow reads piece by piece
+        except Exception:  # Pillow says what it is
+            found = None
+        return self(read_rgb(path, self.turned)) if found is None else self._middle(*found)
+
+    def _by_simplejpeg(self, path: str | Path) -> tuple[torch.Tensor, float, float] | None:
+        """Returns the pixels of a JPEG with the width and height that they stand for; None for what Pillow is to do."""
         with open(path, "rb", buffering=0) as file:
             data = file.readall()
-        try:
-            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-            if colours in ("CMYK", "YCCK") or width * height > (Image.MAX_IMAGE_PIXELS or math.inf):
-                return self(read_rgb(path))
-            times = self._reduction(width, height)
-            pixels = simplejpeg.decode_jpeg(data, min_height=-(-height // times), min_width=-(-width // times))
-        except (ValueError, KeyError):  # KeyError: a rare subsampling of the colours
-            return self(read_rgb(path))
-        return self._middle(torch.from_numpy(pixels), width / times, height / times)
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours in ("CMYK", "YCCK") or width * height > max_pixels():
+            return None
+        turn = _jpeg_orientation(data) if self.turned else 1
+        times = self._reduction(width, height, turn)
+        pixels = simplejpeg.decode_jpeg(data, min_height=-(-height // times), min_width=-(-width // times))
+        if turn > 4:
+            pixels, width, height = pixels.transpose(1, 0, 2), height, width
+        if turn != 1:
+            rows, columns = (-1 if turn in those else 1 for those in ((3, 4, 7, 8), (2, 3, 6, 7)))
+            pixels = np.ascontiguousarray(pixels[::rows, ::columns])
+        return torch.from_numpy(pixels), width / times, height / times
 
-    def _reduction(self, width: int, height: int) -> int:
+    def _reduction(self, width: int, height: int, turn: int) -> int:
         """Returns how many times smaller an image of this size may be decoded: 1, 2, 4 or 8."""
         least = REDUCED_MARGIN * self.scale
-        return next((times for times in (8, 4, 2) if self.reduced and min(width, height) >= times * least), 1)
+        for times in (8, 4, 2) if self.reduced else ():
+            # What stands for a fraction must be the last row or column, and a turn may make it the first.
+            if min(width, height) >= times * least and (turn == 1 or width % times == height % times == 0):
+                return times
+        return 1
 
     def _middle(self, pixels: torch.Tensor, width: float, height: float) -> torch.Tensor:
         """Scales and crops pixels of shape (height, width, 3), as they lie in memory.
@@ -107,8 +140,12 @@ class ScaleAndCrop:
         """
         new_width, new_height = _scaled_size(width, height, self.scale)
         image = pixels[None].permute(0, 3, 1, 2)  # to torch's fast path: one image, channels last
-        image = _resized_middle(image, 2, height, new_height, self.crop)  # rows are the cheaper ones to resize
-        return _resized_middle(image, 3, width, new_width, self.crop)[0]
+        rows, columns = _places(height, new_height, self.crop), _places(width, new_width, self.crop)
+        if columns is not None:  # already here, as there are far fewer of them
+            start, stop = int(columns[0]), int(columns[-1]) + 2
+            image, columns = image[..., start:stop], columns - start
+        image = _resized_middle(image, 2, height, new_height, self.crop, rows)  # rows are the cheaper ones to resize
+        return _resized_middle(image, 3, width, new_width, self.crop, columns)[0]
 
 
 def collate_images(samples: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,12 +184,15 @@ class Normalize:
         return cls([255 * value for value in mean], [255 * value for value in std])
 
 
-def read_rgb(path: str | Path) -> Image.Image:
-    """Returns an image file of any mode as RGB."""
-    with Image.open(path) as image:
-        if "transparency" in image.info:  # a palette with transparency converts by way of RGBA only
-            image = image.convert("RGBA")
-        return image.convert("RGB")
+def _jpeg_orientation(data: bytes) -> int:
+    """Returns how the EXIF data or the XMP of a JPEG ask to turn it; without either, nothing is parsed."""
+    at = 2
+    while data[at] == 0xFF and data[at + 1] not in (0xE1, 0xDA):  # where either is, and where the pixels begin
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    if data[at : at + 2] == b"\xff\xda":
+        return 1
+    with Image.open(io.BytesIO(data)) as image:
+        return orientation(image)
 
 
 def _scaled_size(width: float, height: float, size: int) -> tuple[int, int]:
@@ -164,8 +204,21 @@ def _offset(side: int, crop: int) -> int:
     return round((side - crop) / 2)
 
 
-def _resized_middle(image: torch.Tensor, dim: int, side: float, size: int, crop: int) -> torch.Tensor:
+def _places(side: float, size: int, crop: int) -> torch.Tensor | None:
+    """Returns where the kept pixels lie in a side that is enlarged far beyond them, float64; None for other sides."""
+    offset = _offset(size, crop)
+    if size <= side or offset <= crop:
+        return None
+    middles = torch.arange(offset, offset + crop, dtype=torch.float64) + 0.5
+    return (middles * (1 / (size / side)) - 0.5).clamp(0, side - 1)
+
+
+def _resized_middle(
+    image: torch.Tensor, dim: int, side: float, size: int, crop: int, places: torch.Tensor | None
+) -> torch.Tensor:
     """Resizes a dimension (2 or 3) from ``side`` to ``size`` pixels, as far as needed, and takes its middle."""
+    if places is not None:
+        return _interpolated(image, dim, places)
     offset = _offset(size, crop)
     if side != size:
         shape, scales = list(image.shape[2:]), [None, None]
@@ -175,3 +228,12 @@ def _resized_middle(image: torch.Tensor, dim: int, side: float, size: int, crop:
         # What F.interpolate(antialias=True) calls; only here may the size differ from what the scale makes it.
         image = torch.ops.aten._upsample_bilinear2d_aa(image, shape, False, *scales)
     return image.narrow(dim, offset, crop)
+
+
+def _interpolated(image: torch.Tensor, dim: int, places: torch.Tensor) -> torch.Tensor:
+    """Interpolates a dimension at some places, to the bits of torch, which can only begin at the first pixel."""
+    first, total = places.long(), torch.zeros((), dtype=torch.int32)
+    for index, weight in ((first, 1 - (places - first)), (first + 1, places - first)):
+        fixed = (weight * 2**14 + 0.5).int().view([-1 if d == dim else 1 for d in range(4)])
+        total = total + image.index_select(dim, index.clamp(max=image.shape[dim] - 1)) * fixed
+    return ((total + 2**13) >> 14).to(torch.uint8).contiguous(memory_format=torch.channels_last)

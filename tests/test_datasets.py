@@ -294,6 +294,19 @@ def test_an_image_is_not_turned_as_its_exif_data_say(tmp_path):
     assert ImageDataset(["turned.jpg"], root=str(tmp_path))[0].shape == (3, 2, 3)
 
 
+def test_grey_of_16_bits_is_as_in_the_file_whatever_its_byte_order(folder):
+    image = Image.new("I;16B", (3, 2), 25700)
+    image.save(folder / "big.tif")
+    assert equal(ImageDataset(["big.tif"], root=folder)[0], torch.full((1, 2, 3), 25700.0))
+
+
+def test_values_that_the_dtype_cannot_hold_are_refused(folder):
+    with pytest.raises(OSError, match=r"deep.png: it has values that are no torch.uint8, between 0 and 53760"):
+        ImageDataset(["deep.png"], root=folder, dtype=torch.uint8)[0]
+    assert ImageDataset(["deep.png"], root=folder, dtype=torch.int32)[0].max() > 255
+    assert ImageDataset(["bits.png"], root=folder, dtype=torch.bool)[0].any()
+
+
 @pytest.mark.parametrize(("end", "kind"), [("\n", str), ("", lambda path: path), ("\r\n", str)])
 def test_paths_and_labels_may_stand_in_a_file(folder, end, kind):
     Image.fromarray(RGB).save(folder / "a name.png")

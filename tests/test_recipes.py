@@ -560,6 +560,22 @@ def test_a_run_is_not_resumed_on_other_classes(drawn, trained_newts, tmp_path, c
     assert (trained_newts / "args.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(("change", "then"), [(lambda v: v.pop("decoder"), 1), (lambda v: v.update(decoder=0), 0)])
+def test_a_run_whose_images_were_decoded_otherwise_is_warned_of(drawn, trained_newts, capsys, caplog, change, then):
+    newts.main(["--test", "--out", str(trained_newts)])
+    train("newts", drawn["newts"], trained_newts, "--resume", length=3)
+    assert "decoded" not in caplog.text
+    saved = common.read_args(trained_newts)
+    change(saved["versions"])
+    common.write_json(trained_newts / "args.json", saved)
+    told = f"The run in {trained_newts} had its images decoded by version {then}, and this is version"
+    newts.main(["--test", "--out", str(trained_newts)])
+    assert caplog.messages[-1].startswith(told)
+    train("newts", drawn["newts"], trained_newts, "--resume", length=4)
+    assert sum(message.startswith(told) for message in caplog.messages) == 2
+    assert "decoder" in common.read_args(trained_newts)["versions"]
+
+
 def test_classes_may_have_japanese_names_and_bad_test_images_are_listed(drawn, tmp_path, capsys):
     for split in ("train", "test"):
         shutil.copytree(drawn["newts"] / split / "akahara", tmp_path / split / "赤腹 イモリ")

@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from recipes.transforms import ScaleAndCrop, center_crop, read_rgb, scale
+from recipes.image_files import BadImageError, read_rgb
+from recipes.transforms import ScaleAndCrop, center_crop, scale
 
 SIZES = [
     *[(500, 375), (375, 500), (333, 501), (640, 480), (1024, 700), (257, 256), (4000, 300)],  # shrunk
-    *[(200, 150), (150, 200), (255, 256), (240, 240), (9, 1), (1, 1), (2, 3), (600, 20)],  # enlarged
+    *[(200, 150), (150, 200), (255, 256), (240, 240), (9, 1), (1, 9), (1, 1), (2, 3), (600, 20)],  # enlarged
     *[(256, 256), (256, 300), (300, 256)],  # exactly fitting
 ]
 
@@ -57,6 +58,19 @@ def test_scale_and_crop_may_have_any_size(size, crop):
         assert difference(ScaleAndCrop(size, crop)(image), in_two_steps(image, size, crop)).max() <= 1
 
 
+@pytest.mark.parametrize("size", [(700, 1), (1, 700), (400, 3), (7, 500), (2000, 90)])
+def test_what_is_cropped_away_makes_no_difference_though_it_is_not_computed(size):
+    image = noise(*size)
+    new = [int(48 * side / min(size)) for side in size]
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    for shape in ((new[1], size[0]), (new[1], new[0])):  # rows first
+        pixels = torch.nn.functional.interpolate(pixels, size=shape, mode="bilinear", antialias=True)
+    top, left = (round((side - 40) / 2) for side in new[::-1])
+    expected = pixels[0, :, top : top + 40, left : left + 40]
+    got = ScaleAndCrop(48, 40)(image)
+    assert torch.equal(got, expected) and torch.empty_like(got).stride() == (1, 120, 3)
+
+
 @pytest.mark.parametrize("quality", [{}, {"subsampling": 0}, {"subsampling": 1}, {"progressive": True}])
 @pytest.mark.parametrize("size", [(50, 38), (31, 57), (8, 8)])
 def test_a_file_gives_the_pixels_of_its_pillow_image(tmp_path, quality, size):
@@ -68,7 +82,7 @@ def test_a_file_gives_the_pixels_of_its_pillow_image(tmp_path, quality, size):
 def test_whatever_is_no_colour_jpeg_comes_as_pillow_makes_it_rgb(tmp_path):
     image = photograph(50, 38)
     turned = image.getexif()
-    turned[274] = 6  # "turn by 90 degrees": the pixels are taken as they are stored
+    turned[274] = 6  # "turn by 90 degrees"
     palette = image.convert("P")
     crop = ScaleAndCrop(32, 28)
     for form, picture, options in [
@@ -103,19 +117,12 @@ def test_a_jpeg_cut_anywhere_is_refused_as_pillow_refuses_it(tmp_path, progressi
         path.write_bytes(whole[:n_bytes])
         told = []
         for read in (read_rgb, ScaleAndCrop(20, 20).read, ScaleAndCrop(4, 4, reduced=True).read):
-            with pytest.raises(OSError, match="cannot identify|cannot load|truncated|Truncated|broken") as refused:
+            with pytest.raises(BadImageError, match="not an image|cannot load|truncated|Truncated|broken") as refused:
                 read(path)
             told.append(str(refused.value))
         assert told[0] == told[1] == told[2]
     path.write_bytes(whole + b"behind it")
     assert ScaleAndCrop(20, 20).read(path).shape == (3, 20, 20)
-
-
-def test_a_jpeg_that_claims_an_extraordinary_size_is_refused(tmp_path, monkeypatch):
-    path = saved(tmp_path / "a.jpg", photograph(40, 30))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
-    with pytest.raises(Image.DecompressionBombError, match="1200 pixels"):
-        ScaleAndCrop(20, 20).read(path)
 
 
 @pytest.mark.parametrize("size", [(801, 603), (602, 800), (400, 301)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -21,8 +22,9 @@ class ImageDataset(Dataset[Tensor]):
     """Images read from their files one by one, as tensors of shape (C, H, W). Chainer: ``ImageDataset``.
 
     Values are as in the file, 0 to 255 for 8 bits. A grey image has one channel, one with transparency keeps it as
-    the fourth, and a palette becomes RGB. An image is not rotated as its EXIF data say, as in Chainer; and images of
-    different sizes do not make a batch without a transform, or ``concat_examples(padding=)``.
+    the fourth, and a palette becomes RGB; of several frames the first counts. An image is not rotated as its EXIF data
+    say, as in Chainer; and images of different sizes do not make a batch without a transform, or
+    ``concat_examples(padding=)``.
 
     Needs Pillow.
 
@@ -34,7 +36,8 @@ class ImageDataset(Dataset[Tensor]):
     Raises:
         TypeError: If ``dtype`` is not torch's.
         ValueError: If a line of the file is empty.
-        OSError: When an image that cannot be read is asked for.
+        OSError: When an image is asked for that cannot be read, has more than twice Pillow's ``MAX_IMAGE_PIXELS``, or
+            values that ``dtype`` cannot hold.
 
     Example:
         >>> from PIL import Image
@@ -123,13 +126,24 @@ def _read_image(path: str, dtype: torch.dtype) -> Tensor:
     except ImportError as error:
         raise ImportError("to read images Pillow is needed: pip install pillow.") from error
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError("it is a folder, a pipe or a device, and no file")
         with Image.open(path) as file:
+            turn = file.getexif().get(0x0112, 1) if file.format == "TIFF" else 1  # Pillow turns it as it loads
             image: Image.Image = file
             if file.mode in ("P", "PA"):
                 image = file.convert("RGBA").convert("RGB")  # at once it would warn of transparent colours
             elif file.mode == "1":
                 image = file.convert("L")  # 0 and 255, as any other grey image
-            pixels = torch.from_numpy(np.array(image))
+            pixels = np.asarray(image)
+        back = [-1 if turn in those else 1 for those in ((3, 4, 7, 8), (2, 3, 6, 7))]
+        pixels = pixels[:: back[0], :: back[1]]
+        if turn in (5, 6, 7, 8):
+            pixels = pixels.swapaxes(0, 1)
+        pixels = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+        tensor = torch.from_numpy(pixels.astype(pixels.dtype.newbyteorder("="), "C")).to(dtype)
+        if not (dtype.is_floating_point or dtype == torch.bool or np.array_equal(tensor, pixels)):
+            raise ValueError(f"it has values that are no {dtype}, between {pixels.min()} and {pixels.max()}")
     except Exception as error:  # Pillow raises nearly anything for a damaged file
         raise OSError(f"cannot read the image {path}: {error}") from error
-    return pixels.reshape(*pixels.shape[:2], -1).permute(2, 0, 1).contiguous().to(dtype)
+    return tensor
