@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
@@ -112,8 +112,9 @@ def orientation(image: Image.Image) -> int:
 def read_rgb(path: str | Path, turned: bool = True) -> Image.Image:
     """Returns an image file of any mode as RGB; of several frames the first. What is transparent keeps its colour.
 
-    Grey of 16 bits is divided by 257 and floats of 0 to 1 are multiplied by 255. Of other floats and of whole numbers
-    of 32 bits no file says which one is white: they are refused.
+    Grey of 16 bits is divided by 257, signed and 32-bit grey likewise by its largest value, and floats of 0 to 1 are
+    multiplied by 255. Where that leaves nothing but black, and of other floats or negative grey, no file says which
+    value is white: they are refused.
 
     Args:
         path: Of the file.
@@ -175,7 +176,14 @@ def _in_8_bits(image: Image.Image) -> np.ndarray:
     elif image.mode != "I" or image.format in ("PNG", "PPM"):  # Pillow gives their 16 bits as mode I too
         white = 4095 if tags.get(BITSPERSAMPLE) == (12,) else 65535
     else:
-        raise ValueError("its grey is signed or has 32 bits, so that no white is known: save it with 8 or 16 bits")
+        is_signed, bits = tags.get(SAMPLEFORMAT) == (2,), tags.get(BITSPERSAMPLE, (32,))[0]
+        if not is_signed and bits == 32:
+            values = values.view(np.uint32)  # Pillow has them as signed
+        white, low, high = 2 ** (bits - is_signed) - 1, values.min(), values.max()
+        if low < 0 or 0 < high < white / 255:
+            raise ValueError(
+                f"its grey goes from {low} to {high}, and {white} would be white: save it with 8 or 16 bits"
+            )
     grey = np.rint(values * np.float32(255 / white))
     return (255 - grey if tags.get(PHOTOMETRIC_INTERPRETATION) == 0 else grey).astype(np.uint8)
 

@@ -142,6 +142,10 @@ KINDS = {
     "TIFF, 16 bits, white is 0": (lambda: tiff(array(65535 - 25700, "<u2"), 16, 0), GREY),
     "TIFF, 16 bits, RGB": (lambda: tiff(array(COLOUR, "<u2", (3,)) * 257, 16, 2), COLOUR),
     "TIFF, 16 bits, RGB, big-endian": (lambda: tiff((array(COLOUR, ">u2", (3,)) * 257).astype(">u2"), 16, 2), COLOUR),
+    "TIFF, 32 bits": (lambda: tiff(array(100 * 2**24 + 100, "<u4"), 32, 1, 1), GREY),
+    "TIFF, 32 bits, bright": (lambda: tiff(array(200 * 2**24, "<u4"), 32, 1, 1), [200, 200, 200]),
+    "TIFF, signed 32 bits": (lambda: tiff(array(100 * 2**23 + 50, "<i4"), 32, 1, 2), GREY),
+    "TIFF, signed 16 bits": (lambda: tiff(array(100 * 128 + 50, "<i2"), 16, 1, 2), GREY),
     "TIFF, floats": (lambda: tiff(array(100 / 255, "<f4"), 32, 1, 3), GREY),
     "TIFF, floats, big-endian": (lambda: tiff(array(100 / 255, ">f4"), 32, 1, 3), GREY),
     "TIFF, floats, white is 0": (lambda: tiff(array(155 / 255, "<f4"), 32, 0, 3), GREY),
@@ -160,8 +164,8 @@ KINDS = {
     "JPEG 2000, 16 bits": (lambda: saved(Image.fromarray(array(25700, np.uint16)), "JPEG2000"), GREY),
 }
 UNKNOWN = {
-    "TIFF, 32 bits": (lambda: tiff(array(25700, "<i4"), 32, 1, 2), "its grey is signed or has 32 bits"),
-    "TIFF, signed": (lambda: tiff(array(-5, "<i2"), 16, 1, 2), "its grey is signed or has 32 bits"),
+    "TIFF, 16 bits in 32": (lambda: tiff(array(25700, "<i4"), 32, 1, 2), "its grey goes from 25700 to 25700, and 2"),
+    "TIFF, signed": (lambda: tiff(array(-5, "<i2"), 16, 1, 2), "its grey goes from -5 to -5, and 32767 would be white"),
     "TIFF, floats to 100": (lambda: tiff(array(100, "<f4"), 32, 1, 3), r"its floats go from 100.0 to 100.0, and only"),
     "TIFF, NaN": (lambda: tiff(array(math.nan, "<f4"), 32, 1, 3), "its floats go from nan to nan"),
     "EPS": (
