@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import signal
-from pathlib import Path
 from typing import Any
 
 from extensions import terminal
@@ -77,7 +76,7 @@ class StopOnSignal(Extension):
         """If there was a signal, saves the run and ends it."""
         if not self._received:
             return
-        path = free_path(Path(trainer.out) / self.filename, trainer.run_id)
+        path = free_path(trainer.path(self.filename), trainer.run_id)
         SimpleWriter()(path.name, path.parent, trainer.state_dict())
         name = signal.Signals(self._received[0]).name
         self._has_stopped = True
