@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from extensions.own_run import own_run_first
 from extensions.snapshot_files import ERROR, SnapshotFiles, folders_of, matching, may_be
 from extensions.snapshot_writers import SimpleWriter
 from trainer import Extension, Trainer, saving
@@ -208,7 +209,7 @@ class _RunSnapshot(_Snapshot):
     def _candidates(self, trainer: Trainer) -> list[Path]:
         """Snapshots by run and iteration; first of all, to be named, what has lost its tail."""
         out, filename = Path(trainer.out), str(self._filename)
-        whole = [file.path for file in saving.find(*folders_of(out, filename))]
+        whole = own_run_first(trainer, saving.find(*folders_of(out, filename)), Path(filename).name)
         return [path for path in matching(out, filename) if path not in whole] + whole
 
     def _is_own(self, trainer: Trainer, name: str) -> bool:

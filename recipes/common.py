@@ -27,6 +27,7 @@ from torch import nn
 
 import extensions
 import trainer.random
+from extensions.own_run import own_run_first
 from recipes.image_files import BadImageError
 from recipes.parser import Parser
 from recipes.transforms import Normalize, collate_images
@@ -491,7 +492,7 @@ def resume(run: Trainer, path: str, force: bool) -> None:
     if path:
         run.resume(path, force=force)
     else:
-        for file in snapshots(run.out):
+        for file in snapshots(run.out, run):
             try:
                 run.resume(file, strict=True, force=force)
                 break
@@ -572,9 +573,10 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
 # -- the folder
 
 
-def snapshots(out: str | Path) -> list[Path]:
-    """Returns the snapshots in a folder: first what has lost its tail, then the whole ones, the newest first."""
-    whole = [file.path for file in saving.find(out)]
+def snapshots(out: str | Path, run: Trainer | None = None) -> list[Path]:
+    """Returns the snapshots in a folder: first what has lost its tail, then those of the run, the newest first."""
+    found = saving.find(out)
+    whole = [file.path for file in found] if run is None else own_run_first(run, found)
     return [*sorted(set(Path(out).glob("snapshot_*")) - set(whole)), *whole]
 
 

@@ -372,3 +372,81 @@ def test_a_file_in_the_place_of_the_folder_stops_the_run_with_its_name(out):
 
     with pytest.raises(NotADirectoryError, match=f"a file stands where a folder is to be.*'{out}'"):
         during(out, act).run()
+
+
+# -- two runs in one folder
+
+
+def one_of_two(out, hidden=0, lr=0.1, args=None, stop=3, log=True, **kwargs):
+    torch.manual_seed(0)
+    head = torch.nn.Sequential(torch.nn.Linear(2, hidden), torch.nn.Linear(hidden, 3)) if hidden else None
+    model = Classifier(head or torch.nn.Linear(2, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    run = Trainer(StandardUpdater(SerialIterator(make_data(), 5), optimizer, model=model), (stop, "epoch"), out=out)
+    run.args = args or {}
+    if log:
+        run.extend(extensions.LogReport())
+    run.extend(extensions.snapshot(**kwargs))
+    return run
+
+
+@pytest.mark.filterwarnings("ignore:.* is another run's and stays:UserWarning")
+@pytest.mark.parametrize("clock", ["first", "second", "equal"])
+@pytest.mark.parametrize(
+    ("first", "second", "resumed", "expected"),
+    [
+        ({}, {}, {}, "second"),  # it wrote the log
+        ({"stop": 4}, {}, {}, "second"),
+        ({"hidden": 4}, {}, {"hidden": 4}, "first"),
+        ({"hidden": 4}, {}, {}, "second"),
+        ({"lr": 0.1}, {"lr": 0.2}, {"lr": 0.1}, "first"),
+        ({"args": {"x": 1}}, {"args": {"x": 2}}, {"args": {"x": 1}}, "first"),
+        (
+            {"filename": "a_{.updater.epoch}"},
+            {"filename": "b_{.updater.epoch}"},
+            {"filename": "a_{.updater.epoch}"},
+            "first",
+        ),
+    ],
+    ids=["log", "shorter", "model 1", "model 2", "lr", "args", "filename"],
+)
+def test_autoload_takes_the_run_of_this_script_whatever_the_clock(out, first, second, resumed, expected, clock):
+    ids = {}
+    for name, options in (("first", first), ("second", second)):
+        run = one_of_two(out, **options)
+        run.run()
+        ids[run.run_id] = name
+    for file in saving.find(out):
+        late = clock == ids[file.run_id]
+        os.utime(file.path, (4e9, 4e9) if late else (1, 1))
+    run = one_of_two(out, **resumed, autoload=True)
+    run.stop_trigger = lambda trainer: True
+    assert run.finished
+    assert ids[run.run_id] == expected
+
+
+@pytest.mark.filterwarnings("ignore:.* is another run's and stays:UserWarning")
+def test_a_run_that_was_resumed_by_name_is_the_folder_s_from_then_on(out):
+    first = one_of_two(out)
+    first.run()
+    one_of_two(out).run()
+    back = one_of_two(out, stop=4)
+    back.resume(out / "snapshot_iter_6")
+    back.run()
+    for file in saving.find(out):
+        os.utime(file.path, (1, 1))
+    last = one_of_two(out, stop=5, autoload=True)
+    last.run()
+    assert last.run_id[:12] == first.run_id[:12] and last.resumed_from.name == "snapshot_iter_8"
+
+
+@pytest.mark.filterwarnings("ignore:.* is another run's and stays:UserWarning")
+def test_where_nothing_tells_two_runs_apart_the_choice_is_told(out):
+    for _ in range(2):
+        one_of_two(out, log=False).run()
+    run = one_of_two(out, stop=4, log=False, autoload=True)
+    told = (
+        r"snapshot_iter_6-(\w+) \(run \1\) and .*/snapshot_iter_6 \(run \w+\) are of two runs that this script may mean"
+    )
+    with pytest.warns(UserWarning, match=told):
+        run.run()
