@@ -37,7 +37,8 @@ from trainer.iterators import BadSampleError, MultiprocessIterator
 from trainer.iterators.serial import OrderSampler
 from trainer.mistakes import as_device
 from trainer.saving import SnapshotError
-from trainer.saving.lock import FolderLock
+from trainer.saving.files import make_folder, refuse_other, remove_all
+from trainer.saving.lock import FolderInUseError, FolderLock
 from trainer.updaters.precision import DTYPES
 
 Args = argparse.Namespace
@@ -530,8 +531,9 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
                 torch.use_deterministic_algorithms(True)
             trainer.random.set_seed(args.seed)
-            Path(args.out).mkdir(parents=True, exist_ok=True)
-            stack.callback(FolderLock(args.out).release)  # already here: files may be removed before the run starts
+            make_folder(args.out)
+            lock = FolderLock(args.out)  # already here: files may be removed before the run starts
+            stack.callback(lock.release)
             old = old_files(recipe, args)
             bring_data(recipe, args)
             splits, classes = load(recipe, args, True)
@@ -541,13 +543,13 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
                     f"--batch-size {args.batch_size} is more than the {len(splits['train'])} training images."
                 )
             run = make_run(recipe, args, splits, classes)
-            for path in old:  # only now: nothing is lost to a mistyped option
-                path.unlink(missing_ok=True)
+            remove_all(old)  # only now: nothing is lost to a mistyped option
             write_args(recipe, args, splits, classes)
         except (OSError, ValueError, RuntimeError) as error:
             parser.error(str(error).replace("trainer.resume(path, force=True)", "--force"))
         try:
             run.run(show_loop_exception_msg=False)
+            lock.keep()
             weights = Path(args.out) / recipe.weights.format(run)
             # A run that was resumed at its end, from another folder, or that ends between two rounds has none yet.
             saving.save_weights(run.updater.get_model("main").predictor.state_dict(), weights)
@@ -558,10 +560,13 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
             if not isinstance(error.__cause__, BadImageError):
                 raise
             sys.exit(f"{parser.prog}: error: {error.__cause__}")
+        except FolderInUseError as error:  # the folder was replaced
+            sys.exit(f"{parser.prog}: error: {error}")
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.filename is None:
                 raise
-            sys.exit(f"{parser.prog}: error: {error}; with more space --resume --out {args.out} goes on.")
+            remedy = "with more space" if error.errno == errno.ENOSPC else "when that is mended"
+            sys.exit(f"{parser.prog}: error: {error}; {remedy} --resume --out {args.out} goes on.")
         except KeyboardInterrupt:
             iteration = run.updater.iteration
             sys.exit(
@@ -590,11 +595,14 @@ def weights_files(recipe: Recipe, out: str | Path) -> list[Path]:
 def old_files(recipe: Recipe, args: Args) -> list[Path]:
     """Returns what is to be removed of the run in the folder, and refuses if that was not asked for."""
     out = Path(args.out)
+    others = [*weights_files(recipe, out), *(path for name in FILES for path in out.glob(name))]
+    for path in others:
+        refuse_other(path)
     old = [*sorted(snapshots(out)), *weights_files(recipe, out)]
     if args.resume is not None:
         return []
     if args.overwrite:
-        return [*old, *(path for name in FILES for path in out.glob(name))]
+        return list(dict.fromkeys((*old, *others)))
     if old:
         raise ValueError(
             f"{out} holds the files of a run, such as {old[0].name}: go on with --resume, take another --out,"
