@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from extensions.log_file import body_of
 from extensions.snapshot_files import may_be
@@ -78,7 +79,11 @@ def _rank(trainer: Trainer, files: list[SnapshotFile], filename: str) -> Rank:
 
 def _shapes(models: Any) -> dict[str, Any]:
     entries = [(name, key, value) for name, state in models.items() for key, value in state.items()]
-    return {f"{name}/{key}": value.shape for name, key, value in entries if isinstance(value, torch.Tensor)}
+    return {
+        f"{name}/{key}": value.shape
+        for name, key, value in entries
+        if isinstance(value, torch.Tensor) and not is_lazy(value)
+    }
 
 
 def _is_log_of(trainer: Trainer, part: dict[str, Any]) -> bool:

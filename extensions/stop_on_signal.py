@@ -56,6 +56,7 @@ class StopOnSignal(Extension):
 
     def initialize(self, trainer: Trainer) -> None:
         """Takes over the signals."""
+        trainer.path(self.filename)  # what stands in its way is told now
         self._received, self._has_stopped = [], False
         try:
             self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}

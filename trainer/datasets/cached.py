@@ -1,9 +1,9 @@
 """What a data set makes of its files (decoded, scaled, cropped), kept in one memory-mapped file.
 
 The file begins with a readable header; then come the samples, each with a mark of 8 bytes behind it, which holds a
-checksum of its index and its content. A sample is written front to back, and every process verifies it the first time it reads it. So nothing needs
-to be flushed or locked: what a kill or a loss of power has left half-done has no mark or a wrong one, and is made
-again.
+checksum of its index and its content. A sample is written front to back, and every process verifies it the first time
+it reads it. So nothing needs to be flushed or locked: what a kill or a loss of power has left half-done has no mark or
+a wrong one, and is made again.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class FolderLock:
         OSError: If the folder cannot be written to, or somebody else's file, a folder or a link is called .lock.
 
     Attributes:
-        folder: As given.
+        folder: Absolute.
         path: The file that is locked.
         file: Its descriptor; -1 where the file system knows no locks.
         is_first: Whether it keeps others out from now on: not where this process had it already, or where the file
@@ -69,7 +69,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()
         self.path = self.folder.resolve() / NAME
         outer = next((lock for lock in _held if lock.path == self.path), None)
         self.file: int = outer.file if outer else _lock(self.path)
