@@ -99,7 +99,7 @@ def refuse_other(path: Path, links: bool = True) -> None:
     """
     try:
         mode = os.lstat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # who writes there tells
         return
     if not stat.S_ISREG(mode) and not (links and stat.S_ISLNK(mode)):
         kind = "a folder" if stat.S_ISDIR(mode) else "a link" if stat.S_ISLNK(mode) else "a pipe, socket or device"
