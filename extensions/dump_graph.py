@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,6 +65,7 @@ class DumpGraph(Extension):
         """Hooks every module of the model, unless the graph was written before a resume."""
         if self._is_written:
             return
+        trainer.path(self._filename)
         models = trainer.updater.get_all_models()
         name = self._root_name.split("/")[0]
         if name not in models:
@@ -96,7 +96,7 @@ class DumpGraph(Extension):
         lines += [f"  {i} [label={_quoted(*call)}];" for i, call in enumerate(calls)]
         lines += [f"  {i} -> {i + 1};" for i in range(len(calls) - 1)]
         text = "\n".join([*lines, "}", ""])
-        saving.write(Path(trainer.out) / self._filename, lambda file: file.write(text.encode()))
+        saving.write(trainer.path(self._filename), lambda file: file.write(text.encode()))
         self._is_written = True
 
     def finalize(self) -> None:

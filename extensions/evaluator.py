@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -161,7 +160,7 @@ class Evaluator(Extension):
         for name, iterator in self._iterators.items():
             if hasattr(iterator, "bad_samples_file"):
                 file = f"bad_samples_{self.name}.json" if name == "main" else f"bad_samples_{self.name}_{name}.json"
-                iterator.bad_samples_file = Path(trainer.out) / file
+                iterator.bad_samples_file = trainer.path(file)
 
         if any(hasattr(type(entry.extension), "saves_run") for entry in trainer.extensions.values()):
             self._warn_of_unsaved(trainer)

@@ -7,8 +7,11 @@ import itertools
 import json
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
+
+from trainer.saving.files import inside, make_folder, refuse_other
 
 END, LINES = b"\n]", ".jsonl"
 
@@ -39,13 +42,15 @@ class LogFile:
     def open(self, folder: Path, name: str, body: bytes = b"") -> None:
         """Starts the file with what it is to hold, without the closing bracket."""
         self.close()
-        self.name, self.path = name, (folder / name).resolve()
+        path = inside(folder, name)
+        refuse_other(path, links=False)
+        self.name, self.path = name, path.parent.resolve() / path.name
         if self.path in self.in_use:
             raise ValueError(
                 f"two LogReports write to {folder / name}: give one of them another filename, or call finalize() on the"
                 " trainer of a loop that ended early."
             )
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         self._open()
         self._size = len(body)
         self._hash = hashlib.sha256(body)
@@ -76,11 +81,11 @@ class LogFile:
         """Whether the file still stands under its name: somebody may have deleted it."""
         try:
             return self._file < 0 or os.path.samestat(self._status, os.stat(self.path))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def _open(self) -> None:
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         self._status = os.fstat(self._file)
         self.in_use.add(self.path)
 
@@ -90,8 +95,9 @@ class LogFile:
                 written = os.pwrite(self._file, data, offset)
                 data, offset = data[written:], offset + written
         except OSError as error:
-            os.ftruncate(self._file, self._size)  # what was whole stays so
-            os.pwrite(self._file, self._end, self._size)
+            with suppress(OSError):
+                os.ftruncate(self._file, self._size)  # what was whole stays so
+                os.pwrite(self._file, self._end, self._size)
             raise OSError(error.errno, error.strerror, str(self.path)) from error  # a full disk does not say where
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,18 +130,19 @@ def entries_of(name: str, body: bytes) -> list[dict[str, Any]]:
     return json.loads(text + END)  # type: ignore[no-any-return]
 
 
-def head(path: Path, size: int) -> bytes | None:
-    """Returns the first bytes of a file; None if there is none.
+def body_of(path: Path, saved: dict[str, Any]) -> bytes | None:
+    """Returns what a file held when a snapshot said this of it, without the closing bracket; None if it is another.
 
     Example:
-        >>> from extensions.log_file import head
-        >>> head(tmp / "missing", 10) is None
+        >>> from extensions.log_file import body_of
+        >>> body_of(tmp / "missing", {"name": "log", "bytes": 10, "sha256": ""}) is None
         True
     """
-    if not path.is_file():
+    if not path.is_file() or path.stat().st_size < saved["bytes"]:
         return None
     with open(path, "rb") as file:
-        return file.read(size)
+        body = file.read(saved["bytes"])
+    return body if hashlib.sha256(body).hexdigest() == saved["sha256"] else None
 
 
 def put_aside(path: Path) -> bool:
@@ -150,10 +157,10 @@ def put_aside(path: Path) -> bool:
         >>> [path.name for path in tmp.iterdir()]
         ['log.old']
     """
-    is_there = path.is_file() and path.stat().st_size > 0
+    is_there = path.is_file() and not path.is_symlink() and path.stat().st_size > 0
     if is_there:
         names = (f"{path.name}.old{number if number > 1 else ''}" for number in itertools.count(1))
-        path.rename(next(free for name in names if not (free := path.with_name(name)).exists()))
+        path.rename(next(free for name in names if not os.path.lexists(free := path.with_name(name))))
     return is_there
 
 

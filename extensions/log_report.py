@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import glob
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Any
 from weakref import WeakSet
 
-from extensions.log_file import LogFile, entries_of, head, put_aside
+from extensions.log_file import LogFile, body_of, entries_of, put_aside
 from trainer import DictSummary, Extension, Trainer
 from trainer.checks import near, warn
 from trainer.extension import PHASE_PLUGIN, always
-from trainer.saving.files import inside, leads_out
+from trainer.saving.files import inside, leads_out, refuse_other
 from trainer.triggers import ProgressTrigger, get_trigger
 
 LAST = ("epoch", "iteration", "elapsed_time")  # in an entry
@@ -160,11 +160,12 @@ class LogReport(Extension):
             except KeyError as error:
                 hint = near(error.args[0], entry)
                 raise ValueError(f"filename {self._filename!r}: an entry has no {error}.{hint}") from None
+            path = trainer.path(name)
             if name == self._file.name and self._file.is_there():
                 self._file.append([entry])
             else:
-                if trainer.resumed_from is None:
-                    put_aside(Path(trainer.out) / name)  # another run's
+                if trainer.resumed_from is None or name == self._file.name:
+                    put_aside(path)  # another run's
                 self._file.open(Path(trainer.out), name)
                 self._file.append(self.log)
         if told and trainer not in _WARNED:
@@ -182,16 +183,18 @@ class LogReport(Extension):
 
     def initialize(self, trainer: Trainer) -> None:
         """On a resume, takes up the log where the snapshot left it."""
+        if self._filename is not None and "{" not in self._filename:
+            refuse_other(trainer.path(self._filename), links=False)
         saved, self._file.wanted = self._file.wanted, {}
         if not saved.get("bytes"):
             return
         path = inside(trainer.out, saved["name"])
-        candidates = [path, *path.parent.glob(f"{path.name}.old*")]
+        candidates = [path, *path.parent.glob(f"{glob.escape(path.name)}.old*")]
         if trainer.resumed_from is not None:
             candidates += [folder / saved["name"] for folder in [*trainer.resumed_from.parents][2::-1]]
         for candidate in candidates:
-            body = head(candidate, saved["bytes"])
-            if body is not None and hashlib.sha256(body).hexdigest() == saved["sha256"]:
+            body = body_of(candidate, saved)
+            if body is not None:
                 self.log = [
                     {key: float("nan") if value is None else value for key, value in entry.items()}
                     for entry in entries_of(saved["name"], body)

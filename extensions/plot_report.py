@@ -70,11 +70,13 @@ class PlotReport(Extension):
         self._data: dict[str, list[list[float]]] = {}
 
     def initialize(self, trainer: Trainer) -> None:
-        """Refuses a second PlotReport of the same file.
+        """Refuses a second PlotReport of the same file, and one that could not be written.
 
         Raises:
             ValueError: If another one writes to it.
+            OSError: If a folder stands there, say.
         """
+        trainer.path(self._filename)
         for entry in trainer.extensions.values():
             other = entry.extension
             if isinstance(other, PlotReport) and other is not self and other._filename == self._filename:
@@ -94,7 +96,7 @@ class PlotReport(Extension):
         points = self._points(trainer)
         self._missing = [key for key in self._y_keys if key not in points]
         if points:
-            self._draw(Path(trainer.out) / self._filename, points, self._summary)
+            self._draw(trainer.path(self._filename), points, self._summary)
         self._summary.clear()
 
     def _points(self, trainer: Trainer) -> dict[str, list[list[float]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from trainer import Extension, Trainer, saving
 from trainer.checks import warn
+from trainer.saving.files import refuse_other
 
 PARTS = {  # of an update: what StandardUpdater is made of, in its words
     "fetch": "data",
@@ -77,6 +77,8 @@ class ProfileReport(Extension):
 
     def initialize(self, trainer: Trainer) -> None:
         """Makes ready to measure."""
+        for name in filter(None, (self._filename, self._trace)):
+            trainer.path(name)
         self._count, self._trainer = 0, trainer
 
     def __call__(self, trainer: Trainer) -> None:
@@ -124,7 +126,7 @@ class ProfileReport(Extension):
         wall_time, count = time.perf_counter() - self._start_time, self._count - self._skip
         profiler = self._unwrap(trainer)
         if count > 0:
-            self._write(Path(trainer.out), profiler, wall_time, count)
+            self._write(trainer, profiler, wall_time, count)
 
     def _unwrap(self, trainer: Trainer) -> Any:
         """Leaves everything as it was; returns the profiler, stopped."""
@@ -139,15 +141,18 @@ class ProfileReport(Extension):
         trainer.wrap_calls(None)
         return profiler
 
-    def _write(self, out: Path, profiler: Any, wall_time: float, count: int) -> None:
+    def _write(self, trainer: Trainer, profiler: Any, wall_time: float, count: int) -> None:
         self.wall_time = wall_time / count
         self.parts = {part: seconds / count for part, seconds in self.parts.items()}
         self.parts["other"] = max(self.wall_time - sum(self.parts.values()), 0.0)
         key = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
         operators = profiler.key_averages().table(sort_by=key, row_limit=20, max_name_column_width=40)
-        saving.write(out / self._filename, lambda file: file.write(f"{self._table(count)}\n{operators}\n".encode()))
+        text = f"{self._table(count)}\n{operators}\n"
+        saving.write(trainer.path(self._filename), lambda file: file.write(text.encode()))
         if self._trace is not None:
-            profiler.export_chrome_trace(str(out / self._trace))
+            path = trainer.path(self._trace)
+            refuse_other(path, links=False)
+            profiler.export_chrome_trace(str(path))
 
     def _table(self, count: int) -> str:
         rows = [*self.parts.items(), (f"wall time, mean of {count} iterations", self.wall_time)]

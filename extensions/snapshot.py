@@ -12,14 +12,15 @@ from typing import Any
 
 from torch import nn
 
-from extensions.snapshot_files import ERROR, SnapshotFiles, folders_of, matching
+from extensions.own_run import own_run_first
+from extensions.snapshot_files import ERROR, SnapshotFiles, folders_of, matching, may_be
 from extensions.snapshot_writers import SimpleWriter
 from trainer import Extension, Trainer, saving
 from trainer.checks import warn
 from trainer.extension import PHASE_OBJECT, PHASE_RUN
 from trainer.mistakes import near_arguments
-from trainer.saving.files import leads_out, remove_scraps
-from trainer.saving.snapshots import SnapshotError, free_path
+from trainer.saving.files import leads_out, refuse_other, remove_scraps
+from trainer.saving.snapshots import SnapshotError, free_path, read_tail
 from trainer.updaters.modes import averaged_weights
 
 
@@ -55,6 +56,8 @@ class _Snapshot(Extension):
             raise TypeError(f"savefun must be a function, got {savefun!r}; for a name write filename={savefun!r}.")
         if isinstance(filename, str) and leads_out(filename):
             raise ValueError(f"filename must lie in the run's folder, got {filename!r}: give Trainer another out.")
+        if link is not None and (leads_out(link) or Path(link).name != link):
+            raise ValueError(f"link must be a name in the run's folder, got {link!r}.")
         if savefun is not None and writer is not None:
             raise TypeError("savefun and writer cannot be given together: give savefun to the writer.")
         if not isinstance(n_retains, int) or n_retains == 0 or n_retains < -1:
@@ -79,7 +82,11 @@ class _Snapshot(Extension):
 
     def _save(self, trainer: Trainer) -> None:
         name = self._name(trainer)
-        self._files.add(name, Path(trainer.out), lambda: self._writer(name, trainer.out, self._state(trainer)))
+        self._files.add(name, Path(trainer.out), lambda: self._write(trainer, name))
+
+    def _write(self, trainer: Trainer, name: str) -> Any:
+        trainer.path(name)
+        return self._writer(name, trainer.out, self._state(trainer))
 
     def _name(self, trainer: Trainer) -> str:
         return self._filename(trainer) if callable(self._filename) else self._filename.format(trainer)
@@ -90,7 +97,7 @@ class _Snapshot(Extension):
             name = self._name(trainer)
             if name in self._files.kept or (Path(trainer.out) / name).exists():  # kept: perhaps still under way
                 name += ERROR
-            job = self._writer(name, trainer.out, self._state(trainer))
+            job = self._write(trainer, name)
             if isinstance(job, Future):
                 job.result()  # there is no next snapshot that would raise what the writer meets with
 
@@ -108,8 +115,12 @@ class _Snapshot(Extension):
     def _load(self, trainer: Trainer, path: Path) -> None:
         raise NotImplementedError
 
-    def _candidates(self, out: Path) -> list[Path]:
+    def _candidates(self, trainer: Trainer) -> list[Path]:
         raise NotImplementedError
+
+    def _is_own(self, trainer: Trainer, name: str) -> bool:
+        """Tells whether this run may have written a file of this name, whatever a snapshot says."""
+        return callable(self._filename) or may_be(self._filename, name)
 
     def restore(self, trainer: Trainer) -> None:
         """With ``autoload``, loads the newest good file; those that are not are named and passed over."""
@@ -122,7 +133,7 @@ class _Snapshot(Extension):
             if self._target is not None and not self._has_started:
                 warn(f"{self.name}: no autoload, for the run was resumed by name; load its file too.")
             return
-        for path in self._candidates(Path(trainer.out)):
+        for path in self._candidates(trainer):
             try:
                 self._load(trainer, path)
             except SnapshotError as error:
@@ -136,18 +147,21 @@ class _Snapshot(Extension):
         source = trainer.resumed_from
         if source is not None and not self._has_started:
             if trainer.is_resumed_in_place:
-                self._files.tidy(Path(trainer.out))
+                self._files.tidy(Path(trainer.out), lambda name: self._is_own(trainer, name))
             else:
                 self._files.kept = []
         self._has_started = True
 
     def _check_name(self, trainer: Trainer) -> None:
-        """Refuses a format string now that would fail at the first file; observed values are not there yet."""
+        """Refuses now what would fail at the first file; observed values are not there yet."""
+        if self._files.link is not None:
+            refuse_other(Path(trainer.out) / self._files.link)
         if callable(self._filename) or "observation" in self._filename:
             return
         try:
             if "<" in (name := self._filename.format(trainer)):  # an object that is no number or text
                 raise ValueError(name)
+            trainer.path(name)
         except (AttributeError, KeyError, IndexError, ValueError) as error:
             known = difflib.get_close_matches(getattr(error, "name", None) or "", dir(trainer.updater), 1, 0.8)
             if known or not isinstance(error, AttributeError):  # else the first update may set it
@@ -192,10 +206,15 @@ class _RunSnapshot(_Snapshot):
     def _load(self, trainer: Trainer, path: Path) -> None:
         trainer.resume(path, strict=True)
 
-    def _candidates(self, out: Path) -> list[Path]:
+    def _candidates(self, trainer: Trainer) -> list[Path]:
         """Snapshots by run and iteration; first of all, to be named, what has lost its tail."""
-        whole = [file.path for file in saving.find(*folders_of(out, str(self._filename)))]
-        return [path for path in matching(out, str(self._filename)) if path not in whole] + whole
+        out, filename = Path(trainer.out), str(self._filename)
+        whole = own_run_first(trainer, saving.find(*folders_of(out, filename)), Path(filename).name)
+        return [path for path in matching(out, filename) if path not in whole] + whole
+
+    def _is_own(self, trainer: Trainer, name: str) -> bool:
+        tail = read_tail(Path(trainer.out) / name)
+        return super()._is_own(trainer, name) if tail is None else tail.run_id[:12] == trainer.run_id[:12]
 
 
 class _ObjectSnapshot(_Snapshot):
@@ -211,8 +230,8 @@ class _ObjectSnapshot(_Snapshot):
     def _load(self, trainer: Trainer, path: Path) -> None:
         self._target.load_state_dict(saving.load_weights(path))
 
-    def _candidates(self, out: Path) -> list[Path]:
-        return matching(out, str(self._filename))
+    def _candidates(self, trainer: Trainer) -> list[Path]:
+        return matching(Path(trainer.out), str(self._filename))
 
 
 @near_arguments

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
@@ -12,7 +11,7 @@ from typing import Any
 
 from trainer.checks import attach, warn
 from trainer.saving import Stateful
-from trainer.saving.files import inside
+from trainer.saving.files import inside, refuse_other, replace
 
 ERROR = "_error"  # ends the name of what was saved when training failed, where the name was taken
 
@@ -48,7 +47,7 @@ class SnapshotFiles(Stateful):
         self._on_write_error = on_write_error
         self.kept: list[str] = []
         self._n_retains = n_retains
-        self._link = link
+        self.link = link
         self._jobs: list[tuple[str, Path, Any]] = []  # under way, with the futures that tell when they are written
 
     def add(self, name: str, folder: Path, write: Callable[[], Any]) -> None:
@@ -92,8 +91,16 @@ class SnapshotFiles(Stateful):
         finally:
             first = None  # it would hold itself, by this frame in its traceback
 
-    def tidy(self, folder: Path) -> None:
-        """Clears up after the newest file that is there, which a run that was killed may not have come to."""
+    def tidy(self, folder: Path, is_own: Callable[[str], bool]) -> None:
+        """Clears up after the newest file that is there, which a run that was killed may not have come to.
+
+        Args:
+            folder: The run's.
+            is_own: Tells which of the names that a snapshot brought along the run may have written.
+        """
+        if others := [name for name in self.kept if not is_own(name)]:
+            warn(f"{', '.join(others)} of the snapshot's list of files: not named as this run's are, and so they stay.")
+        self.kept = [name for name in self.kept if name not in others]
         there = [name for name in self.kept if (folder / name).exists()]
         if there:
             self._clear_up(there[-1], folder)
@@ -104,20 +111,23 @@ class SnapshotFiles(Stateful):
         return not all(_is_done(job) for _, _, job in self._jobs)
 
     def _clear_up(self, name: str, folder: Path) -> None:
-        if self._link is not None:
-            temporary = folder / f".{self._link}.{os.getpid()}.tmp"
-            temporary.unlink(missing_ok=True)
-            temporary.symlink_to(name)
-            os.replace(temporary, folder / self._link)  # before the file that it pointed to goes
+        if self.link is not None:  # before the file that it pointed to goes
+            replace(folder / self.link, lambda temporary: temporary.symlink_to(name))
         if self._n_retains > 0 and name in self.kept:
             under_way = {name for name, _, _ in self._jobs}
             for stale in self.kept[: max(self.kept.index(name) + 1 - self._n_retains, 0)]:
-                if stale not in under_way:
-                    (folder / stale).unlink(missing_ok=True)
-                    self.kept.remove(stale)
+                if stale in under_way:
+                    continue
+                try:
+                    refuse_other(path := inside(folder, stale), links=False)
+                except (FileExistsError, NotADirectoryError) as error:
+                    warn(f"{folder / stale} was to be deleted, and stays: {error.strerror} ({error.filename}).")
+                else:
+                    path.unlink(missing_ok=True)
                     with suppress(OSError):  # of a snapshot that had a folder for itself
-                        if len(Path(stale).parts) > 1:
-                            (folder / stale).parent.rmdir()
+                        if path.parent != folder:
+                            path.parent.rmdir()
+                self.kept.remove(stale)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back the names, unless one leads out of the run's folder: these files are going to be deleted."""
@@ -174,6 +184,17 @@ def folders_of(out: Path, filename: str) -> list[Path]:
         there = [path for folder in folders for path in folder.iterdir() if pattern.fullmatch(path.name)]
         folders = [path for path in there if path.is_dir() and not path.is_symlink()]
     return folders
+
+
+def may_be(filename: str, name: str) -> bool:
+    """Tells whether a format string could have made the name of a file, or that of another run's beside it.
+
+    Example:
+        >>> from extensions.snapshot_files import may_be
+        >>> may_be("models/{.updater.epoch}", "models/3"), may_be("models/{.updater.epoch}", "log")
+        (True, False)
+    """
+    return re.fullmatch(f"{_pattern(filename).pattern}(-[0-9a-f]{{16}})?", name) is not None
 
 
 def _pattern(name: str) -> re.Pattern[str]:

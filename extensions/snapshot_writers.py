@@ -22,6 +22,7 @@ import torch
 
 from trainer import saving
 from trainer.iterators.workers import SIGNALS
+from trainer.saving.files import inside
 
 __all__ = ["ProcessQueueWriter", "ProcessWriter", "SimpleWriter", "ThreadQueueWriter", "ThreadWriter"]
 
@@ -50,7 +51,7 @@ class SimpleWriter:
 
     def __call__(self, filename: str, outdir: str | Path, target: dict[str, Any]) -> Future[None] | None:
         """Writes a state to a file of that name, whole or not at all."""
-        _write(target, Path(outdir) / filename, self.savefun)
+        _write(target, inside(outdir, filename), self.savefun)
         return None
 
     def finalize(self) -> None:
@@ -88,7 +89,7 @@ class ThreadWriter(SimpleWriter):
             saving.check(target)  # now, where the error belongs
         if self.waits and self._last is not None:
             wait([self._last])
-        path = Path(outdir) / filename
+        path = inside(outdir, filename)
         if self._executor is None:
             self._executor = self._start()
         try:

@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -79,6 +78,7 @@ class StopOnSignal(Extension):
     def initialize(self, trainer: Trainer) -> None:
         """Takes over the signals."""
         self._received, self._has_stopped, self._reason = [], False, ""
+        trainer.path(self.filename)  # what stands in its way is told now
         try:
             self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
         except ValueError as error:
@@ -120,14 +120,15 @@ class StopOnSignal(Extension):
 
     def __call__(self, trainer: Trainer) -> None:
         """If there was a signal, saves the run and ends it."""
-        if not self._received and self._start is not None:
+        if not self._received:
+            assert self._start is not None
             self._start.renew()
             return
         self._save(trainer)
         raise SystemExit(EXIT_CODE)
 
     def _save(self, trainer: Trainer, why: str = "") -> None:
-        path = free_path(Path(trainer.out) / self.filename, trainer.run_id)
+        path = free_path(trainer.path(self.filename), trainer.run_id)
         SimpleWriter()(path.name, path.parent, trainer.state_dict())
         self._end(f"after iteration {trainer.updater.iteration}{why}. The run is saved in {path}: {self.advice}")
 

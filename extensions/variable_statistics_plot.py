@@ -94,6 +94,10 @@ class VariableStatisticsPlot(Extension):
         self._count = 0
         self._sample: list[tuple[int, Tensor]] = []  # iteration; mean, std and percentiles of each kind
 
+    def initialize(self, trainer: Trainer) -> None:
+        """Refuses a file that could not be written."""
+        trainer.path(self._filename)
+
     def __call__(self, trainer: Trainer) -> None:
         """Adds the iteration to the sample, perhaps; draws if it is time."""
         if self._seed is None:
@@ -105,7 +109,7 @@ class VariableStatisticsPlot(Extension):
         if slot < self._max_sample_size:
             self._sample[slot : slot + 1] = [(trainer.updater.iteration, self._statistics())]
         if self._trigger(trainer):
-            self._draw(Path(trainer.out) / self._filename)
+            self._draw(trainer.path(self._filename))
 
     def _statistics(self) -> Tensor:
         rows = []

@@ -27,6 +27,7 @@ from torch import nn
 
 import extensions
 import trainer.random
+from extensions.own_run import own_run_first
 from recipes.image_files import DECODER, BadImageError
 from recipes.parser import Parser, say, stop
 from recipes.transforms import Normalize, collate_images
@@ -36,7 +37,8 @@ from trainer.iterators import BadSampleError, MultiprocessIterator
 from trainer.iterators.serial import OrderSampler
 from trainer.mistakes import as_device
 from trainer.saving import SnapshotError
-from trainer.saving.lock import FolderLock
+from trainer.saving.files import make_folder, refuse_other, remove_all
+from trainer.saving.lock import FolderInUseError, FolderLock
 from trainer.updaters.precision import DTYPES
 
 Args = argparse.Namespace
@@ -513,7 +515,7 @@ def resume(run: Trainer, path: str, force: bool) -> None:
     if path:
         run.resume(path, force=force)
     else:
-        for file in snapshots(run.out):
+        for file in snapshots(run.out, run):
             try:
                 run.resume(file, strict=True, force=force)
                 break
@@ -551,8 +553,9 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
                 torch.use_deterministic_algorithms(True)
             trainer.random.set_seed(args.seed)
-            Path(args.out).mkdir(parents=True, exist_ok=True)
-            stack.callback(FolderLock(args.out).release)  # already here: files may be removed before the run starts
+            make_folder(args.out)
+            lock = FolderLock(args.out)  # already here: files may be removed before the run starts
+            stack.callback(lock.release)
             old = old_files(recipe, args)
             bring_data(recipe, args)
             splits, classes = load(recipe, args, True)
@@ -562,13 +565,13 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
                     f"--batch-size {args.batch_size} is more than the {len(splits['train'])} training images."
                 )
             run = make_run(recipe, args, splits, classes)
-            for path in old:  # only now: nothing is lost to a mistyped option
-                path.unlink(missing_ok=True)
+            remove_all(old)  # only now: nothing is lost to a mistyped option
             write_args(recipe, args, splits, classes)
         except (OSError, ValueError, RuntimeError) as error:
             parser.error(str(error).replace("trainer.resume(path, force=True)", "--force"))
         try:
             run.run(show_loop_exception_msg=False)
+            lock.keep()
             weights = Path(args.out) / recipe.weights.format(run)
             # A run that was resumed at its end, from another folder, or that ends between two rounds has none yet.
             saving.save_weights(run.updater.get_model("main").predictor.state_dict(), weights)
@@ -579,10 +582,13 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
             if not isinstance(error.__cause__, BadImageError):
                 raise
             stop(f"{parser.prog}: error: {error.__cause__}")
+        except FolderInUseError as error:  # the folder was replaced
+            stop(f"{parser.prog}: error: {error}")
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.filename is None:
                 raise
-            stop(f"{parser.prog}: error: {error}; with more space --resume --out {args.out} goes on.")
+            remedy = "with more space" if error.errno == errno.ENOSPC else "when that is mended"
+            stop(f"{parser.prog}: error: {error}; {remedy} --resume --out {args.out} goes on.")
         except KeyboardInterrupt:
             iteration = run.updater.iteration
             stop(
@@ -594,9 +600,10 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
 # -- the folder
 
 
-def snapshots(out: str | Path) -> list[Path]:
-    """Returns the snapshots in a folder: first what has lost its tail, then the whole ones, the newest first."""
-    whole = [file.path for file in saving.find(out)]
+def snapshots(out: str | Path, run: Trainer | None = None) -> list[Path]:
+    """Returns the snapshots in a folder: first what has lost its tail, then those of the run, the newest first."""
+    found = saving.find(out)
+    whole = [file.path for file in found] if run is None else own_run_first(run, found)
     return [*sorted(set(Path(out).glob("snapshot_*")) - set(whole)), *whole]
 
 
@@ -610,11 +617,14 @@ def weights_files(recipe: Recipe, out: str | Path) -> list[Path]:
 def old_files(recipe: Recipe, args: Args) -> list[Path]:
     """Returns what is to be removed of the run in the folder, and refuses if that was not asked for."""
     out = Path(args.out)
+    others = [*weights_files(recipe, out), *(path for name in FILES for path in out.glob(name))]
+    for path in others:
+        refuse_other(path)
     old = [*sorted(snapshots(out)), *weights_files(recipe, out)]
     if args.resume is not None:
         return []
     if args.overwrite:
-        return [*old, *(path for name in FILES for path in out.glob(name))]
+        return list(dict.fromkeys((*old, *others)))
     if old:
         raise ValueError(
             f"{out} holds the files of a run, such as {old[0].name}: go on with --resume, take another --out,"

@@ -356,6 +356,6 @@ def test_workers_end_although_the_list_cannot_be_written(tmp_path):
         next(iterator)
     iterator.bad_samples_file = tmp_path / "file" / "bad_samples.json"
     workers = multiprocessing.active_children()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(NotADirectoryError):
         iterator.finalize()
     assert len(workers) == 1 and multiprocessing.active_children() == []

@@ -365,7 +365,7 @@ def test_a_key_that_leaves_out_what_has_changed_is_found(tmp_path):
 
 def test_the_key_can_be_read_at_the_beginning_of_the_file(tmp_path):
     with open(cache(tmp_path).path, "rb") as file:
-        assert file.readline() == b"KUSARI CACHE 2\n"
+        assert file.readline() == b"KUSARI CACHE 3\n"
         assert json.loads(file.readline())["key"] == KEY
 
 
@@ -452,7 +452,7 @@ def test_what_power_has_taken_is_told_of_and_made_anew(tmp_path):
     assert made(tmp_path) == []
 
 
-@pytest.mark.parametrize("offset", [0, 20, 4096 + 8 * 11, -1, -400])
+@pytest.mark.parametrize("offset", [4096 + 8 * 11, -1, -400])
 def test_a_flipped_bit_never_reaches_a_sample(tmp_path, offset):
     cached = cache(tmp_path)
     all_of(cached)
@@ -465,18 +465,73 @@ def test_a_flipped_bit_never_reaches_a_sample(tmp_path, offset):
 
 
 @pytest.mark.parametrize("damage", ["short", "long", "empty", "foreign"])
-def test_a_file_that_is_no_whole_cache_is_told_of_and_built_anew(tmp_path, damage):
+def test_a_file_that_is_not_this_cache_or_not_whole_is_named_and_left_alone(tmp_path, damage):
     path = cache(tmp_path).path
     content = path.read_bytes()
-    path.write_bytes(
-        {"short": content[:-1], "long": content + b"x", "empty": b"", "foreign": b"x" * len(content)}[damage]
-    )
-    with pytest.warns(UserWarning, match=r"train-\w+\.cache is damaged, or not a cache: it is built again"):
-        cached = cache(tmp_path)
-    assert equal(all_of(cached), all_of(Slow(tmp_path)))
-    assert equal(all_of(cached), all_of(Slow(tmp_path)))
-    assert path.read_bytes()[:4096] == content[:4096] and path.stat().st_size == len(content)
-    assert files(tmp_path) == [path.name]
+    bad = {"short": content[:-1], "long": content + b"x", "empty": b"", "foreign": b"x" * len(content)}[damage]
+    path.write_bytes(bad)
+    why = "it begins otherwise" if damage == "foreign" else f"{len(bad)} bytes, and {len(content)} are wanted"
+    told = rf"not this cache, or not whole \({why}\), stands there: remove it, or name another: '{path}'"
+    with pytest.raises(FileExistsError, match=told):
+        cache(tmp_path)
+    assert path.read_bytes() == bad and files(tmp_path) == [path.name]
+    path.unlink()
+    assert equal(all_of(cache(tmp_path)), all_of(Slow(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link", "link to nothing"])
+@pytest.mark.parametrize("when", ["before", "since"])
+def test_what_is_no_file_in_the_place_of_a_cache_is_named_and_left_alone(tmp_path, kind, when):
+    cached = cache(tmp_path)
+    cached.path.rename(tmp_path / "elsewhere")
+    content = (tmp_path / "elsewhere").read_bytes()
+    target = tmp_path / ("elsewhere" if kind == "link" else "absent")
+    {"folder": os.mkdir, "pipe": os.mkfifo}.get(kind, lambda path: path.symlink_to(target))(cached.path)
+    if when == "before":
+        with pytest.raises(FileExistsError, match=rf"a (folder|pipe.*|link) stands where .*'{cached.path}'"):
+            cache(tmp_path)
+    else:
+        with pytest.warns(UserWarning, match=r"cannot be filled any further \(.*\): the run goes on"):
+            assert equal(all_of(cached), all_of(Slow(tmp_path)))
+    assert (tmp_path / "elsewhere").read_bytes() == content and not (tmp_path / "absent").exists()
+
+
+def test_another_file_that_has_taken_the_cache_s_place_is_not_written_to(tmp_path):
+    cached = cache(tmp_path)
+    cached.path.unlink()
+    cached.path.write_bytes(b"mine")
+    with pytest.warns(UserWarning, match=r"\(another file has taken its place\): the run goes on"):
+        assert equal(all_of(cached), all_of(Slow(tmp_path)))
+    assert cached.path.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("other", [b"KUSARI CACHE 1\n{}", b"KUSARI CACHE 3\n[]\n", b"KUSARI CACHE 3", None])
+def test_a_foreign_file_beside_the_cache_hinders_nothing(tmp_path, other):
+    path = tmp_path / f"train-{'0' * 16}.cache"
+    os.mkfifo(path) if other is None else path.write_bytes(other)
+    assert all_of(CachedDataset([1, 2], tmp_path / "train", KEY)) == [1, 2]
+
+
+def test_two_samples_that_were_swapped_with_their_marks_are_found(tmp_path):
+    cached = cache(tmp_path)
+    all_of(cached)
+    content = bytearray(cached.path.read_bytes())
+    size = (len(content) - 4096) // 30
+    first, second = slice(4096 + 3 * size, 4096 + 4 * size), slice(4096 + 20 * size, 4096 + 21 * size)
+    content[first], content[second] = content[second], content[first]
+    cached.path.write_bytes(content)
+    with pytest.warns(UserWarning, match="has damaged samples, .*: they are made again"):
+        assert equal(all_of(cache(tmp_path)), all_of(Slow(tmp_path)))
+    assert equal(all_of(cache(tmp_path)), all_of(Slow(tmp_path)))
+
+
+def test_a_cache_of_an_older_format_is_made_anew_and_told_of(tmp_path):
+    path = cache(tmp_path).path
+    old = path.with_name(f"train-{'a' * 16}.cache")
+    old.write_bytes(path.read_bytes().replace(b"KUSARI CACHE 3", b"KUSARI CACHE 2", 1))
+    path.unlink()
+    with pytest.warns(UserWarning, match=rf"{old} .* was made with other format of the cache: remove it if no run"):
+        assert equal(all_of(cache(tmp_path)), all_of(Slow(tmp_path)))
 
 
 def fill_on_a_full_disk(folder):

@@ -317,7 +317,11 @@ MISTAKES = {
         "device must be such as 'cpu' or 'cuda:1', got 0.5.",
     ),
     # -- folders and files
-    "out a file": (file_as_out, NotADirectoryError, "/file, which is a file: name a folder."),
+    "out a file": (
+        file_as_out,
+        NotADirectoryError,
+        "a file stands where a folder is to be: move it, or name another: '",
+    ),
     "out None": (lambda out: Trainer(updater(), out=None), TypeError, "out must name a folder, got None."),
     "resume a missing file": (lambda out: make_run(out).resume(out / "nope"), FileNotFoundError, "nope"),
     "resume a file of weights": (

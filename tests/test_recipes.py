@@ -412,6 +412,45 @@ def test_overwrite_leaves_what_no_run_wrote(drawn, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("*.pth")) == ["1.pth", "mine.pth"]
 
 
+@pytest.mark.parametrize(
+    "name", ["args.json", "test.json", "log", "loss.png", "bad_samples.json", "report.html", "2.pth"]
+)
+def test_a_folder_in_the_place_of_a_file_is_named_before_training_and_nothing_is_removed(
+    name, drawn, finished, tmp_path, capsys
+):
+    out = shutil.copytree(finished["alexnet_cifar10"][0], tmp_path / "out")
+    if (out / name).exists():
+        (out / name).unlink()
+    (out / name).mkdir()
+    before = sorted(out.iterdir())
+    for options in (["--overwrite"], ["--resume"]):
+        told = refused(
+            capsys, "alexnet_cifar10", "--data", drawn["alexnet_cifar10"], "--out", out, "--workers", 0, *options
+        )
+        assert f"a folder stands where a file is to be: move it, or choose another name: '{out}/{name}'" in told
+        assert sorted(out.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["snapshot_epoch-3", "3.pth"])
+def test_a_file_that_cannot_be_written_ends_the_run_with_one_line(name, drawn, finished, tmp_path, monkeypatch):
+    out = shutil.copytree(finished["alexnet_cifar10"][0], tmp_path / "out")
+
+    resume = common.resume
+    monkeypatch.setattr(common, "resume", lambda *args: (resume(*args), (out / name).mkdir()))
+    with pytest.raises(SystemExit, match=rf"stands where a file is to be.*'{out}/{name}'; when that is mended --res"):
+        train("alexnet_cifar10", drawn["alexnet_cifar10"], out, "--resume", length=3)
+
+
+@pytest.mark.parametrize("below", [".", "a/b"])
+def test_an_out_that_is_no_folder_is_refused_in_one_line(below, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    told = refused(capsys, "newts", "--sample", "--out", tmp_path / "file" / below)
+    assert (
+        "--out must name a folder, got" in told
+        or f"a file stands where a folder is to be: move it, or name another: '{tmp_path}/file'" in told
+    )
+
+
 def test_torchvision_s_cifar10_is_read_too(tmp_path, monkeypatch):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()

@@ -19,7 +19,7 @@ from trainer.extension import PHASE_REPORT, always
 from trainer.iterators.waiting import Interrupted
 from trainer.registry import Registry
 from trainer.reporter import THREAD, Reporter
-from trainer.saving.files import remove_scraps
+from trainer.saving.files import make_folder, remove_scraps
 from trainer.saving.lock import FolderLock
 from trainer.summary import Observation
 from trainer.triggers import ProgressTrigger, epoch_progress
@@ -258,10 +258,9 @@ class Trainer(_Loop, Registry):
     def _start(self) -> None:
         """Opens what the run needs: state first, then every extension, highest priority first."""
         self.out = type(self.out)(os.path.abspath(self.out))
-        if Path(self.out).exists() and not Path(self.out).is_dir():
-            raise NotADirectoryError(f"out is {self.out}, which is a file: name a folder.")
-        Path(self.out).mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(self.out)
+        make_folder(self.out)
+        self._lock = lock = FolderLock(self.out)
+        self._clean = {Path(self.out)}
         self._order_calls()
         self._start_time = time.perf_counter()
         self._phase = "running"

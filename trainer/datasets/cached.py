@@ -1,9 +1,9 @@
 """What a data set makes of its files (decoded, scaled, cropped), kept in one memory-mapped file.
 
-The file begins with a readable header; then come the samples, each with a mark of 8 bytes behind it, which holds its
-checksum. A sample is written front to back, and every process verifies it the first time it reads it. So nothing needs
-to be flushed or locked: what a kill or a loss of power has left half-done has no mark or a wrong one, and is made
-again.
+The file begins with a readable header; then come the samples, each with a mark of 8 bytes behind it, which holds a
+checksum of its index and its content. A sample is written front to back, and every process verifies it the first time
+it reads it. So nothing needs to be flushed or locked: what a kill or a loss of power has left half-done has no mark or
+a wrong one, and is made again.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import secrets
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -29,10 +29,11 @@ from trainer import random
 from trainer.checks import warn
 from trainer.datasets.layout import Layout
 from trainer.datasets.transform import drawer, single_thread
+from trainer.saving.files import refuse_other
 
 __all__ = ["CachedDataset", "describe_files"]
 
-_MAGIC = b"KUSARI CACHE 2\n"
+_MAGIC = b"KUSARI CACHE 3\n"
 _MARK = 8  # bytes, after a sample
 _MOST_TRIED = 100  # samples, to find a good one at the start
 
@@ -79,7 +80,8 @@ class CachedDataset(Dataset[Any]):
         TypeError: If the key holds anything else.
         ValueError: If the data set is random, if its samples are of another kind or not all alike (when the first
             such sample is made), or if the file holds other samples than it gives.
-        OSError: If the file cannot be created, or the disk has no room for it.
+        OSError: If the file cannot be created, the disk has no room for it, or something else stands in its place, a
+            cache cut short say: that is left as it is.
 
     Example:
         >>> import torch
@@ -189,7 +191,7 @@ class CachedDataset(Dataset[Any]):
         """Tells whether a sample is in the file, and whole."""
         content, mark = np.split(self._records[index], [-_MARK])
         if mark.any():
-            self._is_verified[index] = mark.tobytes() == _mark(content)
+            self._is_verified[index] = mark.tobytes() == _mark(index, content)
             if not self._is_verified[index]:
                 warn(f"{self.path} has damaged samples, from a loss of power say: they are made again.")
         return bool(self._is_verified[index])
@@ -202,9 +204,11 @@ class CachedDataset(Dataset[Any]):
         content = self._layout.pack(sample)
         if self._is_writable:
             try:
-                with open(self.path, "r+b") as file:  # a store to the mapping would end the process on a full disk
+                with self._file("r+b") as file:  # a store to the mapping would end the process on a full disk
+                    if not os.path.samestat(os.fstat(file.fileno()), self._status):
+                        raise FileExistsError(errno.EEXIST, "another file has taken its place")
                     file.seek(len(self._head) + index * self._records.shape[1])
-                    file.write(content + _mark(content))
+                    file.write(content + _mark(index, content))
             except OSError as error:
                 self._stop_writing(error)
         return self._layout.unpack(np.frombuffer(content, np.uint8))  # as it will be read, down to the strides
@@ -213,24 +217,31 @@ class CachedDataset(Dataset[Any]):
 
     def _open(self) -> None:
         self._is_verified = bytearray(self._length)  # by this process, or the one it was forked from
-        if not self.path.exists():
-            self._create(os.link)
-        try:
-            self._map()
-        except ValueError:
-            warn(f"{self.path} is damaged, or not a cache: it is built again.")
-            self._create(os.replace)
-            self._map()
-
-    def _map(self) -> None:
-        content = np.asarray(np.memmap(self.path, mode="r"))  # a ValueError for an empty file
-        if content[: len(self._head)].tobytes() != self._head:
-            raise ValueError(f"{self.path} is not a cache of this data set.")
+        if not os.path.lexists(self.path):
+            self._create()
+        refuse_other(self.path, links=False)
+        with self._file("rb") as file:
+            self._status = os.fstat(file.fileno())
+            found, wanted = self._status.st_size, self._size
+            if found != wanted or file.read(len(self._head)) != self._head:
+                told = f"{found} bytes, and {wanted} are wanted" if found != wanted else "it begins otherwise"
+                told = f"a file that is not this cache, or not whole ({told}), stands there: remove it, or name another"
+                raise FileExistsError(errno.EEXIST, told, str(self.path))
+            content = np.asarray(np.memmap(file, mode="r"))
         self._records = content[len(self._head) :].reshape(self._length, self._layout.size + _MARK)
 
-    def _create(self, put: Callable[[Path, Path], object]) -> None:
-        """Makes the file without samples, all of it at once; ``os.link`` does not put it over another process's."""
-        needed = len(self._head) + self._length * (self._layout.size + _MARK)
+    def _file(self, mode: str) -> BinaryIO:
+        """Opens the file, not what a link leads to; a pipe keeps nobody waiting."""
+        flags = os.O_NOFOLLOW | os.O_NONBLOCK
+        return open(self.path, mode, opener=lambda path, mode: os.open(path, mode | flags))  # type: ignore[return-value]
+
+    @property
+    def _size(self) -> int:
+        return len(self._head) + self._length * int(self._layout.size + _MARK)
+
+    def _create(self) -> None:
+        """Makes the file without samples, all of it at once; not over another process's."""
+        needed = self._size
         temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}.tmp")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -241,7 +252,7 @@ class CachedDataset(Dataset[Any]):
                 file.write(self._head)
                 file.truncate(needed)
             with suppress(FileExistsError):  # another process was faster: its file is as good
-                put(temporary, self.path)
+                os.link(temporary, self.path)
         except OSError as error:
             message = f"the cache cannot be created: {error.strerror}; name another folder, or leave the cache out"
             raise OSError(error.errno, message, str(self.path)) from error
@@ -311,14 +322,16 @@ def _head(facts: dict[str, Any]) -> bytes:
 
 def _described(path: Path) -> dict[str, Any]:
     """Returns what a file's header says of it, by name; nothing if it has none."""
-    with suppress(OSError, ValueError), open(path, "rb") as file:
-        if file.readline().startswith(b"KUSARI CACHE"):
+    if not path.is_file():  # a pipe would keep us waiting
+        return {}
+    with suppress(OSError, ValueError, TypeError, KeyError), open(path, "rb") as file:
+        if (magic := file.readline(99)).startswith(b"KUSARI CACHE"):
             facts: dict[str, Any] = json.loads(file.readline())
             key = facts.pop("key")
-            return facts | (key if isinstance(key, dict) else {"key": key})
+            return facts | (key if isinstance(key, dict) else {"key": key}) | {"format of the cache": magic}
     return {}
 
 
-def _mark(content: Any) -> bytes:
-    """Returns what stands behind a sample that is there: its checksum, and a bit that is always set."""
-    return (1 << 32 | zlib.crc32(content)).to_bytes(8, sys.byteorder)
+def _mark(index: int, content: Any) -> bytes:
+    """Returns what stands behind a sample that is there: a checksum of index and content, and a bit always set."""
+    return (1 << 32 | zlib.crc32(content, index)).to_bytes(8, sys.byteorder)

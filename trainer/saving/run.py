@@ -12,6 +12,8 @@ import torch
 
 from trainer import random
 from trainer.checks import log, reworded, warn
+from trainer.saving.files import inside, leads_out, refuse_other, remove_scraps
+from trainer.saving.lock import FolderLock
 from trainer.saving.settings import describe, settings_of, warn_of_differences
 from trainer.saving.snapshots import SnapshotError, branched, load
 from trainer.saving.state import (
@@ -45,6 +47,35 @@ class SavedRun(Stateful):
         self._unclaimed_settings: dict[str, Any] = {}
         self._taken: set[int] | None = None  # memory of the models, or written to by a load
         self._is_forced = False  # whether a data set may have another length
+        self._lock: FolderLock | None = None  # of out; None before the first start
+        self._clean: set[Path] = set()  # folders without scraps of killed writes
+
+    def path(self: Any, name: str) -> Path:
+        """Returns where to write a file of the run. Whoever writes one asks each time; whoever can, at the start too.
+
+        The folder is still the run's then: if it was removed or replaced, it is made and locked anew, with a warning.
+
+        Args:
+            name: Relative to ``out``; one that leads out of it is the script's own will.
+
+        Raises:
+            trainer.saving.lock.FolderInUseError: If another run has taken the folder since.
+            OSError: If a link stands on the way, or something that is no file where the file is to be.
+
+        Example:
+            >>> run.path("preview/image.png").relative_to(tmp)
+            PosixPath('preview/image.png')
+        """
+        if self._lock is not None:
+            self._lock.keep()
+        if leads_out(name):
+            return Path(self.out) / name
+        path = inside(self.out, name)
+        refuse_other(path)
+        if self._lock is not None and self._lock.is_first and path.parent not in self._clean:
+            remove_scraps(path.parent)
+            self._clean.add(path.parent)
+        return path
 
     def settings_tree(self: Any) -> dict[str, Any]:
         """Returns what the run's bits depend on beside its state: the machine, ``args``, the settings of its parts."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -282,7 +281,7 @@ class StandardUpdater(Parts):
         for name, iterator in self._iterator.items():
             if hasattr(iterator, "bad_samples_file"):
                 file = "bad_samples.json" if name == "main" else f"bad_samples_{name}.json"
-                iterator.bad_samples_file = Path(trainer.out).absolute() / file
+                iterator.bad_samples_file = trainer.path(file).absolute()
 
     def finalize(self) -> None:
         """Finalizes every iterator."""
