@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim import Optimizer
 
 from extensions import terminal
 from extensions.snapshot_writers import SimpleWriter
@@ -165,8 +165,8 @@ class _Start:
     """Where an iteration began, and what tells whether more than fetching was done in it since.
 
     The update of ``StandardUpdater`` fetches before it does anything else. Of another, or in a loop of one's own, the
-    versions of parameters and buffers and the steps of any optimizer tell; random generators are put back. That takes
-    15 us an iteration.
+    versions of parameters and buffers and the optimizers' steps tell; random generators are put back. That takes 15 us
+    an iteration.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -179,7 +179,9 @@ class _Start:
         self._iterators: dict[str, Any] = getattr(updater, "get_all_iterators", dict)()
         models: dict[str, nn.Module] = getattr(updater, "get_all_models", dict)()
         self._tensors = [t for model in models.values() for t in (*model.parameters(), *model.buffers())]
-        self._hook = None if self._fetches_first else register_optimizer_step_post_hook(self._count_step)
+        optimizers: dict[str, Any] = {} if self._fetches_first else getattr(updater, "get_all_optimizers", dict)()
+        own = [optimizer for optimizer in optimizers.values() if isinstance(optimizer, Optimizer)]
+        self._hooks = [optimizer.register_step_post_hook(self._count_step) for optimizer in own]
         self.renew()
         self._put_back: Any = None  # not yet: the generators are restored after this
 
@@ -221,8 +223,8 @@ class _Start:
 
     def close(self) -> None:
         """Counts no more steps."""
-        if self._hook is not None:
-            self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
 
 
 def _ignore_signals() -> None:

@@ -5,8 +5,10 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -248,12 +250,17 @@ def remove_as_nobody(folder):
         raise SystemExit(3 if error.filename == str(folder / "root's") else 4) from None
 
 
+@pytest.fixture
+def public():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+        os.chmod(folder, 0o1777)
+        yield Path(folder)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root makes files of two users")
 @pytest.mark.parametrize("protection", ["sticky", "immutable", "append only"])
-def test_none_is_removed_where_one_is_protected(protection, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("public")
-    for parent in (folder, folder.parent, folder.parent.parent):
-        parent.chmod(0o1777)
+def test_none_is_removed_where_one_is_protected(protection, public):
+    folder = public
     for name in ("nobody's", "root's"):
         (folder / name).touch()
     os.chown(folder / "nobody's", 65534, 65534)

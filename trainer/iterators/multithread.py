@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
@@ -61,7 +62,7 @@ class MultithreadIterator(SerialIterator):
     def _next_batch(self) -> tuple[Made, Cursor]:
         stretches, cursor = self._advance(self.epoch, self.current_position, self._order)
         if self._workers is None:
-            self._workers = ThreadPool(self.n_threads)
+            self._workers = _Threads(self.n_threads, _name_thread)
         with random.preserved(), single_thread():
             before = random.raw_state()
             try:
@@ -85,3 +86,16 @@ class MultithreadIterator(SerialIterator):
             self._workers.close()
             self._workers.join()
         super().finalize()
+
+
+class _Threads(ThreadPool):
+    """Daemons, so that one that is stuck does not keep the process from ending."""
+
+    def __del__(self) -> None:
+        """Ends them without a warning, where nobody has called ``finalize``."""
+        self.close()
+        super().__del__()
+
+
+def _name_thread() -> None:
+    threading.current_thread().name = f"samples_{threading.get_ident()}"
