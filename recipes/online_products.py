@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from recipes.image_files import named
 from recipes.transforms import read_rgb
+from trainer.saving.files import regular
 
 URL = "http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip"
 HEADER = "image_id class_id super_class_id path"
@@ -103,7 +104,9 @@ class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
 
 def _read_list(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     paths, class_ids, super_class_ids = [], [], []
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:  # any file name, with or without a BOM
+    with open(
+        path, encoding="utf-8-sig", errors="surrogateescape", opener=regular
+    ) as file:  # any file name, with or without a BOM
         for number, line in enumerate(file, 1):
             if number == 1:
                 if line.split() != HEADER.split():

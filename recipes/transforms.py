@@ -14,6 +14,7 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 from trainer import concat_examples
+from trainer.saving.files import read_bytes, regular
 
 # A photograph decoded at 1/2, 1/4 or 1/8 of its size must stay this many times larger than the scaled image. Over 60
 # photographs the pixels then differ by 0.4 to 0.5 grey levels on average from those of whole decoding, by 0.85 in the
@@ -82,8 +83,7 @@ class ScaleAndCrop:
         A JPEG is decoded by simplejpeg (libjpeg-turbo), which takes less time than Pillow for the same pixels; any
         other file, and a JPEG in which it finds the least fault, by Pillow, which takes it or says what is wrong.
         """
-        with open(path, "rb", buffering=0) as file:
-            data = file.readall()
+        data = read_bytes(path)
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
             if colours in ("CMYK", "YCCK") or width * height > (Image.MAX_IMAGE_PIXELS or math.inf):
@@ -149,7 +149,7 @@ class Normalize:
 
 def read_rgb(path: str | Path) -> Image.Image:
     """Returns an image file of any mode as RGB."""
-    with Image.open(path) as image:
+    with open(path, "rb", opener=regular) as file, Image.open(file) as image:
         if "transparency" in image.info:  # a palette with transparency converts by way of RGBA only
             image = image.convert("RGBA")
         return image.convert("RGB")

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, StackDataset
 
 from trainer.datasets.transform import TransformDataset
+from trainer.saving.files import regular
 
 _Path = str | os.PathLike[str]
 
@@ -105,7 +106,7 @@ def _entries(given: Any, *fields: Callable[[str], Any]) -> list[Any]:
     if not isinstance(given, (str, os.PathLike)):
         return list(given)
     entries = []
-    with open(given, encoding="utf-8") as file:
+    with open(given, encoding="utf-8", opener=regular) as file:
         for number, line in enumerate(file, 1):
             words = line.strip().split(maxsplit=len(fields) - 1)  # a path alone on its line may hold spaces
             try:
@@ -123,12 +124,12 @@ def _read_image(path: str, dtype: torch.dtype) -> Tensor:
     except ImportError as error:
         raise ImportError("to read images Pillow is needed: pip install pillow.") from error
     try:
-        with Image.open(path) as file:
-            image: Image.Image = file
-            if file.mode in ("P", "PA"):
-                image = file.convert("RGBA").convert("RGB")  # at once it would warn of transparent colours
-            elif file.mode == "1":
-                image = file.convert("L")  # 0 and 255, as any other grey image
+        with open(path, "rb", opener=regular) as file, Image.open(file) as opened:
+            image: Image.Image = opened
+            if opened.mode in ("P", "PA"):
+                image = opened.convert("RGBA").convert("RGB")  # at once it would warn of transparent colours
+            elif opened.mode == "1":
+                image = opened.convert("L")  # 0 and 255, as any other grey image
             pixels = torch.from_numpy(np.array(image))
     except Exception as error:  # Pillow raises nearly anything for a damaged file
         raise OSError(f"cannot read the image {path}: {error}") from error
