@@ -235,7 +235,7 @@ CRAFTED = {
     ITERATOR + "current_position": [10**12, -1, math.nan],
     ITERATOR + "previous_epoch_detail": ["x", math.nan],
     ITERATOR + "seed": [-1, 2**64],
-    "updater/model/main/predictor.bias": [{"a": 1}, torch.zeros(7), 3],
+    "updater/model/main/predictor.bias": [{"a": 1}, torch.zeros(7), 3, torch.zeros(3, dtype=torch.bool)],
     ADAM + "state/0/exp_avg": [torch.zeros(7), "x", {"a": 1}, None],
     ADAM + "state": [{0: []}],
     ADAM + "param_groups/0/lr": ["fast", None, [0.1]],

@@ -211,7 +211,7 @@ def load_into(part: Any, state: Any, path: str) -> None:
                 warn(f"the snapshot's {', '.join(map(repr, gone))} of {path} has no place in the script: dropped.")
             load_declared(part, state, path)
             return
-        if type(part).__module__.startswith("torch."):  # optimizers and schedulers take anything
+        if isinstance(part, torch.nn.Module) or type(part).__module__.startswith("torch."):  # they take too much
             refuse_other(part.state_dict(), state, path, takes_tensors=True)
         part.load_state_dict(state)
 
@@ -249,7 +249,8 @@ def refuse_other(like: Any, saved: Any, path: str, takes_tensors: bool = False) 
             dict are like that under ``...``.
         saved: The value.
         path: Names it in the message.
-        takes_tensors: Whether a tensor of one element may stand for a number, and the other way round.
+        takes_tensors: Whether it is of torch: a tensor of one element may stand for a number, and the other way round,
+            and one of whole numbers may not stand for floats.
 
     Raises:
         ValueError: With the path of what differs.
@@ -268,6 +269,8 @@ def refuse_other(like: Any, saved: Any, path: str, takes_tensors: bool = False) 
         return
     if len(kinds) > 1 or (isinstance(like, tuple) and len(like) != len(saved)):
         told = f"a value of type {type(saved).__name__}, not {type(like).__name__}"
+    elif isinstance(like, Tensor) and takes_tensors and like.dtype.is_floating_point != saved.dtype.is_floating_point:
+        told = f"a tensor of {saved.dtype}, not {like.dtype}"
     elif isinstance(saved, int) and abs(saved) > _LARGEST:
         told = "a number too large"
     elif isinstance(like, int) and isinstance(saved, float) and not math.isfinite(saved):
