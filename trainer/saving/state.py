@@ -20,11 +20,9 @@ from torch import Tensor
 from trainer.checks import headline, reworded, warn
 from trainer.mistakes import near_arguments
 
-_OURS = ("trainer", "extensions")
 _PLAIN = (type(None), bool, int, float, str, bytes, Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 DEPTH = 100  # of the lists and dicts in a state; Python compares and copies a thousand or so
-_LARGEST = 2**63 - 1
 KINDS = "_classes"  # the key of a state under which the classes of its parts stand
 TAKEN: ContextVar[set[int] | None] = ContextVar("TAKEN", default=None)  # memory that this load has written to
 FORCED = ContextVar("FORCED", default=False)  # whether an iterator loads a state that was made with other data
@@ -271,7 +269,7 @@ def refuse_other(like: Any, saved: Any, path: str, takes_tensors: bool = False) 
         told = f"a value of type {type(saved).__name__}, not {type(like).__name__}"
     elif isinstance(like, Tensor) and takes_tensors and like.dtype.is_floating_point != saved.dtype.is_floating_point:
         told = f"a tensor of {saved.dtype}, not {like.dtype}"
-    elif isinstance(saved, int) and abs(saved) > _LARGEST:
+    elif isinstance(saved, int) and abs(saved) >= 2**63:
         told = "a number too large"
     elif isinstance(like, int) and isinstance(saved, float) and not math.isfinite(saved):
         told = f"{saved}, not a whole number"
@@ -292,10 +290,10 @@ def _kind(value: Any) -> Any:
 
 def _refuse_value(part: Any, name: str, current: Any, saved: Any, path: str) -> None:
     """Refuses a value of another kind than an attribute has; of a user's attribute no more is known than that."""
-    if type(part).__module__.partition(".")[0] not in _OURS:
+    if type(part).__module__.partition(".")[0] not in ("trainer", "extensions"):
         blank: dict[Any, Any] = {dict: {}, (list, tuple): [], bool: 0, Real: 0, str: ""}
         like, value = blank.get(_kind(current)), blank.get(_kind(saved))
-        if like is not None and value is not None:
+        if value is not None:
             refuse_other(like, value, path)
     elif name not in part.examples:
         refuse_other(current if current is not None or saved is None else (), saved, path)
