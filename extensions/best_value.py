@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from trainer import Extension, Trainer, report
 from trainer.triggers import BestValueTrigger
@@ -39,6 +39,7 @@ class BestValue(Extension):
     """
 
     saved = ("_trigger", "best_iteration", "best_epoch")
+    examples: ClassVar[dict[str, Any]] = {"best_iteration": 0, "best_epoch": 0}
 
     def __init__(self, key: str, compare: Callable[[float, float], bool], trigger: Any = (1, "epoch")) -> None:
         self._trigger = BestValueTrigger(key, compare, trigger)

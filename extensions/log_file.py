@@ -11,7 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from trainer.saving.files import inside, make_folder, refuse_other
+from trainer.checks import at_least
+from trainer.saving import check
+from trainer.saving.files import inside, make_folder, parse_json, refuse_other, regular
+from trainer.saving.state import refuse_kind
 
 END, LINES = b"\n]", ".jsonl"
 
@@ -108,6 +111,8 @@ class LogFile:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`state_dict` returned as the file that is wanted."""
+        refuse_kind({"name": "", "bytes": 0, "sha256": ""}, state, "the log's file")
+        at_least("bytes", state["bytes"], 0)
         self.wanted = state
 
     def close(self) -> None:
@@ -121,13 +126,36 @@ class LogFile:
 def entries_of(name: str, body: bytes) -> list[dict[str, Any]]:
     """Returns what a log's file holds, given its name and what is in it without a closing bracket.
 
+    Raises:
+        ValueError: If it is not JSON, or not a list of objects, or a value is nested too deep.
+
     Example:
         >>> from extensions.log_file import entries_of
         >>> entries_of("log", b'[{"epoch": 1}') == entries_of("log.jsonl", b'{"epoch": 1}')
         True
     """
     text = b"[" + b",".join(body.splitlines()) if name.endswith(LINES) else body
-    return json.loads(text + END)  # type: ignore[no-any-return]
+    return checked(parse_json(text + END))
+
+
+def checked(entries: Any) -> list[dict[str, Any]]:
+    """Returns what was read of a log, if it is a list of objects.
+
+    Example:
+        >>> from extensions.log_file import checked
+        >>> checked([{"epoch": 1}, 2])
+        Traceback (most recent call last):
+        ValueError: a log is a JSON list of objects, as LogReport writes it
+    """
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError("a log is a JSON list of objects, as LogReport writes it")
+    nested = (value for entry in entries for value in entry.values() if isinstance(value, (dict, list)))
+    try:
+        for value in nested:
+            check(value)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    return entries
 
 
 def body_of(path: Path, saved: dict[str, Any]) -> bytes | None:
@@ -140,7 +168,7 @@ def body_of(path: Path, saved: dict[str, Any]) -> bytes | None:
     """
     if not path.is_file() or path.stat().st_size < saved["bytes"]:
         return None
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=regular) as file:
         body = file.read(saved["bytes"])
     return body if hashlib.sha256(body).hexdigest() == saved["sha256"] else None
 

@@ -10,11 +10,12 @@ from types import TracebackType
 from typing import Any
 from weakref import WeakSet
 
-from extensions.log_file import LogFile, body_of, entries_of, put_aside
+from extensions.log_file import LogFile, body_of, checked, entries_of, put_aside
 from trainer import DictSummary, Extension, Trainer
 from trainer.checks import near, warn
 from trainer.extension import PHASE_PLUGIN, always
 from trainer.saving.files import inside, leads_out, refuse_other
+from trainer.saving.state import fitting
 from trainer.triggers import ProgressTrigger, get_trigger
 
 LAST = ("epoch", "iteration", "elapsed_time")  # in an entry
@@ -195,9 +196,10 @@ class LogReport(Extension):
         for candidate in candidates:
             body = body_of(candidate, saved)
             if body is not None:
+                with fitting(str(candidate)):
+                    entries = entries_of(saved["name"], body)
                 self.log = [
-                    {key: float("nan") if value is None else value for key, value in entry.items()}
-                    for entry in entries_of(saved["name"], body)
+                    {key: float("nan") if value is None else value for key, value in entry.items()} for entry in entries
                 ]
                 if candidate != path:
                     put_aside(path)  # another run's
@@ -224,7 +226,7 @@ class LogReport(Extension):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned; the log itself is read by :meth:`initialize`."""
         if self._filename is None:
-            self.log = list(state["log"])
+            self.log = checked(state["log"])
         super().load_state_dict({key: value for key, value in state.items() if key != "log"})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,7 @@ class ParameterStatistics(Extension):
     }
     priority = PRIORITY_WRITER
     saved = ("_sums", "_trigger")
+    examples: ClassVar[dict[str, Any]] = {"_sums": {...: {"keys": [""], "sum": torch.zeros(1), "count": 1}}}
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from extensions import curves
 from extensions.log_report import LogReport, names_of
@@ -44,6 +44,7 @@ class PlotReport(Extension):
 
     phase = PHASE_REPORT  # when the iteration's values are complete
     saved = ("_data", "_summary", "_trigger")
+    examples: ClassVar[dict[str, Any]] = {"_data": {...: [[0.0]]}}
 
     def __init__(
         self,

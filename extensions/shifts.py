@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.optim import Optimizer
@@ -46,6 +46,7 @@ class _Shift(Extension):
     not_negative = positive = ""
 
     saved = ("_t", "_inits", "_values")
+    examples: ClassVar[dict[str, Any]] = {"_inits": [0.0], "_values": [0.0]}
 
     def __post_init__(self) -> None:
         kind = type(self).__name__

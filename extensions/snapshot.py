@@ -13,14 +13,15 @@ from typing import Any
 from torch import nn
 
 from extensions.own_run import own_run_first
-from extensions.snapshot_files import ERROR, SnapshotFiles, folders_of, matching, may_be
+from extensions.snapshot_files import ERROR, SnapshotFiles, folders_of, load_first, matching, may_be, snapshots_in
 from extensions.snapshot_writers import SimpleWriter
 from trainer import Extension, Trainer, saving
 from trainer.checks import warn
 from trainer.extension import PHASE_OBJECT, PHASE_RUN
 from trainer.mistakes import near_arguments
 from trainer.saving.files import leads_out, refuse_other, remove_scraps
-from trainer.saving.snapshots import SnapshotError, free_path, read_tail
+from trainer.saving.snapshots import free_path, read_tail
+from trainer.saving.state import fitting
 from trainer.updaters.modes import averaged_weights
 
 
@@ -133,13 +134,10 @@ class _Snapshot(Extension):
             if self._target is not None and not self._has_started:
                 warn(f"{self.name}: no autoload, for the run was resumed by name; load its file too.")
             return
-        for path in self._candidates(trainer):
-            try:
-                self._load(trainer, path)
-            except SnapshotError as error:
-                warn(f"autoload passes over a file: {error}")
-            else:
-                return
+        paths = self._candidates(trainer)
+        load_first(
+            paths, lambda path: self._load(trainer, path), lambda told: warn(f"autoload passes over a file: {told}")
+        )
 
     def initialize(self, trainer: Trainer) -> None:
         """On a resume, forgets the files if they are in another folder, else deletes what the kill came before."""
@@ -207,10 +205,10 @@ class _RunSnapshot(_Snapshot):
         trainer.resume(path, strict=True)
 
     def _candidates(self, trainer: Trainer) -> list[Path]:
-        """Snapshots by run and iteration; first of all, to be named, what has lost its tail."""
-        out, filename = Path(trainer.out), str(self._filename)
-        whole = own_run_first(trainer, saving.find(*folders_of(out, filename)), Path(filename).name)
-        return [path for path in matching(out, filename) if path not in whole] + whole
+        filename = str(self._filename)
+        return snapshots_in(
+            Path(trainer.out), filename, lambda found: own_run_first(trainer, found, Path(filename).name)
+        )
 
     def _is_own(self, trainer: Trainer, name: str) -> bool:
         tail = read_tail(Path(trainer.out) / name)
@@ -228,7 +226,9 @@ class _ObjectSnapshot(_Snapshot):
             return copy.deepcopy(state) if are_others else state  # a writer may read it only later
 
     def _load(self, trainer: Trainer, path: Path) -> None:
-        self._target.load_state_dict(saving.load_weights(path))
+        state = saving.load_weights(path)
+        with fitting(f"{path} does not fit {self.name}"):
+            self._target.load_state_dict(state)
 
     def _candidates(self, trainer: Trainer) -> list[Path]:
         return matching(Path(trainer.out), str(self._filename))

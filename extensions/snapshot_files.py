@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from trainer import saving
 from trainer.checks import attach, warn
-from trainer.saving import Stateful
+from trainer.saving import SnapshotError, Stateful
 from trainer.saving.files import inside, refuse_other, replace
+from trainer.saving.snapshots import SnapshotFile
 
 ERROR = "_error"  # ends the name of what was saved when training failed, where the name was taken
 
@@ -40,6 +43,7 @@ class SnapshotFiles(Stateful):
     """
 
     saved = ("kept",)
+    examples: ClassVar[dict[str, Any]] = {"kept": [""]}
 
     def __init__(self, n_retains: int, link: str | None, on_write_error: str = "raise") -> None:
         if on_write_error not in ("raise", "warn"):
@@ -153,7 +157,10 @@ def _wait_for(job: Future[Any], path: Path) -> None:
 
 
 def matching(out: Path, filename: str) -> list[Path]:
-    """Returns the files in a folder whose names a format string could have made, the last written first; no links.
+    """Returns the files in a folder whose names a format string could have made, the last written first.
+
+    Before them stands what has such a name and is no file, for :func:`load_first` to name. A link to a file beside it
+    is left out: it is no second file.
 
     Example:
         >>> from extensions.snapshot_files import matching
@@ -164,8 +171,62 @@ def matching(out: Path, filename: str) -> list[Path]:
     """
     pattern = _pattern(Path(filename).name)
     paths = [p for folder in folders_of(out, filename) for p in folder.iterdir() if pattern.fullmatch(p.name)]
-    paths = [path for path in paths if path.is_file() and not path.is_symlink() and not path.name.endswith(ERROR)]
-    return sorted(paths, key=lambda path: (path.stat().st_mtime, _natural(path.name)), reverse=True)
+    paths = [path for path in paths if not path.name.endswith(ERROR)]
+    files = [path for path in paths if path.is_file() and not path.is_symlink()]
+    places = {os.path.realpath(path.parent) for path in paths}
+    links = {path for path in paths if path.is_file() and os.path.dirname(os.path.realpath(path)) in places}
+    files.sort(key=lambda path: (path.stat().st_mtime, _natural(path.name)), reverse=True)
+    return [*sorted(set(paths) - links), *files]
+
+
+def snapshots_in(
+    out: Path, filename: str, order: Callable[[list[SnapshotFile]], list[Path]] | None = None
+) -> list[Path]:
+    """Returns the snapshots of runs in a folder, those of the last writing run first, newest iteration first.
+
+    ``order`` may put them into another order.
+
+    Before them stands what has a name that the format string could have made and is none: it has lost its tail, or is
+    no file.
+
+    Example:
+        >>> from extensions.snapshot_files import snapshots_in
+        >>> from trainer import saving
+        >>> for iteration in (900, 1000):
+        ...     saving.save({}, tmp / f"snapshot_{iteration}", iteration=iteration)
+        >>> (tmp / "snapshot_1100").touch()
+        >>> [path.name for path in snapshots_in(tmp, "snapshot_{.updater.iteration}")]
+        ['snapshot_1100', 'snapshot_1000', 'snapshot_900']
+    """
+    found = saving.find(*folders_of(out, filename))
+    whole = [file.path for file in found] if order is None else order(found)
+    return [path for path in matching(out, filename) if path not in whole] + whole
+
+
+def load_first(paths: list[Path], load: Callable[[Path], object], tell: Callable[[str], object]) -> Path | None:
+    """Loads the first of some files that is whole, and returns it; says of the others before it why it is not.
+
+    Example:
+        >>> import os
+        >>> from extensions.snapshot_files import load_first, matching
+        >>> from trainer import saving
+        >>> os.symlink("/dev/null", tmp / "model_2")
+        >>> saving.save_weights({}, tmp / "model_1")
+        >>> path = load_first(matching(tmp, "model_{.updater.epoch}"), saving.load_weights, print)  # doctest: +ELLIPSIS
+        /.../model_2 is a link: name what it leads to, or remove it.
+        >>> path.name
+        'model_1'
+    """
+    for path in paths:
+        try:
+            if path.is_symlink():
+                raise SnapshotError(f"{path} is a link: name what it leads to, or remove it.")
+            load(path)
+        except SnapshotError as error:
+            tell(str(error))
+        else:
+            return path
+    return None
 
 
 def folders_of(out: Path, filename: str) -> list[Path]:

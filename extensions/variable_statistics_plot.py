@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from extensions.percentiles import flat, percentiles
 from trainer import Extension, Trainer, saving
 from trainer.random import derive, get_seed
+from trainer.saving.state import refuse_kind
 from trainer.triggers import get_trigger
 
 RESERVOIR = 1000  # a stream of derive(), apart from those of trainer.random
@@ -50,6 +51,7 @@ class VariableStatisticsPlot(Extension):
     """
 
     saved = ("_seed", "_count", "_trigger")
+    examples: ClassVar[dict[str, Any]] = {"_seed": 0}
 
     def __init__(
         self,
@@ -178,6 +180,7 @@ class VariableStatisticsPlot(Extension):
             ValueError: If it was saved with other percentiles, or with or without gradients.
         """
         self._sample = []
+        refuse_kind([0], state["iterations"], "iterations")
         if state["statistics"] is not None:
             saved, shape = tuple(state["statistics"].shape[1:]), (len(self._kinds), 2 + len(self._percents))
             if saved != shape:

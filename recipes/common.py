@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import errno
+import functools
 import importlib
 import json
 import logging
@@ -28,6 +29,7 @@ from torch import nn
 import extensions
 import trainer.random
 from extensions.own_run import own_run_first
+from extensions.snapshot_files import load_first, snapshots_in
 from recipes.image_files import DECODER, BadImageError
 from recipes.parser import Parser, say, stop
 from recipes.transforms import Normalize, collate_images
@@ -36,9 +38,10 @@ from trainer.checks import log, logger
 from trainer.iterators import BadSampleError, MultiprocessIterator
 from trainer.iterators.serial import OrderSampler
 from trainer.mistakes import as_device
-from trainer.saving import SnapshotError
-from trainer.saving.files import make_folder, refuse_other, remove_all
+from trainer.saving import check
+from trainer.saving.files import make_folder, parse_json, read_bytes, refuse_other, remove_all
 from trainer.saving.lock import FolderInUseError, FolderLock
+from trainer.saving.state import refuse_kind
 from trainer.updaters.precision import DTYPES
 
 Args = argparse.Namespace
@@ -52,6 +55,8 @@ FIXED = ("model", "pretrained", "scale", "image_size", "lr", "drop_last", "seed"
 TOLD = ("deterministic", "on_bad_sample", "channels_last", "compile")
 OF_MACHINE = ("cache", "device", "workers")  # what a run does not keep: it may go on elsewhere
 OF_COMMAND = ("resume", "force", "overwrite", "download", "train", "test", "explain")  # what is done, not with what
+MOST_PIXELS = 2**14  # of a side
+SNAPSHOTS = "snapshot_{}"  # their names, whatever they count
 # What stands in a run's folder beside snapshots and weights.
 FILES = ("log", "log.old*", "args.json", "test.json", "bad_samples*.json", "evaluation_*.json", "confusion_*.png")
 FILES += ("mistakes_*.png", "loss.png", "accuracy.png", "report.html")
@@ -202,7 +207,7 @@ def settle(recipe: Recipe, args: Args) -> Args:
     """Fills in what was not asked for: from the run that is resumed, else the recipe's settings or its sample's."""
     asked = {key: value for key, value in vars(args).items() if value is not None}
     saved = _saved_args(recipe, args)
-    if args.resume == "" and saved and not snapshots(saved["out"]):
+    if args.resume == "" and saved and not snapshots_in(Path(saved["out"]), SNAPSHOTS):
         if found := weights_files(recipe, saved["out"]):
             raise ValueError(
                 f"there is no snapshot in {saved['out']} to go on from, though there are weights such as"
@@ -233,7 +238,7 @@ def settle(recipe: Recipe, args: Args) -> Args:
 def of_run(recipe: Recipe, saved: dict[str, Any], device: str | None, workers: int | None) -> Args:
     """Returns the arguments of a run, to use its network here: the machine's are those of now."""
     args = make_parser(recipe).parse_args([])
-    kept = {key: value for key, value in saved.items() if key not in OF_MACHINE}
+    kept = {key: value for key, value in saved.items() if key not in (*OF_MACHINE, *OF_COMMAND)}
     vars(args).update(SETTINGS | recipe.settings | kept | {"device": device, "workers": workers})
     _use_this_machine(args)
     _check(args)
@@ -265,14 +270,34 @@ def read_args(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / "args.json"
     try:
-        saved: dict[str, Any] = json.loads(path.read_bytes())
-        kinds = {"recipe": str, "args": dict, "classes": list, "splits": dict, "versions": dict}
-        missing = [key for key, kind in kinds.items() if not isinstance(saved.get(key), kind)]
-        if missing:
+        saved: dict[str, Any] = parse_json(read_bytes(path))
+        like = {"recipe": "", "args": {}, "classes": [""], "splits": {...: 0}, "versions": {...: ""}}
+        refuse_kind(like, saved, "it")
+        if missing := [key for key in like if saved.get(key) is None]:
             raise ValueError(f"it has no {', '.join(missing)}")
-    except (AttributeError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): it is not what a recipe writes.") from error
+        if not saved["classes"] or len(set(saved["classes"])) < len(saved["classes"]) or None in saved["classes"]:
+            raise ValueError("its classes are not different names")
+        check(saved)
+        _check_args(saved["recipe"], saved["args"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({str(error).rstrip('.')}): it is not what a recipe writes."
+        ) from error
     return saved
+
+
+def _check_args(name: str, args: dict[str, Any]) -> None:
+    """Refuses values of ``args.json`` that the recipe's command line would not have taken."""
+    if name not in recipe_names():
+        return  # nothing will be made of them
+    recipe = load_recipe(name)
+    for action in make_parser(recipe)._actions:
+        value, kind = args.get(action.dest), bool if action.const is True else action.type or str
+        fits = type(value) is kind or (kind is float and type(value) is int)
+        if value is None:
+            fits = action.dest not in args or (SETTINGS | recipe.settings).get(action.dest) is None
+        if not fits or (action.choices is not None and value is not None and value not in action.choices):
+            raise ValueError(f"its args/{action.dest} is {str(value)[:40]!r}")
 
 
 def _resumed(args: Args) -> Path:
@@ -291,7 +316,8 @@ def _saved_args(recipe: Recipe, args: Args) -> dict[str, Any]:
     if saved["recipe"] != recipe.name:
         raise ValueError(f"the run in {folder} is one of recipes/{saved['recipe']}.py: resume it with that.")
     warn_of_decoder(saved, folder)
-    return {key: value for key, value in saved["args"].items() if key not in OF_MACHINE} | {"out": str(folder)}
+    kept = {key: value for key, value in saved["args"].items() if key not in (*OF_MACHINE, *OF_COMMAND)}
+    return kept | {"out": str(folder)}
 
 
 def warn_of_decoder(saved: dict[str, Any], folder: str | Path) -> None:
@@ -313,6 +339,9 @@ def _check(args: Args) -> None:
     for name in ("epochs", "iterations", "batch_size", "image_size", "scale", "snapshot_interval"):
         if (value := getattr(args, name, None)) is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {value}.")
+    for name in ("image_size", "scale"):
+        if getattr(args, name, 0) > MOST_PIXELS:
+            raise ValueError(f"--{name.replace('_', '-')} must be {MOST_PIXELS} or less, got {getattr(args, name)}.")
     for name in ("workers", "lr"):
         if not 0 <= getattr(args, name) < math.inf:
             raise ValueError(f"--{name} must be 0 or more, got {getattr(args, name)}.")
@@ -510,18 +539,17 @@ def add_extensions(recipe: Recipe, args: Args, run: Trainer, evaluator: extensio
     run.extend(extensions.StopOnSignal(advice=f"python recipes/{recipe.name}.py --resume --out {args.out} goes on."))
 
 
+def _tell_passed(told: str) -> None:
+    log(logging.WARNING, f"passed over: {told}")
+
+
 def resume(run: Trainer, path: str, force: bool) -> None:
     """Loads a snapshot, or the newest good one in the run's folder."""
     if path:
         run.resume(path, force=force)
     else:
-        for file in snapshots(run.out, run):
-            try:
-                run.resume(file, strict=True, force=force)
-                break
-            except SnapshotError as error:
-                log(logging.WARNING, f"passed over: {error}")
-        else:
+        paths = snapshots_in(Path(run.out), SNAPSHOTS, functools.partial(own_run_first, run))
+        if load_first(paths, functools.partial(run.resume, strict=True, force=force), _tell_passed) is None:
             raise ValueError(f"there is no good snapshot in {run.out}: start anew, with --overwrite and not --resume.")
 
 
@@ -600,17 +628,11 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
 # -- the folder
 
 
-def snapshots(out: str | Path, run: Trainer | None = None) -> list[Path]:
-    """Returns the snapshots in a folder: first what has lost its tail, then those of the run, the newest first."""
-    found = saving.find(out)
-    whole = [file.path for file in found] if run is None else own_run_first(run, found)
-    return [*sorted(set(Path(out).glob("snapshot_*")) - set(whole)), *whole]
-
-
 def weights_files(recipe: Recipe, out: str | Path) -> list[Path]:
     """Returns the files of weights in a run's folder, the last epoch's last."""
     name = re.compile(re.sub(r"\\\{.*?\\\}", r"(\\d+)", re.escape(recipe.weights)))
-    found = [(match.groups(), path) for path in Path(out).glob("*") if (match := name.fullmatch(path.name))]
+    paths = [path for path in Path(out).glob("*") if path.is_file() and not path.is_symlink()]
+    found = [(match.groups(), path) for path in paths if (match := name.fullmatch(path.name))]
     return [path for _, path in sorted(found, key=lambda item: [int(number) for number in item[0]])]
 
 
@@ -620,7 +642,7 @@ def old_files(recipe: Recipe, args: Args) -> list[Path]:
     others = [*weights_files(recipe, out), *(path for name in FILES for path in out.glob(name))]
     for path in others:
         refuse_other(path)
-    old = [*sorted(snapshots(out)), *weights_files(recipe, out)]
+    old = [*sorted(snapshots_in(out, SNAPSHOTS)), *weights_files(recipe, out)]
     if args.resume is not None:
         return []
     if args.overwrite:

@@ -14,6 +14,7 @@ from torch import nn
 
 from recipes.parser import say
 from trainer import saving
+from trainer.saving.state import fitting
 
 
 def alexnet_small(num_classes: int = 10) -> nn.Module:
@@ -187,10 +188,16 @@ def load_weights(network: nn.Module, path: str | Path, head: Sequence[str] = ())
         "missing": sorted(mine.keys() - weights.keys()),
         "unexpected": sorted(map(str, weights.keys() - mine.keys())),
         "of another size": [key for key in other if key not in replaced],
+        "of another type": [key for key in mine if key in weights and _is_other(weights[key], mine[key])],
     }
     if any(wrong.values()):
         told = "; ".join(
             f"{what}: {', '.join(keys[:5])}{' ...' * (len(keys) > 5)}" for what, keys in wrong.items() if keys
         )
         raise ValueError(f"{path} does not fit the model ({told}); choose the model it was saved from.")
-    network.load_state_dict(weights)
+    with fitting(str(path)):
+        network.load_state_dict(weights)
+
+
+def _is_other(given: torch.Tensor, own: torch.Tensor) -> bool:
+    return given.dtype.is_floating_point != own.dtype.is_floating_point or given.layout is not own.layout

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from recipes.downloads import fetch
 from recipes.image_files import UnfitImageError, named, read_named, read_rgb
+from trainer.saving.files import regular
 
 # By http, as it is published; the SHA-256, which TensorFlow Datasets knows too, says whether it is that file.
 URL = "http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip"
@@ -107,7 +108,9 @@ class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
 
 def _read_list(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     paths, class_ids, super_class_ids = [], [], []
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:  # any file name, with or without a BOM
+    with open(
+        path, encoding="utf-8-sig", errors="surrogateescape", opener=regular
+    ) as file:  # any file name, with or without a BOM
         for number, line in enumerate(file, 1):
             if number == 1:
                 if line.split() != HEADER.split():

@@ -12,7 +12,6 @@ over all its points. What cannot be drawn is said.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -22,7 +21,9 @@ from typing import Any
 import numpy as np
 
 from extensions import curves
+from extensions.log_file import checked
 from recipes.parser import Parser, say
+from trainer.saving.files import parse_json, read_bytes
 
 X_KEYS = ("epoch", "iteration", "elapsed_time")
 X_LABELS = {"epoch": "epoch", "iteration": "iteration", "elapsed_time": "elapsed time [s]"}
@@ -44,15 +45,17 @@ def read_log(path: str | Path) -> Entries:
         raise ValueError(f"{path} is a folder; name the log in it, such as {path / 'log'}.")
     for last in (False, True):
         try:
-            text = path.read_bytes()
-            entries = [*map(json.loads, text.splitlines())] if ".jsonl" in path.suffixes else json.loads(text)
+            text = read_bytes(path)
+            entries = [*map(parse_json, text.splitlines())] if ".jsonl" in path.suffixes else parse_json(text)
             break
         except ValueError as error:
             if last:
                 raise ValueError(f"{path} is not a log: it is not JSON ({error}).") from error
             time.sleep(0.1)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError(f"{path} is not a log: a log is a JSON list of objects, as LogReport writes it.")
+    try:
+        checked(entries)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a log: {error}.") from error
     if not entries:
         raise ValueError(f"{path} has no entries yet.")
     return entries

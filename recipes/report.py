@@ -14,7 +14,6 @@ import base64
 import html
 import io
 import itertools
-import json
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -32,6 +31,8 @@ from recipes.parser import Parser, say
 from trainer import saving
 from trainer.checks import printable
 from trainer.iterators import BadSampleError
+from trainer.saving import check
+from trainer.saving.files import parse_json, read_bytes
 
 SAMPLES, LOG_ENTRIES = 12, 10
 SMALL = 64  # pixels: up to here an image is stored as it is, and shown with its pixels; above as a JPEG
@@ -192,12 +193,13 @@ def read_run(folder: str | Path) -> Run:
     except (OSError, ValueError) as error:
         problems["args.json"] = str(error)
     try:
-        test = json.loads((folder / "test.json").read_bytes())
+        test = parse_json(read_bytes(folder / "test.json"))
         if not isinstance(test, dict):
             raise ValueError("it is no JSON object")
+        check(test)
     except FileNotFoundError:
         problems["test.json"] = "There is no test.json: the run is still in training, or was stopped before its end."
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         test = {}
         problems["test.json"] = f"{folder / 'test.json'} cannot be read ({error})."
     return Run(folder, folder.resolve().name, entries, log, saved, test, problems)
@@ -572,7 +574,7 @@ def timing(run: Run, level: int) -> str:
 def profile(run: Run, level: int) -> str:
     """Returns the table of ProfileReport, if it is in the folder."""
     try:
-        text = (run.folder / "profile.txt").read_text(encoding="utf-8", errors="replace")
+        text = read_bytes(run.folder / "profile.txt").decode(errors="replace")
     except OSError:
         return ""
     parts, _, operators = text.partition("\n\n")

@@ -88,7 +88,7 @@ def test_a_file_that_the_disk_no_longer_gives_is_named(tmp_path, monkeypatch, go
                 raise OSError(5, "Input/output error")
             return super().readinto(buffer)
 
-    monkeypatch.setattr(snapshots, "open", lambda path, mode: io.BufferedReader(Disk(path)), raising=False)
+    monkeypatch.setattr(snapshots, "open", lambda path, mode, opener: io.BufferedReader(Disk(path)), raising=False)
     with pytest.raises(SnapshotError, match=r"/s cannot be read \(Input/output error\); take another"):
         saving.load(tmp_path / "s")
 

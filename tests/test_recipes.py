@@ -31,6 +31,7 @@ from torchvision.datasets import CIFAR10, MNIST
 from torchvision.transforms.v2 import functional
 
 import trainer.random
+from extensions.snapshot_files import snapshots_in
 from recipes import alexnet_cifar10, common, evaluate_run, lenet_mnist, networks, newts, pets, show_samples
 from recipes.drawn import cifar10 as drawn_cifar10
 from recipes.drawn import digits as drawn_digits
@@ -121,7 +122,7 @@ def test_a_run_leaves_arguments_log_curves_snapshots_weights_and_test_accuracy(n
     assert json.loads((out / "test.json").read_text()) == result and 0 <= result["main/accuracy"] <= 1
     saved = common.read_args(out)
     assert saved["recipe"] == name and len(saved["classes"]) >= 2 and "torch" in saved["versions"]
-    assert common.snapshots(out) or name == "newts"
+    assert snapshots_in(out, "snapshot_{}") or name == "newts"
 
 
 @every_recipe

@@ -245,6 +245,7 @@ def unpacked(state: dict[str, Any]) -> Raw:
     """Returns the raw states of what :func:`packed` returned."""
     (version, words, gauss), (name, key, *rest) = state["python"], state["numpy"]
     numpy = (name, key.numpy().astype(np.uint32), *rest)
+    at_least("the position in NumPy's state", rest[0], 0, len(numpy[1]))  # NumPy would read beyond it
     return Raw((version, tuple(words.tolist()), gauss), numpy, state["cpu"], state["cuda"])
 
 

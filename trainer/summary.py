@@ -18,6 +18,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from torch import Tensor
 
 from trainer.checks import UnknownKeyError, warn
+from trainer.saving.state import refuse_kind
 
 STATISTICS = ("std", "min", "max")  # of a DictSummary, beside the mean
 CHUNK = 1024  # pending values are stacked, on their device, whenever there are so many of them
@@ -310,6 +311,7 @@ class Summary:
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Puts back what :meth:`state_dict` returned; extremes that were not kept before are NaN."""
+        refuse_kind({name: 0.0 for name in ("x", "x2", "n", "min", "max")}, dict(state), "the sums")
         self.__init__(self._extremes is not None)  # type: ignore[misc]
         self._x, self._x2, self._n = state["x"], state["x2"], state["n"]
         if self._extremes is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, StackDataset
 
 from trainer.datasets.transform import TransformDataset
+from trainer.saving.files import regular
 
 _Path = str | os.PathLike[str]
 
@@ -108,7 +108,7 @@ def _entries(given: Any, *fields: Callable[[str], Any]) -> list[Any]:
     if not isinstance(given, (str, os.PathLike)):
         return list(given)
     entries = []
-    with open(given, encoding="utf-8") as file:
+    with open(given, encoding="utf-8", opener=regular) as file:
         for number, line in enumerate(file, 1):
             words = line.strip().split(maxsplit=len(fields) - 1)  # a path alone on its line may hold spaces
             try:
@@ -126,9 +126,7 @@ def _read_image(path: str, dtype: torch.dtype) -> Tensor:
     except ImportError as error:
         raise ImportError("to read images Pillow is needed: pip install pillow.") from error
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise OSError("it is a folder, a pipe or a device, and no file")
-        with Image.open(path) as file:
+        with open(path, "rb", opener=regular) as stream, Image.open(stream) as file:
             turn = file.getexif().get(0x0112, 1) if file.format == "TIFF" else 1  # Pillow turns it as it loads
             image: Image.Image = file
             if file.mode in ("P", "PA"):

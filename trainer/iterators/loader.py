@@ -202,8 +202,12 @@ class DataLoaderIterator(BaseIterator):
         is_same = self.current_position == state["current_position"]
         stream = state.get("stream", {}) if is_same else {}
         self._place = stream.get("pass", self.epoch), stream.get("batch", self.current_position)
+        at_least("current_position", self.current_position, 0, (self.epoch_length or self._length or 2**62) - 1)
+        for name, n, most in zip(("pass", "batch"), self._place, (2**62, self._length or 2**62), strict=True):
+            at_least(name, n, 0, most)
         self._state, self._is_loaded = stream.get("loader"), True
-        self.epoch_size = self.epoch_length or stream.get("size", self._forecast())
+        size = stream.get("size", self._forecast())
+        self.epoch_size = self.epoch_length or (None if size is None else at_least("size", size, 1))
 
     def _difference(self, state: dict[str, Any]) -> str | None:
         before, now = state.get("stream", {}).get("batch_size"), self._batch_size()

@@ -43,6 +43,7 @@ class BaseIterator(Stateful):
 
     saved: ClassVar[Names] = ("epoch", "current_position", "is_new_epoch", "previous_epoch_detail", "seed", "_length")
     settings: ClassVar[Names] = ("seed",)
+    examples: ClassVar[dict[str, Any]] = {"previous_epoch_detail": 0.0, "_length": 0}
     _fetch: Callable[[], Any]  # returns the next batch, and moves epoch and position
     counts: ClassVar[tuple[str, str]] = ("samples", "data set")  # what, and of what: for messages
 
@@ -113,6 +114,11 @@ class BaseIterator(Stateful):
                 f"the snapshot was made with {difference}: restore them, start afresh, or start the epoch again with"
                 " the data of now: trainer.resume(path, force=True)."
             )
+        for name, most in (("epoch", 2**62), ("current_position", 2**62), ("seed", 2**63 - 1)):
+            at_least(name, state[name], 0, most)
+        before = state["previous_epoch_detail"]
+        if before is not None and not (isinstance(before, (int, float)) and 0 <= before <= state["epoch"] + 1):
+            raise ValueError(f"previous_epoch_detail must be 0 to {state['epoch'] + 1}, got {before}.")
         super().load_state_dict(state | {"length": self._length})
         if difference:
             self.current_position, self.previous_epoch_detail = 0, float(self.epoch)
@@ -340,4 +346,7 @@ class SerialIterator(BaseIterator):
         self.bad_samples.load(state["bad_samples"])
         is_other = state["length"] != len(self.dataset)
         self._order = self._new_order(self.epoch) if order is None or is_other else order.numpy()
-        self.epoch_size = len(self._order)
+        self.epoch_size = at_least("the number of samples in the order", len(self._order), 1)
+        at_least("current_position", self.current_position, 0, self.epoch_size - 1)
+        for end in (np.min, np.max) if order is not None else ():
+            at_least("an index of the order", end(self._order), 0, len(self.dataset) - 1)

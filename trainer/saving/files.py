@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import re
 import secrets
@@ -11,10 +12,11 @@ import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from trainer.checks import warn
 
+DIGITS = 300  # of a whole number in JSON: with a few more it is no float
 _SCRAP = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)  # the name that a file has while it is written
 
 
@@ -128,6 +130,89 @@ def make_folder(folder: str | Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, told, str(there)) from None
 
 
+def regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """Opens a file, by ``open(path, opener=regular)``: never a pipe, which would keep us waiting, or a device.
+
+    Raises:
+        OSError: If it is no regular file, nor a link to one; the message says what it is.
+
+    Example:
+        >>> import os
+        >>> from trainer.saving.files import regular
+        >>> os.mkfifo(tmp / "log")
+        >>> open(tmp / "log", opener=regular)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        OSError: .../log is a named pipe: name a regular file.
+    """
+    _refuse_odd(os.stat(path), path)
+    file = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _refuse_odd(os.fstat(file), path)  # it may have been replaced in between
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _refuse_odd(status: os.stat_result, path: str | os.PathLike[str]) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+        kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
+        raise OSError(f"{os.fspath(path)} is {kind}: name a regular file.")
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Returns the content of a regular file.
+
+    Raises:
+        OSError: As :func:`regular`.
+
+    Example:
+        >>> from trainer.saving.files import read_bytes
+        >>> read_bytes("/dev/zero")
+        Traceback (most recent call last):
+        OSError: /dev/zero is a device: name a regular file.
+    """
+    with open(path, "rb", opener=regular) as file:
+        return file.read()
+
+
+def parse_json(text: bytes) -> Any:
+    """Returns what a JSON text holds.
+
+    Raises:
+        ValueError: If it is none, or names a key twice, holds a number of more than 300 digits or half of a character,
+            or is nested too deep.
+
+    Example:
+        >>> from trainer.saving.files import parse_json
+        >>> parse_json(b'{"lr": 0.1, "lr": 0.2}')
+        Traceback (most recent call last):
+        ValueError: the key 'lr' stands there twice
+    """
+    try:
+        found = json.loads(text.decode(json.detect_encoding(text)), parse_int=_whole, object_pairs_hook=_unique)
+        if b"\\ud" in text.lower():  # perhaps half of a character, which nobody could write or draw
+            json.dumps(found, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"the number {digits[:10]}... has {len(digits)} digits")
+    return int(digits)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return found
+
+
 def remove_scraps(folder: str | Path) -> None:
     """Removes what writes that were killed have left in a folder. Nobody else may be writing there.
 
@@ -195,7 +280,7 @@ def inside(folder: str | Path, name: str) -> Path:
         Traceback (most recent call last):
         ValueError: the file name '../secret' leads out of the folder result: do not trust its source, take another.
     """
-    if leads_out(name):
+    if leads_out(name) or "\0" in name:
         raise ValueError(
             f"the file name {name!r} leads out of the folder {folder}: do not trust its source, take another."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from trainer.checks import warn
 from trainer.saving.state import Stateful
@@ -22,6 +22,7 @@ class SnapshotQueue(Stateful):
     """
 
     saved = ("pending",)
+    examples: ClassVar[dict[str, Any]] = {"pending": [""]}
 
     def __init__(self) -> None:
         self.entries: list[tuple[Any, Callable[[Any], Any]]] = []

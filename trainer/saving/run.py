@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 
 from trainer import random
-from trainer.checks import log, reworded, warn
+from trainer.checks import at_least, log, warn
 from trainer.saving.files import inside, leads_out, refuse_other, remove_scraps
 from trainer.saving.lock import FolderLock
 from trainer.saving.settings import describe, settings_of, warn_of_differences
@@ -23,10 +25,12 @@ from trainer.saving.state import (
     Stateful,
     check_declared,
     declared_state,
+    fitting,
     is_part,
     load_declared,
     load_into,
     memory_of,
+    refuse_kind,
     refuse_serialize,
     refuse_stateless,
     state_of,
@@ -109,7 +113,8 @@ class SavedRun(Stateful):
 
         Raises:
             trainer.saving.SnapshotError: If the state has another format.
-            ValueError: If a part's state lacks a key or was made with other data.
+            ValueError: If a part's state lacks a key, holds a value of another kind or out of range, or was made with
+                other data.
             RuntimeError: If the model is another: torch lists the keys.
         """
         if "updater" not in state or "extensions" not in state:
@@ -119,6 +124,7 @@ class SavedRun(Stateful):
             is_newer = not isinstance(number, int) or number > FORMAT
             remedy = "update Kusari" if is_newer else "take the Kusari that wrote it, or start afresh"
             raise SnapshotError(f"it has format {number} and this Kusari reads {FORMAT}: {remedy}.")
+        _refuse_odd(state)
         self._unclaimed, self._unclaimed_settings = {}, {}
         warn_of_differences(state["settings"], self.settings_tree())
         known, settings = self.extensions, state["settings"].get("extensions", {})
@@ -159,7 +165,7 @@ class SavedRun(Stateful):
         if name in self._unclaimed:
             state, settings = self._unclaimed.pop(name), self._unclaimed_settings.pop(name, {})
             warn_of_differences({"extensions": {name: settings}}, {"extensions": {name: settings_of(entry)}})
-            with self._loading(), _fitting(self.resumed_from or "the state"):
+            with self._loading(), fitting(f"{self.resumed_from or 'the state'} does not fit this run"):
                 load_into(entry, state, f"extensions/{name}")
         elif is_new and self.resumed_from is not None:
             warn(f"extensions/{name} is not in the snapshot: it starts fresh.")
@@ -209,7 +215,7 @@ class SavedRun(Stateful):
             RuntimeError: If the model is another: torch lists the keys.
         """
         state = load(path)
-        if "updater" not in state:
+        if not state.keys() >= {"updater", "extensions"}:
             raise SnapshotError(f"{path} is not the snapshot of a run; name one that snapshot() wrote.")
         if state.get("error") is not None:
             told = f"{path} was taken when iteration {state['iteration']} or the next had failed with {state['error']}"
@@ -217,7 +223,7 @@ class SavedRun(Stateful):
                 raise SnapshotError(f"{told}; name it to go on from there all the same.")
             warn(f"{told}: part of that iteration may be done twice or not at all.")
         self._is_forced = force
-        with _fitting(path):
+        with fitting(f"{path} does not fit this run"):
             self.load_state_dict(state)
         self.resumed_from = Path(path).absolute()
         if self.is_resumed_in_place and not strict:  # else what is newer is damaged, or half of an iteration
@@ -240,10 +246,22 @@ class SavedRun(Stateful):
             log(logging.WARNING, f"{told}; give a later stop trigger to go on.")
 
 
-@contextmanager
-def _fitting(path: str | Path) -> Iterator[None]:
-    """Within the block, an error of what is loaded names the file."""
-    try:
-        yield
-    except (ValueError, RuntimeError) as error:
-        raise reworded(error, f"{path} does not fit this run: {error}")  # noqa: B904  # it is the same error
+def _refuse_odd(state: dict[str, Any]) -> None:
+    """Refuses, before anything is loaded, what no run of this format has saved."""
+    words, like = torch.zeros(1), {"iteration": 0, "elapsed_time": 0.0, "run_id": "", "end": {}}
+    like["random"] = {"python": (0, words, None), "numpy": ("", words, 0, 0, 0.0), "cpu": words, "cuda": []}
+    like |= {"settings": {"extensions": {}}, "extensions": {"training": {}, ...: {}}}
+    if missing := [key for key in like if key not in state and key != "end"]:  # older ones have none
+        raise ValueError(f"it lacks {', '.join(missing)}: it was saved by something else.")
+    refuse_kind(like, state, "the run")
+    if "training" not in state["extensions"] or not re.fullmatch("[0-9a-f]{16}", state["run_id"]):
+        told = f"it lacks extensions/training, or its run_id {state['run_id']!r} is not 16 hexadecimal digits"
+        raise ValueError(f"{told}: it was saved by something else.")
+    at_least("iteration", state["iteration"], 0)
+    if not 0 <= state["elapsed_time"] < math.inf:
+        raise ValueError(f"elapsed_time must be 0 or more seconds, got {state['elapsed_time']}.")
+    with fitting("random"), random.preserved():
+        try:
+            random.restore(state["random"] | {"cuda": []})
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error

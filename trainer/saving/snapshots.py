@@ -17,6 +17,7 @@ import pickle
 import struct
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,15 +25,19 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
-from trainer.saving.files import replace_file
-from trainer.saving.state import check
+from trainer.checks import warn
+from trainer.saving.files import regular, replace_file
+from trainer.saving.state import DEPTH, check
 
 MAGIC = b"KUSARI01"
 _HEAD = struct.Struct("<8s8sQQ")  # magic, run id, iteration, length
 _DIGEST = hashlib.sha256().digest_size
 _TAIL = _HEAD.size + _DIGEST
+_IS_FOLDER = 0x10  # among the attributes of a part
 _END_OF_ARCHIVE = 22  # bytes of the record that ends what torch.save writes
 _CHUNK = 1 << 20  # bytes: what is smaller is gathered before it is written, or read at a time
+_MOST_VALUES = 10**6  # in a state whose lists stand in it more than once
+_MOST_REPEATED = 1 << 26  # bytes of a tensor that repeats its elements, as expand() makes it
 
 
 class SnapshotError(ValueError):
@@ -188,17 +193,11 @@ def load(path: str | Path) -> dict[str, Any]:
         there = find(path)
         hint = f"its newest snapshot is {there[0].path}" if there else "there is no snapshot in it"
         raise SnapshotError(f"{path} is a folder, and {hint}: name a file.")
+    state = _read(path, "a snapshot", is_snapshot=True)
     try:
-        with open(path, "rb") as file:
-            written = os.fstat(file.fileno()).st_mtime_ns
-            _verify(file, path)
-            state = _read(file, path, "a snapshot")
-            if os.fstat(file.fileno()).st_mtime_ns != written:  # what was loaded is not what was verified
-                raise SnapshotError(f"{path} has been written to while it was read; take another, or try again.")
-    except FileNotFoundError:
-        raise
-    except OSError as error:  # a bad disk, or another user's file
-        raise SnapshotError(f"{path} cannot be read ({error.strerror}); take another.") from error
+        check(state)
+    except TypeError as error:
+        raise SnapshotError(f"{path} holds what no snapshot does ({error}); take another.") from error
     return state
 
 
@@ -222,15 +221,17 @@ def _verify(file: BinaryIO, path: str | Path) -> None:
         raise SnapshotError(f"{path} is damaged: its checksum does not match; take another, or start afresh.")
     if not head.startswith(MAGIC):
         raise SnapshotError(f"{path} was written by a newer Kusari, in the file format {head[:8]!r}: update Kusari.")
-    file.seek(0)
 
 
 def load_weights(path: str | Path) -> dict[str, Any]:
     """Reads a plain ``state_dict`` file onto the CPU, with ``weights_only=True``.
 
+    It is verified by the checksums that torch writes for each part of such a file. One that has none (of before torch
+    1.6, or written under ``torch.serialization.set_crc32_options(False)``) is loaded with a warning.
+
     Raises:
         FileNotFoundError: If there is no such file.
-        SnapshotError: If torch cannot read it as one.
+        SnapshotError: If it is damaged, or torch cannot read it as one.
 
     Example:
         >>> import torch
@@ -239,22 +240,86 @@ def load_weights(path: str | Path) -> dict[str, Any]:
         >>> saving.load_weights(tmp / "weights")
         {'weight': tensor([1.])}
     """
-    return _read(path, path, "a file of weights")
+    return _read(path, "a file of weights", is_snapshot=False)
 
 
-def _read(source: Any, path: str | Path, kind: str) -> dict[str, Any]:
+def _read(path: str | Path, kind: str, is_snapshot: bool) -> dict[str, Any]:
     try:
-        state = torch.load(source, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+        with open(path, "rb", opener=regular) as file:
+            written = os.fstat(file.fileno())
+            if is_snapshot:
+                _verify(file, path)
+            is_verified = _verify_members(file, path, has_digest=is_snapshot)
+            file.seek(0)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            if os.fstat(file.fileno()).st_mtime_ns != written.st_mtime_ns:  # what was loaded is not what was verified
+                raise SnapshotError(f"{path} has been written to while it was read; take another, or try again.")
+        if not isinstance(state, dict):
+            raise SnapshotError(f"{path} holds a {type(state).__name__}, not {kind}; take another.")
+        if reason := _swollen(state, written.st_size):
+            raise SnapshotError(f"{path} holds {reason}: no run wrote that; take another.")
+    except (FileNotFoundError, SnapshotError):
         raise
+    except OSError as error:  # a bad disk, another user's file, or a pipe
+        told = f"{path} cannot be read ({error.strerror}); take another." if error.strerror else str(error)
+        raise SnapshotError(told) from error
     except Exception as error:  # whatever the unpickler and the archive reader make of a damaged or foreign file
         # Not torch's own text: for a file that wants to run code it recommends to let it.
         is_foreign = isinstance(error, pickle.UnpicklingError)
         reason = f"not {kind}, or it contains code" if is_foreign else type(error).__name__
         raise SnapshotError(f"{path} cannot be read as {kind} ({reason}); take another.") from error
-    if not isinstance(state, dict):
-        raise SnapshotError(f"{path} holds a {type(state).__name__}, not {kind}; take another.")
+    if not is_verified:
+        warn(f"{path} has no checksums: whether it is damaged cannot be known.")
     return state
+
+
+def _verify_members(file: BinaryIO, path: str | Path, has_digest: bool) -> bool:
+    """Refuses what torch's writer does not write: a part that is compressed, or does not match its checksum.
+
+    Tells whether the file has checksums. Of a file that torch writes, every part has one or none has: no flipped bit
+    makes the one of the other.
+    """
+    if not zipfile.is_zipfile(file):  # of torch before 1.6
+        return has_digest
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        is_packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        if is_packed or sum(member.file_size for member in members) > file.seek(0, os.SEEK_END):
+            raise SnapshotError(f"{path} is compressed, or its parts claim to be larger than the file; take another.")
+        if has_digest or not any(member.CRC for member in members):
+            return has_digest
+        for member in members:
+            try:
+                if member.external_attr & _IS_FOLDER:  # torch would take what it has in memory for the content
+                    raise zipfile.BadZipFile
+                with archive.open(member) as part:
+                    while part.read(_CHUNK):
+                        pass
+            except OSError:
+                raise
+            except Exception as error:  # whatever zipfile makes of a damaged header
+                told = f"{path} is damaged: its part {member.filename!r} does not match its checksum or its header"
+                raise SnapshotError(f"{told}; take another.") from error
+    return True
+
+
+def _swollen(state: Any, size: int) -> str | None:
+    """Says what in a state takes far more memory, or depth, than any that a file of this size was written from."""
+    pending, values = [(state, 0)], 0
+    storages: dict[int, int] = {}
+    while pending:
+        value, depth = pending.pop()
+        if isinstance(value, (dict, list, tuple)):
+            values += len(value)
+            pending += [(part, depth + 1) for part in (value.values() if isinstance(value, dict) else value)]
+            if depth > DEPTH or values > max(size, _MOST_VALUES):  # perhaps a list holds itself, or another many times
+                return f"lists and dicts that are nested more than {DEPTH} deep, or hold too many values"
+        elif isinstance(value, torch.Tensor) and value.layout is torch.strided:
+            storage = value.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+            if value.device.type != "cpu" or value.nbytes > storage.nbytes() + _MOST_REPEATED:
+                return f"a tensor of shape {tuple(value.shape)} without so many values"
+    return "tensors that are larger than the file" if sum(storages.values()) > size else None
 
 
 def find(*folders: str | Path) -> list[SnapshotFile]:
@@ -287,10 +352,8 @@ def read_tail(path: str | Path) -> SnapshotFile | None:
         >>> read_tail(tmp / "snapshot").iteration, read_tail(tmp / "absent")
         (5, None)
     """
-    if not Path(path).is_file():  # a pipe would keep us waiting
-        return None
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular) as file:
             file.seek(-_TAIL, os.SEEK_END)  # an OSError, too, if the file is shorter
             magic, run_id, iteration, _ = _HEAD.unpack(file.read(_HEAD.size))
             mtime = os.fstat(file.fileno()).st_mtime

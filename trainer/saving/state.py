@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.checks import reworded, warn
+from trainer.checks import headline, reworded, warn
 from trainer.mistakes import near_arguments
 
 _PLAIN = (type(None), bool, int, float, str, bytes, Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
+DEPTH = 100  # of the lists and dicts in a state; Python compares and copies a thousand or so
 KINDS = "_classes"  # the key of a state under which the classes of its parts stand
 TAKEN: ContextVar[set[int] | None] = ContextVar("TAKEN", default=None)  # memory that this load has written to
 FORCED = ContextVar("FORCED", default=False)  # whether an iterator loads a state that was made with other data
@@ -34,11 +39,14 @@ class Stateful:
     Attributes:
         saved: Names of the attributes that training changes. A subclass adds to those of its bases.
         settings: Names of attributes that decide the results: a resume is warned where the script has changed one.
+        examples: Such values as an attribute holds later, by its name in ``saved``, where the first one does not tell:
+            None, or an empty list. What a snapshot holds has to be of that kind.
 
     Example:
         >>> from trainer.saving import Stateful
         >>> class Best(Stateful):
         ...     saved = ("best",)
+        ...     examples = {"best": 0.5}
         ...     best = None
         >>> first, second = Best(), Best()
         >>> first.best = 0.5
@@ -49,6 +57,7 @@ class Stateful:
 
     saved: ClassVar[tuple[str, ...]] = ()
     settings: ClassVar[tuple[str, ...]] = ()
+    examples: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls, **named: Any) -> None:
         """Adds "Did you mean ...?" to the error for an unknown argument of the class."""
@@ -181,6 +190,7 @@ def load_into(part: Any, state: Any, path: str) -> None:
         {'progress': [3, 2]}
     """
     if isinstance(part, dict):
+        refuse_kind({}, state, path)
         for name, value in part.items():
             if name in state:
                 load_into(value, state[name], f"{path}/{name}")
@@ -192,19 +202,103 @@ def load_into(part: Any, state: Any, path: str) -> None:
     if state is None or (isinstance(state, dict) and not state):  # it was not there, or had none
         return
     own = getattr(type(part), "load_state_dict", None)
-    if not hasattr(part, "load_state_dict") or own is Stateful.load_state_dict:
-        if gone := [key for key in state if key not in (*declared(part), KINDS)]:
-            warn(f"the snapshot's {', '.join(map(repr, gone))} of {path} has no place in the script: dropped.")
-        load_declared(part, state, path)
-        return
-    try:
+    with fitting(path):
+        if not hasattr(part, "load_state_dict") or own is Stateful.load_state_dict:
+            refuse_kind({}, state, path)
+            if gone := [key for key in state if key not in (*declared(part), KINDS)]:
+                warn(f"the snapshot's {', '.join(map(repr, gone))} of {path} has no place in the script: dropped.")
+            load_declared(part, state, path)
+            return
+        if isinstance(part, torch.nn.Module) or type(part).__module__.startswith("torch."):  # they take too much
+            refuse_kind(part.state_dict(), state, path, takes_tensors=True)
         part.load_state_dict(state)
+
+
+@contextmanager
+def fitting(path: str) -> Iterator[None]:
+    """Within the block, an error of what is loaded names the part; one that Python raises becomes a ``ValueError``.
+
+    Example:
+        >>> from trainer.saving.state import fitting
+        >>> with fitting("extensions/Best"):  # doctest: +ELLIPSIS
+        ...     "best" + 1
+        Traceback (most recent call last):
+        ValueError: extensions/Best: it was saved by something else (TypeError: can only concatenate str (not "int")...
+    """
+    try:
+        yield
+    except (OSError, Warning):
+        raise
     except KeyError as error:
         raise ValueError(f"the state of {path} lacks {error}: it was saved by something else.") from error
-    except ValueError as error:
-        if path in str(error) or type(error) is not ValueError:
-            raise
-        raise reworded(error, f"{path}: {error}")  # noqa: B904  # it is the same error
+    except Exception as error:
+        kind = type(error)
+        is_worded = kind in (ValueError, RuntimeError) or kind.__module__ != "builtins"
+        if issubclass(kind, (ValueError, RuntimeError)) and is_worded:  # ours, or torch's, which lists a model's keys
+            raise error if path in str(error) else reworded(error, f"{path}: {error}")  # noqa: B904  # the same error
+        raise ValueError(f"{path}: it was saved by something else ({headline(error).rstrip('.')}).") from error
+
+
+def refuse_kind(like: Any, saved: Any, path: str, takes_tensors: bool = False) -> None:
+    """Refuses a loaded value of another kind than its place takes: a number, text, a list, a dict, or a tensor.
+
+    Args:
+        like: What stands there: of None nothing is known, a list goes on like its last element, and all values of a
+            dict are like that under ``...``.
+        saved: The value.
+        path: Names it in the message.
+        takes_tensors: Whether it is of torch: a tensor of one element may stand for a number, and the other way round,
+            and one of whole numbers may not stand for floats.
+
+    Raises:
+        ValueError: With the path of what differs.
+
+    Example:
+        >>> from trainer.saving.state import refuse_kind
+        >>> refuse_kind({"lr": 0.1, "betas": [0.9]}, {"lr": 0.2, "betas": [0.9, "much"]}, "optimizer")
+        Traceback (most recent call last):
+        ValueError: optimizer/betas/1 holds a value of type str, not float: it was saved by something else.
+    """
+    if like is None or (saved is None and isinstance(like, bool)):
+        return
+    told = None
+    kinds = {_kind(like), _kind(saved)}
+    if takes_tensors and kinds == {Real, Tensor} and (like if isinstance(like, Tensor) else saved).numel() == 1:
+        return
+    if len(kinds) > 1 or (isinstance(like, tuple) and len(like) != len(saved)):
+        told = f"a value of type {type(saved).__name__}, not {type(like).__name__}"
+    elif isinstance(like, Tensor) and takes_tensors and like.dtype.is_floating_point != saved.dtype.is_floating_point:
+        told = f"a tensor of {saved.dtype}, not {like.dtype}"
+    elif isinstance(saved, int) and abs(saved) >= 2**63:
+        told = "a number too large"
+    elif isinstance(like, int) and isinstance(saved, float) and not math.isfinite(saved):
+        told = f"{saved}, not a whole number"
+    if told:
+        raise ValueError(f"{path} holds {told}: it was saved by something else.")
+    if isinstance(like, dict):
+        for key in saved:
+            refuse_kind(like.get(key, like.get(...)), saved[key], f"{path}/{key}", takes_tensors)
+    elif isinstance(like, (list, tuple)) and like:
+        for index, value in enumerate(saved):
+            refuse_kind(like[min(index, len(like) - 1)], value, f"{path}/{index}", takes_tensors)
+
+
+def _kind(value: Any) -> Any:
+    kinds: tuple[Any, ...] = (Tensor, bool, Real, str, bytes, (list, tuple), dict)
+    return next((kind for kind in kinds if isinstance(value, kind)), type(value))
+
+
+def _refuse_value(part: Any, name: str, current: Any, saved: Any, path: str) -> None:
+    """Refuses a value of another kind than an attribute has; of a user's attribute no more is known than that."""
+    if type(part).__module__.partition(".")[0] not in ("trainer", "extensions"):
+        blank: dict[Any, Any] = {dict: {}, (list, tuple): [], bool: 0, Real: 0, str: ""}
+        like, value = blank.get(_kind(current)), blank.get(_kind(saved))
+        if value is not None:
+            refuse_kind(like, value, path)
+    elif name not in part.examples:
+        refuse_kind(current if current is not None or saved is None else (), saved, path)
+    elif saved is not None or current in ([], {}):
+        refuse_kind(part.examples[name], saved, path)
 
 
 def load_declared(part: Any, state: dict[str, Any], path: str) -> None:
@@ -222,6 +316,7 @@ def load_declared(part: Any, state: dict[str, Any], path: str) -> None:
         Traceback (most recent call last):
         ValueError: the state of the trigger lacks 'finished': it was saved by something else. Take what saved it, or...
     """
+    refuse_kind({KINDS: {...: ""}}, state, path or "the run")
     names, kinds = declared(part), state.get(KINDS, {})
     if missing := [key for key in names if key not in state]:
         lacks = ", ".join(map(repr, missing))
@@ -240,6 +335,7 @@ def load_declared(part: Any, state: dict[str, Any], path: str) -> None:
             if not is_empty and not (is_part(current) and not state_of(current, where)):  # else nothing is lost
                 warn(f"{where} was {kind or 'a plain value'} and is {now} now: {advice}.")
         else:
+            _refuse_value(part, name, current, saved, where)
             setattr(part, name, _restored(current, saved))
 
 
@@ -350,7 +446,7 @@ def refuse_stateless(part: Any, path: str) -> None:
         )
 
 
-def check(state: Any, path: str = "") -> None:
+def check(state: Any, path: str = "", depth: int = 0) -> None:
     """Refuses a state that could not be loaded back, when it is saved and not when it is needed.
 
     Raises:
@@ -363,12 +459,14 @@ def check(state: Any, path: str = "") -> None:
         TypeError: extensions/BestValue/best is numpy.float64: save float(...).
     """
     kind = type(state)
+    if depth > DEPTH:
+        raise TypeError(f"{path[:80]}... is nested more than {DEPTH} deep: save lists and dicts side by side.")
     if kind in (list, tuple, dict, OrderedDict, Counter):
         for key, value in state.items() if isinstance(state, dict) else enumerate(state):
             parts = key if type(key) is tuple else (key,)
             if any(type(part) not in (str, int, float, bool, type(None)) for part in parts):
                 raise TypeError(f"{path or 'the state'} has the key {key!r} of {_name(type(key))}: make it a str.")
-            check(value, f"{path}/{key}" if path else str(key))
+            check(value, f"{path}/{key}" if path else str(key), depth + 1)
     elif kind not in _PLAIN:
         value = state.item() if isinstance(state, np.generic) else state
         simple = next((t.__name__ for t in (bool, int, float, str, bytes, dict, list) if isinstance(value, t)), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainer.checks import UnknownKeyError
 from trainer.saving.state import Stateful
@@ -43,6 +43,7 @@ class BestValueTrigger(Stateful):
     """
 
     saved = ("best_value", "_summary", "_trigger")
+    examples: ClassVar[dict[str, Any]] = {"best_value": 0.0}
 
     def __init__(self, key: str, compare: Callable[[float, float], bool], trigger: Any = (1, "epoch")) -> None:
         if not isinstance(key, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainer.checks import log, near, warn
 from trainer.saving.state import Stateful
@@ -43,6 +43,7 @@ class EarlyStoppingTrigger(Stateful):
     """
 
     saved = ("best", "count", "_has_max_fired", "_summary", "_check_trigger", "_max_trigger")
+    examples: ClassVar[dict[str, Any]] = {"best": 0.0}
 
     def __init__(
         self,

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from trainer.checks import near
+from trainer.checks import at_least, near
 from trainer.mistakes import refuse_call
-from trainer.saving.state import Stateful, declared
+from trainer.saving.state import Stateful, declared, refuse_kind
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
@@ -116,7 +116,8 @@ class ProgressTrigger(Stateful):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned, perhaps of a trigger with other marks."""
-        n, per = state["progress"]
+        refuse_kind((0, 0), state["progress"], "progress")
+        n, per = (at_least("progress", part, low) for part, low in zip(state["progress"], (0, 1), strict=True))
         self._progress, self._next = (n, per), None
 
 

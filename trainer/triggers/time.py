@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainer.saving.state import Stateful
 
@@ -30,6 +30,7 @@ class TimeTrigger(Stateful):
     """
 
     saved = ("_next",)
+    examples: ClassVar[dict[str, Any]] = {"_next": 0.0}
 
     def __init__(self, period: float) -> None:
         if not isinstance(period, (int, float)) or not period > 0:

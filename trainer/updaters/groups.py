@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from trainer.saving.state import refuse_kind
+
+_OF_OTHER_SHAPES = ("Adafactor", "LBFGS")  # what these of torch's optimizers keep of a parameter
 
 
 def named_groups(
@@ -103,3 +107,47 @@ def restore_groups(
         for path, requires_grad in (pair for group in groups for pair in group):
             if path in known:
                 known[path].requires_grad_(requires_grad)
+
+
+def refuse_odd_states(optimizers: dict[str, Optimizer]) -> None:
+    """Refuses a loaded state that one of torch's optimizers cannot have kept: they take anything, and fail at a step.
+
+    It keeps the same of each parameter in a group: numbers, and tensors of one element or of the parameter's shape.
+
+    Raises:
+        ValueError: With the number of the group.
+
+    Example:
+        >>> from trainer.updaters.groups import refuse_odd_states
+        >>> import torch
+        >>> optimizer = run.updater.get_optimizer("main")
+        >>> optimizer.state[optimizer.param_groups[0]["params"][0]] = {"momentum_buffer": torch.zeros(7)}
+        >>> refuse_odd_states({"main": optimizer})  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: optimizer/main/state does not fit the parameters of group 0 (see 'momentum_buffer'): it was saved...
+    """
+    for name, optimizer in optimizers.items():
+        kind = type(optimizer)
+        is_known = kind.__module__.startswith("torch.optim.") and kind.__name__ not in _OF_OTHER_SHAPES
+        for number, group in enumerate(optimizer.param_groups if is_known else ()):
+            if missing := sorted(optimizer.defaults.keys() - group.keys()):
+                raise ValueError(
+                    f"optimizer/{name}/param_groups/{number} lacks {missing}: it was saved by something else."
+                )
+            states = [(p, optimizer.state[p]) for p in group["params"] if p in optimizer.state]
+            refuse_kind([{}], [state for _, state in states], f"optimizer/{name}/state")
+            for key in {key for _, state in states for key in state}:
+                kinds = [_kinds(key, state.get(key, ...), parameter) for parameter, state in states if state]
+                if not set.intersection(*kinds):
+                    told = f"optimizer/{name}/state does not fit the parameters of group {number} (see {key!r})"
+                    raise ValueError(f"{told}: it was saved by something else.")
+
+
+def _kinds(key: str, value: Any, parameter: nn.Parameter) -> set[str]:
+    """Returns what a value may be that an optimizer keeps of a parameter."""
+    if value is None:
+        return {"nothing"}
+    if isinstance(value, Tensor) and not (key == "step" and value.numel() == 1 and value < 0):
+        found = {"single": value.numel() == 1, "whole": value.shape == parameter.shape}
+        return {kind for kind, fits in found.items() if fits}
+    return {"number"} if isinstance(value, (int, float)) and not (key == "step" and value < 0) else set()

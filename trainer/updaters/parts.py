@@ -15,7 +15,7 @@ from trainer.iterators import as_iterator, refuse_shared_loaders
 from trainer.mistakes import as_device
 from trainer.reporter import Reporter
 from trainer.saving.state import Stateful, load_declared
-from trainer.updaters.groups import named_groups, restore_groups
+from trainer.updaters.groups import named_groups, refuse_odd_states, restore_groups
 from trainer.updaters.modes import eval_modules
 
 _OPTIMIZER = ("param_groups", "step", "zero_grad", "state_dict", "load_state_dict")
@@ -130,6 +130,7 @@ class Parts(Stateful):
     saved: ClassVar[tuple[str, ...]] = (
         *("_iterator", "_model", "_modes", "_groups", "_optimizer", "_kinds", "hyperparameters", "_loss_state"),
     )
+    examples: ClassVar[dict[str, Any]] = {"_modes": {...: [""]}, "_groups": {...: [[[]]]}, "_loss_state": {}}
     settings: ClassVar[tuple[str, ...]] = ("hyperparameters", "in_eval_mode", "frozen")
     without_settings = ("_modes", "_groups", "_loss_state")  # made anew at each question
     loss_func: Any = None
@@ -254,3 +255,4 @@ class Parts(Stateful):
             )
         new = {"modes": None, "groups": None, "loss_state": None}  # to a snapshot of before
         load_declared(self, new | state, "updater")
+        refuse_odd_states(self._optimizer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +83,7 @@ class StandardUpdater(Parts):
     """
 
     saved = ("iteration", "_before", "scaler")
+    examples: ClassVar[dict[str, Any]] = Parts.examples | {"_before": [0, 0.0]}
     settings = ("accumulate", "clip_norm", "clip_value", "precision")
 
     def __init__(
@@ -331,6 +332,7 @@ class StandardUpdater(Parts):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what ``state_dict`` returned; see :class:`~trainer.updaters.parts.Parts`."""
+        at_least("iteration", state["iteration"], 0, 2**62)
         super().load_state_dict(state | {"scaler": self.scaler and state["scaler"]})  # either may have none
 
 
