@@ -322,7 +322,7 @@ def _saved_args(recipe: Recipe, args: Args) -> dict[str, Any]:
 
 def warn_of_decoder(saved: dict[str, Any], folder: str | Path) -> None:
     """Warns if the images of a run were decoded otherwise than they are now."""
-    if (then := saved["versions"].get("decoder", 1)) != DECODER:
+    if (then := saved["versions"].get("decoder", "1")) != str(DECODER):
         log(
             logging.WARNING,
             f"The run in {folder} had its images decoded by version {then}, and this is version {DECODER}: some images"
@@ -630,16 +630,19 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
 
 def weights_files(recipe: Recipe, out: str | Path) -> list[Path]:
     """Returns the files of weights in a run's folder, the last epoch's last."""
+    return [path for path in _named_as_weights(recipe, out) if path.is_file() and not path.is_symlink()]
+
+
+def _named_as_weights(recipe: Recipe, out: str | Path) -> list[Path]:
     name = re.compile(re.sub(r"\\\{.*?\\\}", r"(\\d+)", re.escape(recipe.weights)))
-    paths = [path for path in Path(out).glob("*") if path.is_file() and not path.is_symlink()]
-    found = [(match.groups(), path) for path in paths if (match := name.fullmatch(path.name))]
+    found = [(match.groups(), path) for path in Path(out).glob("*") if (match := name.fullmatch(path.name))]
     return [path for _, path in sorted(found, key=lambda item: [int(number) for number in item[0]])]
 
 
 def old_files(recipe: Recipe, args: Args) -> list[Path]:
     """Returns what is to be removed of the run in the folder, and refuses if that was not asked for."""
     out = Path(args.out)
-    others = [*weights_files(recipe, out), *(path for name in FILES for path in out.glob(name))]
+    others = [*_named_as_weights(recipe, out), *(path for name in FILES for path in out.glob(name))]
     for path in others:
         refuse_other(path)
     old = [*sorted(snapshots_in(out, SNAPSHOTS)), *weights_files(recipe, out)]
@@ -659,7 +662,7 @@ def write_args(recipe: Recipe, args: Args, splits: Splits, classes: list[str]) -
     """Writes what the run was asked for, and with which versions."""
     packages = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")
     versions: dict[str, Any] = {package: metadata.version(package) for package in packages}
-    versions |= {"python": sys.version.split()[0], "decoder": DECODER}
+    versions |= {"python": sys.version.split()[0], "decoder": str(DECODER)}
     kept = {key: value for key, value in vars(args).items() if key not in OF_COMMAND}
     kept["data"] = str(Path(args.data).resolve())  # a resume may come from another folder
     lengths = {name: len(split) for name, split in splits.items()}

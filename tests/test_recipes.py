@@ -600,7 +600,7 @@ def test_a_run_is_not_resumed_on_other_classes(drawn, trained_newts, tmp_path, c
     assert (trained_newts / "args.json").read_bytes() == before
 
 
-@pytest.mark.parametrize(("change", "then"), [(lambda v: v.pop("decoder"), 1), (lambda v: v.update(decoder=0), 0)])
+@pytest.mark.parametrize(("change", "then"), [(lambda v: v.pop("decoder"), 1), (lambda v: v.update(decoder="0"), 0)])
 def test_a_run_whose_images_were_decoded_otherwise_is_warned_of(drawn, trained_newts, capsys, caplog, change, then):
     newts.main(["--test", "--out", str(trained_newts)])
     train("newts", drawn["newts"], trained_newts, "--resume", length=3)

@@ -181,8 +181,7 @@ def parse_json(text: bytes) -> Any:
     """Returns what a JSON text holds.
 
     Raises:
-        ValueError: If it is none, or names a key twice, holds a number of more than 300 digits or half of a character,
-            or is nested too deep.
+        ValueError: If it is none, or names a key twice, holds a number of more than 300 digits, or is nested too deep.
 
     Example:
         >>> from trainer.saving.files import parse_json
@@ -191,12 +190,9 @@ def parse_json(text: bytes) -> Any:
         ValueError: the key 'lr' stands there twice
     """
     try:
-        found = json.loads(text.decode(json.detect_encoding(text)), parse_int=_whole, object_pairs_hook=_unique)
-        if b"\\ud" in text.lower():  # perhaps half of a character, which nobody could write or draw
-            json.dumps(found, ensure_ascii=False).encode()
+        return json.loads(text.decode(json.detect_encoding(text)), parse_int=_whole, object_pairs_hook=_unique)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
-    return found
 
 
 def _whole(digits: str) -> int:
