@@ -161,10 +161,10 @@ class LogReport(Extension):
             except KeyError as error:
                 hint = near(error.args[0], entry)
                 raise ValueError(f"filename {self._filename!r}: an entry has no {error}.{hint}") from None
-            path = trainer.path(name)
-            if name == self._file.name and self._file.is_there():
+            if name == self._file.name and self._file.is_there():  # then so is the folder
                 self._file.append([entry])
             else:
+                path = trainer.path(name)
                 if trainer.resumed_from is None or name == self._file.name:
                     put_aside(path)  # another run's
                 self._file.open(Path(trainer.out), name)
