@@ -184,6 +184,10 @@ def test_a_file_of_any_kind_has_its_colour_through_every_reader(tmp_path, kind):
     make, colour = KINDS[kind]
     path = tmp_path / "a.jpg"
     path.write_bytes(make())
+    try:
+        Image.open(path).load()
+    except OSError:
+        pytest.skip("a later Pillow reads it")
     for name, read in READERS.items():
         pixels = read_named(read, str(path)).float()
         expected = torch.tensor(

@@ -145,7 +145,8 @@ class Workers:
         failed = (
             died if how else "the processes that load the data could not be started, or could not hand over a batch."
         )
-        if "unable to allocate shared memory" in text or (how and re.search(r"signal 7\b|[Bb]us error", how)):
+        is_full = re.search("unable to (allocate shared memory|write to file </torch_)", text)
+        if is_full or re.search(r"signal 7\b|[Bb]us error", how):
             return f"{failed} {_room()}: give it more (docker run --shm-size=8g), or {_LESS}{resume}"
         if "Too many open files" in text:
             most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
