@@ -185,7 +185,8 @@ def test_a_file_of_any_kind_has_its_colour_through_every_reader(tmp_path, kind):
     path = tmp_path / "a.jpg"
     path.write_bytes(make())
     try:
-        Image.open(path).load()
+        with Image.open(path) as image:
+            image.load()
     except OSError:
         pytest.skip("a later Pillow reads it")
     for name, read in READERS.items():
