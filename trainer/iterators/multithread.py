@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
@@ -62,7 +63,9 @@ class MultithreadIterator(SerialIterator):
     def _next_batch(self) -> tuple[Made, Cursor]:
         stretches, cursor = self._advance(self.epoch, self.current_position, self._order)
         if self._workers is None:
-            self._workers = _Threads(self.n_threads, _name_thread)
+            # Its threads are daemons: one that is stuck does not keep the process from ending.
+            self._workers = ThreadPool(self.n_threads, _name_thread)
+            weakref.finalize(self, self._workers.close)  # where nobody calls finalize, it would warn
         with random.preserved(), single_thread():
             before = random.raw_state()
             try:
@@ -86,15 +89,6 @@ class MultithreadIterator(SerialIterator):
             self._workers.close()
             self._workers.join()
         super().finalize()
-
-
-class _Threads(ThreadPool):
-    """Daemons, so that one that is stuck does not keep the process from ending."""
-
-    def __del__(self) -> None:
-        """Ends them without a warning, where nobody has called ``finalize``."""
-        self.close()
-        super().__del__()
 
 
 def _name_thread() -> None:
