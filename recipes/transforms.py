@@ -110,17 +110,19 @@ class ScaleAndCrop:
         """Returns the pixels of a JPEG with the width and height that they stand for; None for what Pillow is to do."""
         with open(path, "rb", buffering=0) as file:
             data = file.readall()
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours in ("CMYK", "YCCK") or width * height > max_pixels():
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+        if space in ("CMYK", "YCCK") or width * height > max_pixels():
             return None
         turn = _jpeg_orientation(data) if self.turned else 1
         times = self._reduction(width, height, turn)
         pixels = simplejpeg.decode_jpeg(data, min_height=-(-height // times), min_width=-(-width // times))
-        if turn > 4:
-            pixels, width, height = pixels.transpose(1, 0, 2), height, width
         if turn != 1:
+            colours = pixels.view("V3")[..., 0]  # to be moved as one, which takes half the time
+            if turn > 4:
+                colours, width, height = colours.T, height, width
             rows, columns = (-1 if turn in those else 1 for those in ((3, 4, 7, 8), (2, 3, 6, 7)))
-            pixels = np.ascontiguousarray(pixels[::rows, ::columns])
+            colours = np.ascontiguousarray(colours[::rows, ::columns])
+            pixels = colours.view(np.uint8).reshape(*colours.shape, 3)
         return torch.from_numpy(pixels), width / times, height / times
 
     def _reduction(self, width: int, height: int, turn: int) -> int:
