@@ -462,10 +462,7 @@ def evaluation_sections(run: Run, evaluation: evaluate_run.Evaluation | str, lev
         ("Which was taken for which", matrix(told["confusion"], evaluation.classes)),
         ("Classes", class_table(rows)),
     ]
-    images = [
-        (f"{len(chosen)} test images, drawn at random", samples),
-        ("Mistakes, the most certain first", mistakes),
-    ]
+    images = [(f"{len(chosen)} test images, drawn at random", samples), ("Mistakes, the most certain first", mistakes)]
     side, rest = (
         "\n".join(f"<section><{h}>{name}</{h}>\n{part}</section>" for name, part in parts) for parts in (tables, images)
     )

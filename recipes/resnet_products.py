@@ -29,11 +29,7 @@ from recipes.transforms import Normalize, ScaleAndCrop
 from trainer.datasets import TransformDataset, split_dataset, split_dataset_random
 from trainer.datasets.cached import CachedDataset, describe_files
 
-CHAINERCV_MEAN = (
-    123.15163084,
-    115.90288257,
-    103.0626238,
-)  # of ImageNet, RGB in 0..255; nothing is divided by
+CHAINERCV_MEAN = (123.15163084, 115.90288257, 103.0626238)  # of ImageNet, RGB in 0..255; nothing is divided by
 
 TUTORIAL: dict[str, Any] = {
     "data": "data/Stanford_Online_Products",
@@ -178,10 +174,8 @@ def make_optimizer(args: common.Args, model: nn.Module) -> torch.optim.Optimizer
     heads = tuple(name + "." for name in networks.head_names(model))
     head = [p for name, p in trained.items() if name.startswith(heads)]
     trunk = [p for name, p in trained.items() if not name.startswith(heads)]
-    groups = [
-        {"params": head, "lr": args.lr},
-        {"params": trunk, "lr": args.lr * args.trunk_lr_scale},
-    ]  # the log shows the first's
+    # The log shows the first one's learning rate.
+    groups = [{"params": head, "lr": args.lr}, {"params": trunk, "lr": args.lr * args.trunk_lr_scale}]
     return torch.optim.Adam([group for group in groups if group["params"]], lr=args.lr, fused=fused)
 
 
