@@ -66,15 +66,11 @@ def named(path: str | Path, where: str = "", faults: type[Exception] = Exception
 
 
 def size_of(path: str | Path) -> int:
-    """Returns the bytes of a file; a :class:`BadImageError` is what may not be opened, such as a pipe, which waits."""
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError("it is a folder, a pipe or a device, and no file")
-        return status.st_size
-    except OSError:
-        with named(path):  # only now: it takes longer than all the rest
-            raise
+    """Returns the bytes of a file; an OSError is what must not be opened, such as a pipe, which waits."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("it is a folder, a pipe or a device, and no file")
+    return status.st_size
 
 
 def read_named(read: Callable[[str], Any], path: str, where: str = "") -> Any:

@@ -99,10 +99,9 @@ class ScaleAndCrop:
         Raises:
             BadImageError: If the file is missing, damaged, no image, or has more than ``max_pixels()``.
         """
-        size = size_of(path)
         try:
-            found = self._by_simplejpeg(path) if size <= max_pixels() else None  # Pillow reads piece by piece
-        except Exception:  # Pillow says what it is
+            found = self._by_simplejpeg(path) if size_of(path) <= max_pixels() else None  # Pillow reads it in pieces
+        except Exception:  # Pillow says what is wrong, if anything is
             found = None
         return self(read_rgb(path, self.turned)) if found is None else self._middle(*found)
 
