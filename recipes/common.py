@@ -539,17 +539,14 @@ def add_extensions(recipe: Recipe, args: Args, run: Trainer, evaluator: extensio
     run.extend(extensions.StopOnSignal(advice=f"python recipes/{recipe.name}.py --resume --out {args.out} goes on."))
 
 
-def _tell_passed(told: str) -> None:
-    log(logging.WARNING, f"passed over: {told}")
-
-
 def resume(run: Trainer, path: str, force: bool) -> None:
     """Loads a snapshot, or the newest good one in the run's folder."""
     if path:
         run.resume(path, force=force)
     else:
         paths = snapshots_in(Path(run.out), SNAPSHOTS, functools.partial(own_run_first, run))
-        if load_first(paths, functools.partial(run.resume, strict=True, force=force), _tell_passed) is None:
+        read = functools.partial(run.resume, strict=True, force=force)
+        if load_first(paths, read, lambda told: log(logging.WARNING, f"passed over: {told}")) is None:
             raise ValueError(f"there is no good snapshot in {run.out}: start anew, with --overwrite and not --resume.")
 
 
@@ -642,14 +639,14 @@ def _named_as_weights(recipe: Recipe, out: str | Path) -> list[Path]:
 def old_files(recipe: Recipe, args: Args) -> list[Path]:
     """Returns what is to be removed of the run in the folder, and refuses if that was not asked for."""
     out = Path(args.out)
-    others = [*_named_as_weights(recipe, out), *(path for name in FILES for path in out.glob(name))]
-    for path in others:
+    old = [*sorted(snapshots_in(out, SNAPSHOTS)), *_named_as_weights(recipe, out)]
+    others = [path for name in FILES for path in out.glob(name)]
+    for path in (*old, *others):
         refuse_other(path)
-    old = [*sorted(snapshots_in(out, SNAPSHOTS)), *weights_files(recipe, out)]
     if args.resume is not None:
         return []
     if args.overwrite:
-        return list(dict.fromkeys((*old, *others)))
+        return [*old, *others]
     if old:
         raise ValueError(
             f"{out} holds the files of a run, such as {old[0].name}: go on with --resume, take another --out,"
