@@ -174,10 +174,8 @@ def make_parser(recipe: Recipe) -> argparse.ArgumentParser:
     add("training", "--lr", type=float, metavar="X", help="learning rate")
     add("training", "--device", help="such as cpu or cuda:1 (CUDA where there is one)")
     add("training", "--precision", choices=tuple(DTYPES), help="fp32, or torch's autocast")
-    channels_last = "keep images and weights in that memory format"
-    add("training", "--channels-last", action="store_true", help=channels_last)
-    compiled = "compile the network; the first iteration takes minutes"
-    add("training", "--compile", action="store_true", help=compiled)
+    add("training", "--channels-last", action="store_true", help="keep images and weights in that memory format")
+    add("training", "--compile", action="store_true", help="compile the network; the first iteration takes minutes")
     add(
         "training",
         "--deterministic",

@@ -59,19 +59,14 @@ SAMPLE: dict[str, Any] = {
 
 def add_options(add: Callable[..., None]) -> None:
     """Adds what only this recipe has."""
-    split = "80/20 into train and valid, at random or by the list"
-    add("data", "--split", choices=("random", "tutorial"), help=split)
+    add("data", "--split", choices=("random", "tutorial"), help="80/20 into train and valid, at random or by the list")
     add("data", "--test-fraction", type=float, metavar="F", help="the first part of the test list to test on")
-    reduced = "decode large JPEGs at 1/2, 1/4 or 1/8: other pixels"
-    add("data", "--reduced-decoding", action="store_true", help=reduced)
-    cache = "keep the scaled training images in a file there (150 KB each of 224)"
-    add("data", "--cache", metavar="DIR", help=cache)
-    weights = "start from a state_dict file; a head of another size is replaced"
-    add("model", "--weights", metavar="FILE", help=weights)
+    add("data", "--reduced-decoding", action="store_true", help="decode large JPEGs at 1/2, 1/4 or 1/8: other pixels")
+    add("data", "--cache", metavar="DIR", help="keep the scaled training images in a file there (150 KB each of 224)")
+    add("model", "--weights", metavar="FILE", help="start from a state_dict file; a head of another size is replaced")
     frozen = "keep the first layers, or all but the head, as they are"
     add("model", "--freeze", choices=("none", "stem", "trunk"), help=frozen)
-    trunk = "learning rate of all but the head, times this"
-    add("model", "--trunk-lr-scale", type=float, metavar="X", help=trunk)
+    add("model", "--trunk-lr-scale", type=float, metavar="X", help="learning rate of all but the head, times this")
     add("training", "--fused", action="store_true", help="let Adam update all weights in one kernel")
 
 
