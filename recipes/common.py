@@ -34,7 +34,7 @@ from recipes.image_files import DECODER, BadImageError
 from recipes.parser import Parser, say, stop
 from recipes.transforms import Normalize, collate_images
 from trainer import Classifier, StandardUpdater, Trainer, saving
-from trainer.checks import log, logger
+from trainer.checks import at_least, log, logger
 from trainer.iterators import BadSampleError, MultiprocessIterator
 from trainer.iterators.serial import OrderSampler
 from trainer.mistakes import as_device
@@ -305,10 +305,8 @@ def _resumed(args: Args) -> Path:
 
 def _saved_args(recipe: Recipe, args: Args) -> dict[str, Any]:
     """Returns the arguments of the run that is to be resumed, but for those that belong to the machine."""
-    if args.resume is None:
-        return {}
     folder = _resumed(args)
-    if not (folder / "args.json").is_file():
+    if args.resume is None or not (folder / "args.json").is_file():
         return {}
     saved = read_args(folder)
     if saved["recipe"] != recipe.name:
@@ -335,11 +333,8 @@ def _check(args: Args) -> None:
     if args.resume is not None and args.overwrite:
         raise ValueError("give --resume or --overwrite, not both: one goes on with the run in --out, one removes it.")
     for name in ("epochs", "iterations", "batch_size", "image_size", "scale", "snapshot_interval"):
-        if (value := getattr(args, name, None)) is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {value}.")
-    for name in ("image_size", "scale"):
-        if getattr(args, name, 0) > MOST_PIXELS:
-            raise ValueError(f"--{name.replace('_', '-')} must be {MOST_PIXELS} or less, got {getattr(args, name)}.")
+        if (value := getattr(args, name, None)) is not None:
+            at_least(f"--{name.replace('_', '-')}", value, 1, MOST_PIXELS if name in ("image_size", "scale") else None)
     for name in ("workers", "lr"):
         if not 0 <= getattr(args, name) < math.inf:
             raise ValueError(f"--{name} must be 0 or more, got {getattr(args, name)}.")

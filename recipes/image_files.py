@@ -35,8 +35,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_say = cache(partial(log, logging.WARNING))  # each message once
 _BACK = {6: 8, 8: 6}  # any other turn undoes itself
+_say = cache(partial(log, logging.WARNING))  # each message once
 
 
 class BadImageError(OSError):

@@ -183,9 +183,7 @@ def read_run(folder: str | Path) -> Run:
         raise ValueError(f"{path} has no epoch, iteration or elapsed_time: it is no log of a run.")
     for key in set(log.columns).intersection(plot_log.X_KEYS):
         log[key] = pd.to_numeric(log[key], errors="coerce")
-    saved: dict[str, Any] = {}
-    test: dict[str, Any] = {}
-    problems = {}
+    saved, test, problems = dict[str, Any](), dict[str, Any](), dict[str, str]()
     try:
         saved = common.read_args(folder)
     except FileNotFoundError:
