@@ -23,13 +23,7 @@ from recipes.drawn import cifar10 as drawn_cifar10
 from recipes.image_files import class_folders
 from recipes.transforms import Normalize, ScaleAndCrop
 
-TUTORIAL: dict[str, Any] = {
-    "data": "data/cifar10",
-    "epochs": 50,
-    "batch_size": 256,
-    "lr": 0.01,
-    "drop_last": False,
-}
+TUTORIAL: dict[str, Any] = {"data": "data/cifar10", "epochs": 50, "batch_size": 256, "lr": 0.01, "drop_last": False}
 SAMPLE: dict[str, Any] = {"data": "data/drawn_cifar10", "epochs": 10, "batch_size": 64, "lr": 0.02}
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of the photographs to train on, RGB in 0..1
 

@@ -34,7 +34,7 @@ from recipes.image_files import DECODER, BadImageError
 from recipes.parser import Parser, say, stop
 from recipes.transforms import Normalize, collate_images
 from trainer import Classifier, StandardUpdater, Trainer, saving
-from trainer.checks import log, logger
+from trainer.checks import at_least, log, logger
 from trainer.iterators import BadSampleError, MultiprocessIterator
 from trainer.iterators.serial import OrderSampler
 from trainer.mistakes import as_device
@@ -174,10 +174,8 @@ def make_parser(recipe: Recipe) -> argparse.ArgumentParser:
     add("training", "--lr", type=float, metavar="X", help="learning rate")
     add("training", "--device", help="such as cpu or cuda:1 (CUDA where there is one)")
     add("training", "--precision", choices=tuple(DTYPES), help="fp32, or torch's autocast")
-    channels_last = "keep images and weights in that memory format"
-    add("training", "--channels-last", action="store_true", help=channels_last)
-    compiled = "compile the network; the first iteration takes minutes"
-    add("training", "--compile", action="store_true", help=compiled)
+    add("training", "--channels-last", action="store_true", help="keep images and weights in that memory format")
+    add("training", "--compile", action="store_true", help="compile the network; the first iteration takes minutes")
     add(
         "training",
         "--deterministic",
@@ -307,10 +305,8 @@ def _resumed(args: Args) -> Path:
 
 def _saved_args(recipe: Recipe, args: Args) -> dict[str, Any]:
     """Returns the arguments of the run that is to be resumed, but for those that belong to the machine."""
-    if args.resume is None:
-        return {}
     folder = _resumed(args)
-    if not (folder / "args.json").is_file():
+    if args.resume is None or not (folder / "args.json").is_file():
         return {}
     saved = read_args(folder)
     if saved["recipe"] != recipe.name:
@@ -337,11 +333,8 @@ def _check(args: Args) -> None:
     if args.resume is not None and args.overwrite:
         raise ValueError("give --resume or --overwrite, not both: one goes on with the run in --out, one removes it.")
     for name in ("epochs", "iterations", "batch_size", "image_size", "scale", "snapshot_interval"):
-        if (value := getattr(args, name, None)) is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {value}.")
-    for name in ("image_size", "scale"):
-        if getattr(args, name, 0) > MOST_PIXELS:
-            raise ValueError(f"--{name.replace('_', '-')} must be {MOST_PIXELS} or less, got {getattr(args, name)}.")
+        if (value := getattr(args, name, None)) is not None:
+            at_least(f"--{name.replace('_', '-')}", value, 1, MOST_PIXELS if name in ("image_size", "scale") else None)
     for name in ("workers", "lr"):
         if not 0 <= getattr(args, name) < math.inf:
             raise ValueError(f"--{name} must be 0 or more, got {getattr(args, name)}.")
@@ -539,17 +532,14 @@ def add_extensions(recipe: Recipe, args: Args, run: Trainer, evaluator: extensio
     run.extend(extensions.StopOnSignal(advice=f"python recipes/{recipe.name}.py --resume --out {args.out} goes on."))
 
 
-def _tell_passed(told: str) -> None:
-    log(logging.WARNING, f"passed over: {told}")
-
-
 def resume(run: Trainer, path: str, force: bool) -> None:
     """Loads a snapshot, or the newest good one in the run's folder."""
     if path:
         run.resume(path, force=force)
     else:
         paths = snapshots_in(Path(run.out), SNAPSHOTS, functools.partial(own_run_first, run))
-        if load_first(paths, functools.partial(run.resume, strict=True, force=force), _tell_passed) is None:
+        read = functools.partial(run.resume, strict=True, force=force)
+        if load_first(paths, read, lambda told: log(logging.WARNING, f"passed over: {told}")) is None:
             raise ValueError(f"there is no good snapshot in {run.out}: start anew, with --overwrite and not --resume.")
 
 
@@ -642,14 +632,14 @@ def _named_as_weights(recipe: Recipe, out: str | Path) -> list[Path]:
 def old_files(recipe: Recipe, args: Args) -> list[Path]:
     """Returns what is to be removed of the run in the folder, and refuses if that was not asked for."""
     out = Path(args.out)
-    others = [*_named_as_weights(recipe, out), *(path for name in FILES for path in out.glob(name))]
-    for path in others:
+    old = [*sorted(snapshots_in(out, SNAPSHOTS)), *_named_as_weights(recipe, out)]
+    others = [path for name in FILES for path in out.glob(name)]
+    for path in (*old, *others):
         refuse_other(path)
-    old = [*sorted(snapshots_in(out, SNAPSHOTS)), *weights_files(recipe, out)]
     if args.resume is not None:
         return []
     if args.overwrite:
-        return list(dict.fromkeys((*old, *others)))
+        return [*old, *others]
     if old:
         raise ValueError(
             f"{out} holds the files of a run, such as {old[0].name}: go on with --resume, take another --out,"

@@ -77,17 +77,10 @@ def _size(path: Path) -> int:
 
 def _append(path: Path, url: str, size: int) -> None:
     """Appends to the beginning of a file whatever of its rest the server gives."""
-    have = _size(path)
+    have, hidden = _size(path), not terminal.is_terminal(sys.stderr)
     with (
         open(path, "ab") as file,
-        tqdm(
-            total=size,
-            initial=have,
-            unit="B",
-            unit_scale=True,
-            leave=False,
-            disable=not terminal.is_terminal(sys.stderr),
-        ) as bar,
+        tqdm(total=size, initial=have, unit="B", unit_scale=True, leave=False, disable=hidden) as bar,
         closing(_in_time(_rest(url, have, size))) as pieces,
     ):
         for piece in pieces:

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -34,8 +35,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_say = cache(partial(log, logging.WARNING))  # each message once
 _BACK = {6: 8, 8: 6}  # any other turn undoes itself
+_say = cache(partial(log, logging.WARNING))  # each message once
 
 
 class BadImageError(OSError):
@@ -65,15 +66,11 @@ def named(path: str | Path, where: str = "", faults: type[Exception] = Exception
 
 
 def size_of(path: str | Path) -> int:
-    """Returns the bytes of a file; a :class:`BadImageError` is what may not be opened, such as a pipe, which waits."""
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError("it is a folder, a pipe or a device, and no file")
-        return status.st_size
-    except OSError:
-        with named(path):  # only now: it takes longer than all the rest
-            raise
+    """Returns the bytes of a file; an OSError is what must not be opened, such as a pipe, which waits."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("it is a folder, a pipe or a device, and no file")
+    return status.st_size
 
 
 def read_named(read: Callable[[str], Any], path: str, where: str = "") -> Any:
@@ -199,29 +196,25 @@ def images_in(root: str, deep: bool = True) -> list[str]:
     Links to files and folders are followed, but for a link to a folder in which it lies itself, and a file is there
     once: of two paths the one without a link is taken. What is passed over is logged.
     """
-    paths, links, twice, starts = list[str](), list[str](), list[str](), [root]  # links are those to files
-    real, known = dict[str, str](), set[str]()  # folders by their names; folders and files
-    for start in starts:  # it grows by the links to folders
-        if start != root and _leads_up(start, root):
-            twice.append(start)
+    files, twice = dict[str, list[str]](), list[str]()  # files by the real path of their folder
+    folders, links, image_links = deque([root]), deque[str](), list[str]()
+    while folders or links:
+        folder = (folders or links).popleft()
+        place = os.path.join(os.path.realpath(folder), "")
+        if place in files:
+            twice.append(folder)
             continue
-        folders = [start]
-        for folder in folders:  # it grows too
-            if (place := os.path.realpath(folder)) in known:
-                twice.append(folder)
-                continue
-            real[os.path.dirname(os.path.join(folder, ""))] = place  # without a slash at its end
-            known.add(place)
-            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-                is_link = entry.is_symlink()
-                if os.path.isdir(entry.path) if is_link else entry.is_dir():
-                    if deep and not entry.name.startswith("."):
-                        (starts if is_link else folders).append(entry.path)
-                elif is_image(entry.path):
-                    (links if is_link else paths).append(entry.path)
-    if links:
-        known.update(os.path.join(real[os.path.dirname(path)], os.path.basename(path)) for path in paths)
-    for path in links:
+        files[place] = []
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            path, is_link = entry.path, entry.is_symlink()
+            if os.path.isdir(path) if is_link else entry.is_dir():
+                if deep and not entry.name.startswith("."):
+                    (folders if not is_link else twice if _leads_up(path, root) else links).append(path)
+            elif is_image(path):
+                (image_links if is_link else files[place]).append(path)
+    paths = [path for found in files.values() for path in found]
+    known = {place + os.path.basename(path) for place in files for path in files[place]} if image_links else set()
+    for path in image_links:
         (twice if (place := os.path.realpath(path)) in known else paths).append(path)
         known.add(place)
     if twice:

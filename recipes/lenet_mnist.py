@@ -38,12 +38,7 @@ TUTORIAL: dict[str, Any] = {
     "lr": 0.002,
 }
 SAMPLE: dict[str, Any] = {"data": "data/drawn_digits"}
-SIZES = {
-    "train-images-idx3-ubyte.gz": 9_912_422,
-    "train-labels-idx1-ubyte.gz": 28_881,
-    "t10k-images-idx3-ubyte.gz": 1_648_877,
-    "t10k-labels-idx1-ubyte.gz": 4_542,
-}  # bytes
+SIZES = (9_912_422, 28_881, 1_648_877, 4_542)  # of MNIST.resources, in bytes
 
 
 def add_options(add: Callable[..., None]) -> None:
@@ -100,8 +95,8 @@ def make_optimizer(args: common.Args, network: nn.Module) -> torch.optim.Optimiz
 def download(root: Path) -> None:
     """Fetches the data set (12 MB)."""
     with common.unfinished(root) as folder:
-        for name, md5 in MNIST.resources:
-            fetch(MNIST.mirrors[0] + name, folder / "MNIST" / "raw" / name, SIZES[name], md5)
+        for (name, md5), size in zip(MNIST.resources, SIZES, strict=True):
+            fetch(MNIST.mirrors[0] + name, folder / "MNIST" / "raw" / name, size, md5)
         MNIST(folder, download=True)  # which unpacks what is there
 
 

@@ -102,12 +102,8 @@ def _named(**parts: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(parts))
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "alexnet": alexnet,
-    "alexnet_small": alexnet_small,
-    "lenet": lenet,
-    "vgg_newts": vgg_newts,
-}
+_OWN: tuple[Callable[..., nn.Module], ...] = (alexnet, alexnet_small, lenet, vgg_newts)
+NETWORKS = {network.__name__: network for network in _OWN}
 
 # (channels, height, width) of what each takes; for a model of timm it is in its pretrained_cfg["input_size"].
 INPUTS: dict[str, tuple[int, int, int]] = {

@@ -108,9 +108,8 @@ class OnlineProductsDataset(Dataset[tuple[Any, int, int]]):
 
 def _read_list(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     paths, class_ids, super_class_ids = [], [], []
-    with open(
-        path, encoding="utf-8-sig", errors="surrogateescape", opener=regular
-    ) as file:  # any file name, with or without a BOM
+    # With or without a BOM, and a file's name may be any bytes.
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", opener=regular) as file:
         for number, line in enumerate(file, 1):
             if number == 1:
                 if line.split() != HEADER.split():

@@ -17,7 +17,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,9 +112,8 @@ def text_lines(found: Iterable[Prediction], classes: list[str], paths: list[str]
     path_width, width = (max(len(printable(name)) for name in names) for names in (paths, classes))
     for path, _, row in found:
         best = np.argsort(-row, kind="stable")[:count]
-        yield (
-            "  ".join([f"{printable(path):{path_width}}", *(f"{classes[i]:{width}} {row[i]:.4f}" for i in best)]) + "\n"
-        )
+        columns = [f"{classes[i]:{width}} {row[i]:.4f}" for i in best]
+        yield "  ".join([f"{printable(path):{path_width}}", *columns]) + "\n"
 
 
 def json_lines(found: Iterable[Prediction], classes: list[str]) -> Iterator[str]:
@@ -200,16 +199,13 @@ def main(argv: list[str] | None = None) -> None:
         drawn: list[Prediction] = []
         found = kept(predict(trained, paths, broken), drawn if args.grid else None)
         lines = {
-            "text": lambda: text_lines(found, trained.classes, paths, args.top),
-            "json": lambda: json_lines(found, trained.classes),
-            "csv": lambda: csv_lines(found, trained.classes, printable if args.o is None else str),
-        }[args.format]()
-        with ExitStack() as stack:
-            out = sys.stdout
-            if args.o is not None:  # a file's name may be any bytes
-                out = stack.enter_context(open(args.o, "w", encoding="utf-8", errors="surrogateescape", newline="\n"))
-            for line in lines:
-                out.write(line)
+            "text": text_lines(found, trained.classes, paths, args.top),
+            "json": json_lines(found, trained.classes),
+            "csv": csv_lines(found, trained.classes, printable if args.o is None else str),
+        }[args.format]  # none has begun
+        any_name = {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
+        with nullcontext(sys.stdout) if args.o is None else open(args.o, "w", **any_name) as out:
+            out.writelines(lines)
             out.flush()
         if drawn:
             write_figure(Path(args.grid), draw(drawn, trained.classes))

@@ -183,9 +183,7 @@ def read_run(folder: str | Path) -> Run:
         raise ValueError(f"{path} has no epoch, iteration or elapsed_time: it is no log of a run.")
     for key in set(log.columns).intersection(plot_log.X_KEYS):
         log[key] = pd.to_numeric(log[key], errors="coerce")
-    saved: dict[str, Any] = {}
-    test: dict[str, Any] = {}
-    problems = {}
+    saved, test, problems = dict[str, Any](), dict[str, Any](), dict[str, str]()
     try:
         saved = common.read_args(folder)
     except FileNotFoundError:
@@ -462,10 +460,7 @@ def evaluation_sections(run: Run, evaluation: evaluate_run.Evaluation | str, lev
         ("Which was taken for which", matrix(told["confusion"], evaluation.classes)),
         ("Classes", class_table(rows)),
     ]
-    images = [
-        (f"{len(chosen)} test images, drawn at random", samples),
-        ("Mistakes, the most certain first", mistakes),
-    ]
+    images = [(f"{len(chosen)} test images, drawn at random", samples), ("Mistakes, the most certain first", mistakes)]
     side, rest = (
         "\n".join(f"<section><{h}>{name}</{h}>\n{part}</section>" for name, part in parts) for parts in (tables, images)
     )

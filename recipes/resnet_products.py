@@ -29,11 +29,7 @@ from recipes.transforms import Normalize, ScaleAndCrop
 from trainer.datasets import TransformDataset, split_dataset, split_dataset_random
 from trainer.datasets.cached import CachedDataset, describe_files
 
-CHAINERCV_MEAN = (
-    123.15163084,
-    115.90288257,
-    103.0626238,
-)  # of ImageNet, RGB in 0..255; nothing is divided by
+CHAINERCV_MEAN = (123.15163084, 115.90288257, 103.0626238)  # of ImageNet, RGB in 0..255; nothing is divided by
 
 TUTORIAL: dict[str, Any] = {
     "data": "data/Stanford_Online_Products",
@@ -63,19 +59,14 @@ SAMPLE: dict[str, Any] = {
 
 def add_options(add: Callable[..., None]) -> None:
     """Adds what only this recipe has."""
-    split = "80/20 into train and valid, at random or by the list"
-    add("data", "--split", choices=("random", "tutorial"), help=split)
+    add("data", "--split", choices=("random", "tutorial"), help="80/20 into train and valid, at random or by the list")
     add("data", "--test-fraction", type=float, metavar="F", help="the first part of the test list to test on")
-    reduced = "decode large JPEGs at 1/2, 1/4 or 1/8: other pixels"
-    add("data", "--reduced-decoding", action="store_true", help=reduced)
-    cache = "keep the scaled training images in a file there (150 KB each of 224)"
-    add("data", "--cache", metavar="DIR", help=cache)
-    weights = "start from a state_dict file; a head of another size is replaced"
-    add("model", "--weights", metavar="FILE", help=weights)
+    add("data", "--reduced-decoding", action="store_true", help="decode large JPEGs at 1/2, 1/4 or 1/8: other pixels")
+    add("data", "--cache", metavar="DIR", help="keep the scaled training images in a file there (150 KB each of 224)")
+    add("model", "--weights", metavar="FILE", help="start from a state_dict file; a head of another size is replaced")
     frozen = "keep the first layers, or all but the head, as they are"
     add("model", "--freeze", choices=("none", "stem", "trunk"), help=frozen)
-    trunk = "learning rate of all but the head, times this"
-    add("model", "--trunk-lr-scale", type=float, metavar="X", help=trunk)
+    add("model", "--trunk-lr-scale", type=float, metavar="X", help="learning rate of all but the head, times this")
     add("training", "--fused", action="store_true", help="let Adam update all weights in one kernel")
 
 
@@ -178,10 +169,8 @@ def make_optimizer(args: common.Args, model: nn.Module) -> torch.optim.Optimizer
     heads = tuple(name + "." for name in networks.head_names(model))
     head = [p for name, p in trained.items() if name.startswith(heads)]
     trunk = [p for name, p in trained.items() if not name.startswith(heads)]
-    groups = [
-        {"params": head, "lr": args.lr},
-        {"params": trunk, "lr": args.lr * args.trunk_lr_scale},
-    ]  # the log shows the first's
+    # The log shows the first one's learning rate.
+    groups = [{"params": head, "lr": args.lr}, {"params": trunk, "lr": args.lr * args.trunk_lr_scale}]
     return torch.optim.Adam([group for group in groups if group["params"]], lr=args.lr, fused=fused)
 
 

@@ -99,10 +99,9 @@ class ScaleAndCrop:
         Raises:
             BadImageError: If the file is missing, damaged, no image, or has more than ``max_pixels()``.
         """
-        size = size_of(path)
         try:
-            found = self._by_simplejpeg(path) if size <= max_pixels() else None  # Pillow reads piece by piece
-        except Exception:  # Pillow says what it is
+            found = self._by_simplejpeg(path) if size_of(path) <= max_pixels() else None  # Pillow reads it in pieces
+        except Exception:  # Pillow says what is wrong, if anything is
             found = None
         return self(read_rgb(path, self.turned)) if found is None else self._middle(*found)
 
@@ -110,17 +109,19 @@ class ScaleAndCrop:
         """Returns the pixels of a JPEG with the width and height that they stand for; None for what Pillow is to do."""
         with open(path, "rb", buffering=0) as file:
             data = file.readall()
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours in ("CMYK", "YCCK") or width * height > max_pixels():
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+        if space in ("CMYK", "YCCK") or width * height > max_pixels():
             return None
         turn = _jpeg_orientation(data) if self.turned else 1
         times = self._reduction(width, height, turn)
         pixels = simplejpeg.decode_jpeg(data, min_height=-(-height // times), min_width=-(-width // times))
-        if turn > 4:
-            pixels, width, height = pixels.transpose(1, 0, 2), height, width
         if turn != 1:
+            colours = pixels.view("V3")[..., 0]  # to be moved as one, which takes half the time
+            if turn > 4:
+                colours, width, height = colours.T, height, width
             rows, columns = (-1 if turn in those else 1 for those in ((3, 4, 7, 8), (2, 3, 6, 7)))
-            pixels = np.ascontiguousarray(pixels[::rows, ::columns])
+            colours = np.ascontiguousarray(colours[::rows, ::columns])
+            pixels = colours.view(np.uint8).reshape(*colours.shape, 3)
         return torch.from_numpy(pixels), width / times, height / times
 
     def _reduction(self, width: int, height: int, turn: int) -> int:

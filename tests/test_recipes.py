@@ -218,7 +218,7 @@ def test_what_torchvision_has_is_fetched_verified_and_unpacked(drawn, served, tm
     files = [folder / f"{name}.gz" for name in names]
     monkeypatch.setattr(MNIST, "mirrors", [url])
     monkeypatch.setattr(MNIST, "resources", [(f.name, hashlib.md5(f.read_bytes()).hexdigest()) for f in files])
-    monkeypatch.setattr(lenet_mnist, "SIZES", {file.name: file.stat().st_size for file in files})
+    monkeypatch.setattr(lenet_mnist, "SIZES", [file.stat().st_size for file in files])
     lenet_mnist.download(tmp_path / "mnist")
     assert len(MNIST(tmp_path / "mnist", train=False)) == 50
     content = bytearray(files[3].read_bytes())
