@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from extensions import terminal
@@ -178,7 +179,8 @@ class _Start:
         self._fetches_once = self._fetches_first and updater.accumulate == 1
         self._iterators: dict[str, Any] = getattr(updater, "get_all_iterators", dict)()
         models: dict[str, nn.Module] = getattr(updater, "get_all_models", dict)()
-        self._tensors = [t for model in models.values() for t in (*model.parameters(), *model.buffers())]
+        tensors = [t for model in models.values() for t in (*model.parameters(), *model.buffers())]
+        self._tensors = [t for t in tensors if is_lazy(t) or not t.is_inference()]  # else they have no version
         optimizers: dict[str, Any] = {} if self._fetches_first else getattr(updater, "get_all_optimizers", dict)()
         own = [optimizer for optimizer in optimizers.values() if isinstance(optimizer, Optimizer)]
         self._hooks = [optimizer.register_step_post_hook(self._count_step) for optimizer in own]
@@ -189,7 +191,8 @@ class _Start:
         """An iteration begins."""
         self.iteration, self._n_steps = self.trainer.updater.iteration, 0
         if not self._fetches_once:
-            self._cursors = {name: copy.copy(iterator) for name, iterator in self._iterators.items()}
+            own = {name: each for name, each in self._iterators.items() if isinstance(each, BaseIterator)}
+            self._cursors = {name: copy.copy(iterator) for name, iterator in own.items()}
         if not self._fetches_first:
             self._put_back, self._versions = random.mark(cuda=True), self._versions_now()
 
