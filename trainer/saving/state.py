@@ -209,7 +209,10 @@ def load_into(part: Any, state: Any, path: str) -> None:
                 warn(f"the snapshot's {', '.join(map(repr, gone))} of {path} has no place in the script: dropped.")
             load_declared(part, state, path)
             return
-        if isinstance(part, torch.nn.Module) or type(part).__module__.startswith("torch."):  # they take too much
+        if isinstance(part, torch.nn.Module):  # it takes too much; what else it keeps is its own affair
+            like = {key: value for key, value in part.state_dict().items() if isinstance(value, Tensor)}
+            refuse_kind(like, state, path, takes_tensors=True)
+        elif type(part).__module__.startswith("torch."):
             refuse_kind(part.state_dict(), state, path, takes_tensors=True)
         part.load_state_dict(state)
 
@@ -259,7 +262,7 @@ def refuse_kind(like: Any, saved: Any, path: str, takes_tensors: bool = False) -
         Traceback (most recent call last):
         ValueError: optimizer/betas/1 holds a value of type str, not float: it was saved by something else.
     """
-    if like is None or (saved is None and isinstance(like, bool)):
+    if like is None or (saved is None and isinstance(like, (bool, str))):
         return
     told = None
     kinds = {_kind(like), _kind(saved)}
@@ -289,16 +292,19 @@ def _kind(value: Any) -> Any:
 
 
 def _refuse_value(part: Any, name: str, current: Any, saved: Any, path: str) -> None:
-    """Refuses a value of another kind than an attribute has; of a user's attribute no more is known than that."""
-    if type(part).__module__.partition(".")[0] not in ("trainer", "extensions"):
-        blank: dict[Any, Any] = {dict: {}, (list, tuple): [], bool: 0, Real: 0, str: ""}
-        like, value = blank.get(_kind(current)), blank.get(_kind(saved))
-        if value is not None:
-            refuse_kind(like, value, path)
-    elif name not in part.examples:
+    """Refuses a value of another kind than an attribute has, or than its example.
+
+    Of a user's attribute without an example only the first value is known: False, as None, may become anything.
+    """
+    examples, kinds = getattr(type(part), "examples", {}), {_kind(current), _kind(saved)}
+    if isinstance(examples, dict) and name in examples:  # a user may call something else so
+        if saved is not None or (isinstance(current, (list, dict)) and not current):
+            refuse_kind(examples[name], saved, path)
+    elif type(part).__module__.partition(".")[0] in ("trainer", "extensions"):
         refuse_kind(current if current is not None or saved is None else (), saved, path)
-    elif saved is not None or current in ([], {}):
-        refuse_kind(part.examples[name], saved, path)
+    elif len(kinds) > 1 and kinds <= {dict, (list, tuple), Real, str}:
+        told = f"{path} holds a value of type {type(saved).__name__}, not {type(current).__name__}"
+        raise ValueError(f"{told}: it was saved by something else, or its class needs an example (see Stateful).")
 
 
 def load_declared(part: Any, state: dict[str, Any], path: str) -> None:
