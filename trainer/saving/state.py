@@ -39,8 +39,8 @@ class Stateful:
     Attributes:
         saved: Names of the attributes that training changes. A subclass adds to those of its bases.
         settings: Names of attributes that decide the results: a resume is warned where the script has changed one.
-        examples: Such values as an attribute holds later, by its name in ``saved``, where the first one does not tell:
-            None, or an empty list. What a snapshot holds has to be of that kind.
+        examples: Values of those attributes that begin as None, 0 or an empty list and hold something else later: what
+            a snapshot has for them must be of the kind of the example.
 
     Example:
         >>> from trainer.saving import Stateful
@@ -246,8 +246,8 @@ def refuse_kind(like: Any, saved: Any, path: str, takes_tensors: bool = False) -
     """Refuses a loaded value of another kind than its place takes: a number, text, a list, a dict, or a tensor.
 
     Args:
-        like: What stands there: of None nothing is known, a list goes on like its last element, and all values of a
-            dict are like that under ``...``.
+        like: What stands there, or an example of it. None is like anything. Further elements of a list are like its
+            last, and those of a dict that it does not have like that under ``...``.
         saved: The value.
         path: Names it in the message.
         takes_tensors: Whether it is of torch: a tensor of one element may stand for a number, and the other way round,
