@@ -139,20 +139,20 @@ class StopOnSignal(Extension):
         log(logging.WARNING, f"Stopped by {signal.Signals(self._received[0]).name} {told}")
         terminal.flush()  # where that is gone, it would make another exit code
 
+    def _tell_unsaved(self, trainer: Trainer, iteration: int) -> None:
+        own = [file.path for file in saving.find(trainer.out) if file.run_id[:12] == trainer.run_id[:12]]
+        last = [*own, trainer.resumed_from][0]
+        told = f"the last snapshot is {last}: {self.advice}" if last else "there is no snapshot yet."
+        left = f"in iteration {iteration + 1}, for data that did not come within {PATIENCE:.0f} seconds"
+        self._end(f"{left}. It is not saved, because {self._reason}; {told}")
+
     def finalize(self) -> None:
         """Gives the signals back; after a stop only SIGINT, for the others would end what is left of the process."""
         start, self._start = self._start, None
         if start is not None:
             start.close()
-        if start is not None and self._reason:  # by now the other snapshots are written
-            trainer = start.trainer
-            own = [file.path for file in saving.find(trainer.out) if file.run_id[:12] == trainer.run_id[:12]]
-            last = [*own, trainer.resumed_from][0]
-            self._end(
-                f"in iteration {start.iteration + 1}, for data that did not come within {PATIENCE:.0f}"
-                f" seconds. It is not saved, because {self._reason};"
-                + (f" the last snapshot is {last}: {self.advice}" if last else " there is no snapshot yet.")
-            )
+            if self._reason:  # by now the other snapshots are written
+                self._tell_unsaved(start.trainer, start.iteration)
         with self._lock:
             before, self._before = self._before, {}
         for number, handler in before.items():
