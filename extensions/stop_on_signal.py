@@ -166,8 +166,8 @@ class _Start:
     """Where an iteration began, and what tells whether more than fetching was done in it since.
 
     The update of ``StandardUpdater`` fetches before it does anything else. Of another, or in a loop of one's own, the
-    versions of parameters and buffers and the optimizers' steps tell; random generators are put back. That takes 15 us
-    an iteration.
+    versions of parameters and buffers and the optimizers' steps tell; random generators are put back. That takes 20 to
+    40 us an iteration.
     """
 
     def __init__(self, trainer: Trainer) -> None:

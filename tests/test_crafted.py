@@ -297,6 +297,13 @@ def test_a_tensor_that_would_fill_the_memory_is_refused(tmp_path):
         saving.load_weights(tmp_path / "w")
 
 
+def test_a_tensor_that_repeats_one_value_is_loaded_as_it_was_saved(tmp_path):
+    mask = torch.ones(1).expand(50 * 2**20)
+    saving.save({"mask": mask}, tmp_path / "s")
+    loaded = saving.load(tmp_path / "s")["mask"]
+    assert loaded.shape == mask.shape and loaded[0] == loaded[-1] == 1
+
+
 def test_what_is_nested_too_deep_is_refused_when_it_is_saved(tmp_path):
     state = {}
     for _ in range(200):
