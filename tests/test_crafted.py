@@ -225,7 +225,7 @@ ITERATOR, ADAM = "updater/iterator/main/", "updater/optimizer/main/"
 CRAFTED = {
     "iteration": ["four", -1, math.nan, 10**30, [4]],
     "elapsed_time": ["long", -1.0, math.nan],
-    "run_id": ["../../../etc/ab", 7],
+    "run_id": ["../../../etc/ab", 7, None],
     "random": [[], {}],
     "random/numpy/2": [10**6, -1],
     "random/cpu": [torch.zeros(3, dtype=torch.uint8), "x"],
@@ -246,7 +246,7 @@ CRAFTED = {
     "extensions/training/trigger/count": [math.nan, "x"],
     "extensions/timed/trigger/next": ["soon"],
     "extensions/LogReport/extension/file/bytes": [-1, "x"],
-    "extensions/LogReport/extension/file/name": [3],
+    "extensions/LogReport/extension/file/name": [3, None],
     "extensions/LogReport/extension/trigger/progress": [[], [1, 0], ["a", "b"]],
     "extensions/MaxValue/extension/best_iteration": ["x"],
     "snapshots/pending": [None, [3]],

@@ -209,11 +209,10 @@ def load_into(part: Any, state: Any, path: str) -> None:
                 warn(f"the snapshot's {', '.join(map(repr, gone))} of {path} has no place in the script: dropped.")
             load_declared(part, state, path)
             return
-        if isinstance(part, torch.nn.Module):  # it takes too much; what else it keeps is its own affair
-            like = {key: value for key, value in part.state_dict().items() if isinstance(value, Tensor)}
-            refuse_kind(like, state, path, takes_tensors=True)
-        elif type(part).__module__.startswith("torch."):
-            refuse_kind(part.state_dict(), state, path, takes_tensors=True)
+        is_module = isinstance(part, torch.nn.Module)
+        if is_module or type(part).__module__.startswith("torch."):  # they take too much
+            like = {k: v for k, v in part.state_dict().items() if not is_module or isinstance(v, Tensor)}
+            refuse_kind(like, state, path, takes_tensors=True)  # of a module's extra state nothing is known
         part.load_state_dict(state)
 
 
@@ -262,10 +261,9 @@ def refuse_kind(like: Any, saved: Any, path: str, takes_tensors: bool = False) -
         Traceback (most recent call last):
         ValueError: optimizer/betas/1 holds a value of type str, not float: it was saved by something else.
     """
-    if like is None or (saved is None and isinstance(like, (bool, str))):
+    if like is None or (saved is None and isinstance(like, (bool, str) if takes_tensors else bool)):
         return
-    told = None
-    kinds = {_kind(like), _kind(saved)}
+    told, kinds = "", {_kind(like), _kind(saved)}
     if takes_tensors and kinds == {Real, Tensor} and (like if isinstance(like, Tensor) else saved).numel() == 1:
         return
     if len(kinds) > 1 or (isinstance(like, tuple) and len(like) != len(saved)):
