@@ -226,7 +226,7 @@ class LogReport(Extension):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned; the log itself is read by :meth:`initialize`."""
         if self._filename is None:
-            self.log = checked(state["log"])
+            self.log = list(checked(state["log"]))
         super().load_state_dict({key: value for key, value in state.items() if key != "log"})
 
 

@@ -17,7 +17,7 @@ from trainer.saving.settings import differences
 from trainer.saving.snapshots import SnapshotError, SnapshotFile, load
 
 Rank = tuple[int, int, bool]
-BAD: Rank = (2, 0, False)  # of no good file: first of all, to be named and passed over
+BAD: Rank = (2, 0, False)  # no file of it can be read: it comes first, and autoload reports why
 
 
 def own_run_first(trainer: Trainer, found: list[SnapshotFile], filename: str = "") -> list[Path]:
@@ -44,19 +44,17 @@ def own_run_first(trainer: Trainer, found: list[SnapshotFile], filename: str = "
     runs: dict[str, list[SnapshotFile]] = {}
     for file in found:
         runs.setdefault(file.run_id[:12], []).append(file)
-    if len(runs) > 1:
-        ranks = {run: _rank(trainer, files, filename) for run, files in runs.items()}
-        order = sorted(runs, key=lambda run: ranks[run], reverse=True)  # of equals the last written stays first
-        good = [run for run in order if ranks[run] != BAD]
-        if len(good) > 1 and ranks[good[0]] == ranks[good[1]]:
-            first, second = (runs[run][0] for run in good[:2])
-            warn(
-                f"{first.path} (run {first.run_id}) and {second.path} (run {second.run_id}) are of two runs that this"
-                " script may mean: the first has the later clock and is taken. Name one, trainer.resume(path), or give"
-                " each run a folder of its own."
-            )
-        runs = {run: runs[run] for run in order}
-    return [file.path for files in runs.values() for file in files]
+    ranked = [(_rank(trainer, files, filename) if len(runs) > 1 else BAD, files) for files in runs.values()]
+    ranked.sort(key=lambda pair: pair[0], reverse=True)  # of equals the last written stays first
+    good = [(rank, files[0]) for rank, files in ranked if rank != BAD]
+    if len(good) > 1 and good[0][0] == good[1][0]:
+        first, second = good[0][1], good[1][1]
+        warn(
+            f"{first.path} (run {first.run_id}) and {second.path} (run {second.run_id}) are of two runs that this"
+            " script may mean: the first has the later clock and is taken. Name one, trainer.resume(path), or give"
+            " each run a folder of its own."
+        )
+    return [file.path for _, files in ranked for file in files]
 
 
 def _rank(trainer: Trainer, files: list[SnapshotFile], filename: str) -> Rank:
@@ -68,7 +66,7 @@ def _rank(trainer: Trainer, files: list[SnapshotFile], filename: str) -> Rank:
             state = load(file.path)
             saved, extensions = state["settings"] | {"environment": {}}, state["extensions"]
             unlike = len(list(differences(saved, trainer.settings_tree())))
-            unlike += not any(may_be(filename or file.path.name, file.path.name) for file in files)
+            unlike += not any(may_be(Path(filename or file.path).name, file.path.name) for file in files)
             unlike += len(extensions.keys() ^ trainer.extensions.keys())
             has_models = _shapes(state["updater"].get("model", {})) == _shapes(models)
             return has_models, -unlike, any(_is_log_of(trainer, part) for part in extensions.values())
@@ -77,13 +75,9 @@ def _rank(trainer: Trainer, files: list[SnapshotFile], filename: str) -> Rank:
     return BAD
 
 
-def _shapes(models: Any) -> dict[str, Any]:
-    entries = [(name, key, value) for name, state in models.items() for key, value in state.items()]
-    return {
-        f"{name}/{key}": value.shape
-        for name, key, value in entries
-        if isinstance(value, torch.Tensor) and not is_lazy(value)
-    }
+def _shapes(models: Any) -> dict[Any, torch.Size]:
+    entries = [((name, key), value) for name, state in models.items() for key, value in state.items()]
+    return {key: value.shape for key, value in entries if isinstance(value, torch.Tensor) and not is_lazy(value)}
 
 
 def _is_log_of(trainer: Trainer, part: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ import copy
 import difflib
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,6 +32,9 @@ class _Snapshot(Extension):
     trigger = (1, "epoch")
     priority = -100
     saved = ("_files",)
+    _state: Callable[[Trainer], dict[str, Any]]  # what is to be saved
+    _load: Callable[[Trainer, Path], None]
+    _candidates: Callable[[Trainer], list[Path]]  # what to load, the first that is good
 
     def __init__(
         self,
@@ -110,15 +114,6 @@ class _Snapshot(Extension):
             if finalize := getattr(self._writer, "finalize", None):
                 finalize()
 
-    def _state(self, trainer: Trainer) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def _load(self, trainer: Trainer, path: Path) -> None:
-        raise NotImplementedError
-
-    def _candidates(self, trainer: Trainer) -> list[Path]:
-        raise NotImplementedError
-
     def _is_own(self, trainer: Trainer, name: str) -> bool:
         """Tells whether this run may have written a file of this name, whatever a snapshot says."""
         return callable(self._filename) or may_be(self._filename, name)
@@ -134,10 +129,8 @@ class _Snapshot(Extension):
             if self._target is not None and not self._has_started:
                 warn(f"{self.name}: no autoload, for the run was resumed by name; load its file too.")
             return
-        paths = self._candidates(trainer)
-        load_first(
-            paths, lambda path: self._load(trainer, path), lambda told: warn(f"autoload passes over a file: {told}")
-        )
+        load = partial(self._load, trainer)
+        load_first(self._candidates(trainer), load, lambda told: warn(f"autoload passes over a file: {told}"))
 
     def initialize(self, trainer: Trainer) -> None:
         """On a resume, forgets the files if they are in another folder, else deletes what the kill came before."""
@@ -206,9 +199,7 @@ class _RunSnapshot(_Snapshot):
 
     def _candidates(self, trainer: Trainer) -> list[Path]:
         filename = str(self._filename)
-        return snapshots_in(
-            Path(trainer.out), filename, lambda found: own_run_first(trainer, found, Path(filename).name)
-        )
+        return snapshots_in(Path(trainer.out), filename, lambda found: own_run_first(trainer, found, filename))
 
     def _is_own(self, trainer: Trainer, name: str) -> bool:
         tail = read_tail(Path(trainer.out) / name)
@@ -286,19 +277,10 @@ def snapshot(
         >>> sorted(path.name.split("-")[0] for path in tmp.iterdir())
         ['best', 'best_epoch', 'snapshot_epoch']
     """
-    is_run = target is None or isinstance(target, Trainer)
-    kind = _RunSnapshot if is_run else _ObjectSnapshot
+    target = None if isinstance(target, Trainer) else target
+    kind = _RunSnapshot if target is None else _ObjectSnapshot
     return kind(
-        None if is_run else target,
-        filename,
-        savefun,
-        condition,
-        writer,
-        snapshot_on_error,
-        n_retains,
-        autoload,
-        link,
-        on_write_error,
+        target, filename, savefun, condition, writer, snapshot_on_error, n_retains, autoload, link, on_write_error
     )
 
 

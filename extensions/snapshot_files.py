@@ -159,8 +159,7 @@ def _wait_for(job: Future[Any], path: Path) -> None:
 def matching(out: Path, filename: str) -> list[Path]:
     """Returns the files in a folder whose names a format string could have made, the last written first.
 
-    Before them stands what has such a name and is no file, for :func:`load_first` to name. A link to a file beside it
-    is left out: it is no second file.
+    Anything else of such a name comes first, for :func:`load_first` to report. A link to one of the files is left out.
 
     Example:
         >>> from extensions.snapshot_files import matching
@@ -184,10 +183,8 @@ def snapshots_in(
 ) -> list[Path]:
     """Returns the snapshots of runs in a folder, those of the last writing run first, newest iteration first.
 
-    ``order`` may put them into another order.
-
-    Before them stands what has a name that the format string could have made and is none: it has lost its tail, or is
-    no file.
+    Anything else of a name that the format string could have made comes before them: it has lost its tail, or is no
+    file. ``order`` may put the snapshots into another order.
 
     Example:
         >>> from extensions.snapshot_files import snapshots_in
@@ -204,7 +201,7 @@ def snapshots_in(
 
 
 def load_first(paths: list[Path], load: Callable[[Path], object], tell: Callable[[str], object]) -> Path | None:
-    """Loads the first of some files that is whole, and returns it; says of the others before it why it is not.
+    """Loads the first whole file and returns its path; ``tell`` is given the reason for each that is passed over.
 
     Example:
         >>> import os

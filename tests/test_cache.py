@@ -488,7 +488,7 @@ def test_what_is_no_file_in_the_place_of_a_cache_is_named_and_left_alone(tmp_pat
     target = tmp_path / ("elsewhere" if kind == "link" else "absent")
     {"folder": os.mkdir, "pipe": os.mkfifo}.get(kind, lambda path: path.symlink_to(target))(cached.path)
     if when == "before":
-        with pytest.raises(FileExistsError, match=rf"a (folder|pipe.*|link) stands where .*'{cached.path}'"):
+        with pytest.raises(FileExistsError, match=rf"a (folder|named pipe|link) stands where .*'{cached.path}'"):
             cache(tmp_path)
     else:
         with pytest.warns(UserWarning, match=r"cannot be filled any further \(.*\): the run goes on"):

@@ -225,7 +225,7 @@ ITERATOR, ADAM = "updater/iterator/main/", "updater/optimizer/main/"
 CRAFTED = {
     "iteration": ["four", -1, math.nan, 10**30, [4]],
     "elapsed_time": ["long", -1.0, math.nan],
-    "run_id": ["../../../etc/ab", 7],
+    "run_id": ["../../../etc/ab", 7, None],
     "random": [[], {}],
     "random/numpy/2": [10**6, -1],
     "random/cpu": [torch.zeros(3, dtype=torch.uint8), "x"],
@@ -246,7 +246,7 @@ CRAFTED = {
     "extensions/training/trigger/count": [math.nan, "x"],
     "extensions/timed/trigger/next": ["soon"],
     "extensions/LogReport/extension/file/bytes": [-1, "x"],
-    "extensions/LogReport/extension/file/name": [3],
+    "extensions/LogReport/extension/file/name": [3, None],
     "extensions/LogReport/extension/trigger/progress": [[], [1, 0], ["a", "b"]],
     "extensions/MaxValue/extension/best_iteration": ["x"],
     "snapshots/pending": [None, [3]],
@@ -295,6 +295,13 @@ def test_a_tensor_that_would_fill_the_memory_is_refused(tmp_path):
     saving.save_weights({"weight": torch.zeros(1).expand(10**10)}, tmp_path / "w")
     with pytest.raises(SnapshotError, match=r"/w holds a tensor of shape \(10000000000,\) without so many values"):
         saving.load_weights(tmp_path / "w")
+
+
+def test_a_tensor_that_repeats_one_value_is_loaded_as_it_was_saved(tmp_path):
+    mask = torch.ones(1).expand(50 * 2**20)
+    saving.save({"mask": mask}, tmp_path / "s")
+    loaded = saving.load(tmp_path / "s")["mask"]
+    assert loaded.shape == mask.shape and loaded[0] == loaded[-1] == 1
 
 
 def test_what_is_nested_too_deep_is_refused_when_it_is_saved(tmp_path):

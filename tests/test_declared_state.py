@@ -6,10 +6,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from helpers import make_run
+from helpers import make_data, make_run
 
 import extensions
-from trainer import Extension
+from trainer import Extension, StandardUpdater, Trainer
 from trainer.iterators import SerialIterator
 from trainer.saving import Stateful
 from trainer.triggers import ManualScheduleTrigger, OnceTrigger
@@ -474,3 +474,50 @@ def test_another_stop_trigger_decides_anew(tmp_path):
     second.load_state_dict(state)
     second.run()
     assert second.updater.iteration == 3
+
+
+def test_a_plugin_s_value_may_become_another_kind_after_false_or_as_its_example_tells(tmp_path):
+    class Shows(Plugin):
+        examples = {"value": {"a": 0}}  # noqa: RUF012
+
+    for kind, first, later in ((Plugin, False, "done"), (Plugin, False, {"a": 1}), (Shows, 0, {"a": 1})):
+        before = kind(first)
+        before.value = later
+        run = resumed(tmp_path, before, kind(first))
+        assert run.get_extension("x").value == later
+    for kind, later in ((Plugin, "text"), (Shows, {"a": "text"})):
+        with pytest.raises(ValueError, match=r"extensions/x/extension/value.* holds a value of type str, not int: it"):
+            resumed(tmp_path, kind(later), kind(0))
+
+
+def test_a_model_s_extra_state_is_its_own_affair(tmp_path):
+    class Model(torch.nn.Linear):
+        extra = 0
+
+        def get_extra_state(self):
+            return self.extra
+
+        def set_extra_state(self, state):
+            self.extra = state
+
+    first, second = make_run(tmp_path), make_run(tmp_path)
+    models = [run.updater.get_model("main") for run in (first, second)]
+    for model in models:
+        model.predictor = Model(2, 3)
+    models[0].predictor.extra = {"words": ["a"]}
+    second.load_state_dict(first.state_dict())
+    assert models[1].predictor.extra == {"words": ["a"]}
+
+
+def test_an_optimizer_s_option_that_was_none_may_be_set_for_a_resume(tmp_path):
+    def run_with(search):
+        run = make_run(tmp_path)
+        model = run.updater.get_model("main")
+        optimizer = torch.optim.LBFGS(model.parameters(), line_search_fn=search)
+        updater = StandardUpdater(SerialIterator(make_data(), 5), optimizer, model=model)
+        return Trainer(updater, (2, "epoch"), out=tmp_path)
+
+    first = run_with(None)
+    first.run()
+    with pytest.warns(UserWarning, match="line_search_fn None, now strong_wolfe"):
+        run_with("strong_wolfe").load_state_dict(first.state_dict())

@@ -19,7 +19,7 @@ import extensions
 from trainer import Classifier, StandardUpdater, Trainer, saving
 from trainer.iterators import SerialIterator
 from trainer.saving.files import remove_all
-from trainer.saving.lock import FolderInUseError
+from trainer.saving.lock import FolderInUseError, FolderLock
 
 SOMETHING = {
     "folder": lambda path: (path.mkdir(), (path / "inside").touch()),
@@ -93,6 +93,12 @@ def test_what_stands_in_the_place_of_a_snapshot_is_named_and_left_alone(out, nam
     run.extend(extensions.snapshot_object(run.updater.get_model("main"), "weights"))
     with within(20), pytest.raises(FileExistsError, match=rf"stands where a file is to be.*'{out / name}'"):
         run.run()
+
+
+def test_a_lock_that_a_loss_of_power_has_filled_with_zeros_is_taken(out):
+    (out / ".lock").write_bytes(bytes(20))
+    FolderLock(out).release()
+    assert not (out / ".lock").exists()
 
 
 def test_a_file_called_lock_that_is_somebody_else_s_is_neither_emptied_nor_removed(out):

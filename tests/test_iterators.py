@@ -276,6 +276,13 @@ def test_workers_that_have_fetched_ahead_go_back_to_a_loaded_place():
     iterator.finalize()
 
 
+def test_an_order_that_counts_from_the_end_is_loaded_again():
+    first, second = (SerialIterator(range(3), 2, order_sampler=lambda order, position: [-1, 0, -3]) for _ in range(2))
+    next(first)
+    second.load_state_dict(first.state_dict())
+    assert next(first) == next(second)
+
+
 def test_an_order_sampler_s_order_is_part_of_the_state():
     def roll(order, position):
         return np.roll(order, 3)  # depends on the order before

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 import extensions
 from trainer import Classifier, StandardUpdater, Trainer, saving
 from trainer.iterators import MultiprocessIterator, MultithreadIterator, SerialIterator
+from trainer.triggers import OnceTrigger
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
@@ -173,6 +174,32 @@ def in_a_thread(out):
     thread = threading.Thread(target=run.run)
     thread.start()
     thread.join()
+
+
+def test_it_lets_be_what_cannot_be_copied_and_what_has_no_version(tmp_path):
+    class Stream(OnceTrigger):
+        def __getstate__(self):
+            raise NotImplementedError("this stream cannot be copied")
+
+    class Distils(StandardUpdater):
+        def get_all_iterators(self):
+            return super().get_all_iterators() | {"stream": stream}
+
+        def get_all_models(self):
+            return super().get_all_models() | {"teacher": teacher}
+
+        def update_core(self):
+            super().update_core()
+
+    stream = Stream()
+    with torch.inference_mode():
+        teacher = torch.nn.Linear(2, 3).requires_grad_(False)
+    updater = make_run(tmp_path).updater
+    updater.__class__ = Distils
+    run = Trainer(updater, (2, "iteration"), out=tmp_path)
+    run.extend(extensions.StopOnSignal())
+    run.run()
+    assert updater.iteration == 2
 
 
 def test_outside_of_the_main_thread_it_says_that_it_cannot(tmp_path):

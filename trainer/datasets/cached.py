@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -29,7 +29,7 @@ from trainer import random
 from trainer.checks import warn
 from trainer.datasets.layout import Layout
 from trainer.datasets.transform import drawer, single_thread
-from trainer.saving.files import refuse_other
+from trainer.saving.files import refuse_other, regular
 
 __all__ = ["CachedDataset", "describe_files"]
 
@@ -110,6 +110,7 @@ class CachedDataset(Dataset[Any]):
         some = self._some_samples()
         facts = {"key": key, "length": self._length, "layout": self._layout.words, "byteorder": sys.byteorder}
         self._head = _head(facts)
+        self._size = len(self._head) + self._length * (self._layout.size + _MARK)
         name = f"{Path(path).name}-{hashlib.sha256(self._head).hexdigest()[:16]}.cache"
         self.path = Path(path).parent.resolve() / name
         self._is_writable = True
@@ -204,7 +205,8 @@ class CachedDataset(Dataset[Any]):
         content = self._layout.pack(sample)
         if self._is_writable:
             try:
-                with self._file("r+b") as file:  # a store to the mapping would end the process on a full disk
+                flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+                with open(os.open(self.path, flags), "r+b") as file:  # a store to the mapping would die of a full disk
                     if not os.path.samestat(os.fstat(file.fileno()), self._status):
                         raise FileExistsError(errno.EEXIST, "another file has taken its place")
                     file.seek(len(self._head) + index * self._records.shape[1])
@@ -220,8 +222,8 @@ class CachedDataset(Dataset[Any]):
         if not os.path.lexists(self.path):
             self._create()
         refuse_other(self.path, links=False)
-        with self._file("rb") as file:
-            self._status = os.fstat(file.fileno())
+        with open(self.path, "rb", opener=regular) as file:
+            self._status = os.fstat(file.fileno())  # of the file, and not of another that takes its place
             found, wanted = self._status.st_size, self._size
             if found != wanted or file.read(len(self._head)) != self._head:
                 told = f"{found} bytes, and {wanted} are wanted" if found != wanted else "it begins otherwise"
@@ -230,27 +232,17 @@ class CachedDataset(Dataset[Any]):
             content = np.asarray(np.memmap(file, mode="r"))
         self._records = content[len(self._head) :].reshape(self._length, self._layout.size + _MARK)
 
-    def _file(self, mode: str) -> BinaryIO:
-        """Opens the file, not what a link leads to; a pipe keeps nobody waiting."""
-        flags = os.O_NOFOLLOW | os.O_NONBLOCK
-        return open(self.path, mode, opener=lambda path, mode: os.open(path, mode | flags))  # type: ignore[return-value]
-
-    @property
-    def _size(self) -> int:
-        return len(self._head) + self._length * int(self._layout.size + _MARK)
-
     def _create(self) -> None:
         """Makes the file without samples, all of it at once; not over another process's."""
-        needed = self._size
         temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}.tmp")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.path.parent).free
-            if needed > free:  # in the end the snapshots would find no room either, and stop the run
-                raise OSError(errno.ENOSPC, f"it needs {needed / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free")
+            if self._size > free:  # in the end the snapshots would find no room either, and stop the run
+                raise OSError(errno.ENOSPC, f"it needs {self._size / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free")
             with open(temporary, "xb") as file:
                 file.write(self._head)
-                file.truncate(needed)
+                file.truncate(self._size)
             with suppress(FileExistsError):  # another process was faster: its file is as good
                 os.link(temporary, self.path)
         except OSError as error:
@@ -322,9 +314,7 @@ def _head(facts: dict[str, Any]) -> bytes:
 
 def _described(path: Path) -> dict[str, Any]:
     """Returns what a file's header says of it, by name; nothing if it has none."""
-    if not path.is_file():  # a pipe would keep us waiting
-        return {}
-    with suppress(OSError, ValueError, TypeError, KeyError), open(path, "rb") as file:
+    with suppress(OSError, ValueError, TypeError, KeyError), open(path, "rb", opener=regular) as file:
         if (magic := file.readline(99)).startswith(b"KUSARI CACHE"):
             facts: dict[str, Any] = json.loads(file.readline())
             key = facts.pop("key")

@@ -349,4 +349,4 @@ class SerialIterator(BaseIterator):
         self.epoch_size = at_least("the number of samples in the order", len(self._order), 1)
         at_least("current_position", self.current_position, 0, self.epoch_size - 1)
         for end in (np.min, np.max) if order is not None else ():
-            at_least("an index of the order", end(self._order), 0, len(self.dataset) - 1)
+            at_least("an index of the order", end(self._order), -len(self.dataset), len(self.dataset) - 1)

@@ -18,6 +18,8 @@ from trainer.checks import warn
 
 DIGITS = 300  # of a whole number in JSON: with a few more it is no float
 _SCRAP = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)  # the name that a file has while it is written
+_KINDS = {stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
+_KINDS |= {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 
 def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
@@ -85,10 +87,10 @@ def replace(path: Path, make: Callable[[Path], object]) -> None:
 
 
 def refuse_other(path: Path, links: bool = True) -> None:
-    """Refuses a path where something stands that is no file: a folder, a pipe, a device; or a link, if asked to.
+    """Refuses a path that is taken by a folder, a pipe or a device; with ``links=False`` by a link too.
 
     Raises:
-        FileExistsError: If it does; the path is named.
+        FileExistsError: If it is; the path is named.
 
     Example:
         >>> from trainer.saving.files import refuse_other
@@ -100,11 +102,10 @@ def refuse_other(path: Path, links: bool = True) -> None:
         a folder stands where a file is to be: move it, or choose another name
     """
     try:
-        mode = os.lstat(path).st_mode
+        kind = _kind(os.lstat(path))
     except (FileNotFoundError, NotADirectoryError, PermissionError):  # who writes there tells
         return
-    if not stat.S_ISREG(mode) and not (links and stat.S_ISLNK(mode)):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a link" if stat.S_ISLNK(mode) else "a pipe, socket or device"
+    if kind != "a file" and not (links and kind == "a link"):
         told = f"{kind} stands where a file is to be: move it, or choose another name"
         raise FileExistsError(errno.EEXIST, told, str(path))
 
@@ -125,9 +126,12 @@ def make_folder(folder: str | Path) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         there = next(path for path in (Path(folder), *Path(folder).parents) if os.path.lexists(path))
-        kind = "a link that leads to no folder" if there.is_symlink() else "a file"
-        told = f"{kind} stands where a folder is to be: move it, or name another"
-        raise NotADirectoryError(errno.ENOTDIR, told, str(there)) from None
+        raise _no_folder("a link that leads to no folder" if there.is_symlink() else "a file", there) from None
+
+
+def _no_folder(kind: str, path: Path) -> NotADirectoryError:
+    told = f"{kind} stands where a folder is to be: move it, or name another"
+    return NotADirectoryError(errno.ENOTDIR, told, str(path))
 
 
 def regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
@@ -155,10 +159,12 @@ def regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
 
 
 def _refuse_odd(status: os.stat_result, path: str | os.PathLike[str]) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-        kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
+    if (kind := _kind(status)) != "a file":
         raise OSError(f"{os.fspath(path)} is {kind}: name a regular file.")
+
+
+def _kind(status: os.stat_result) -> str:
+    return _KINDS.get(stat.S_IFMT(status.st_mode), "a device")
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -181,7 +187,7 @@ def parse_json(text: bytes) -> Any:
     """Returns what a JSON text holds.
 
     Raises:
-        ValueError: If it is none, or names a key twice, holds a number of more than 300 digits, or is nested too deep.
+        ValueError: If it is not JSON, has a key twice or a number of more than 300 digits, or is nested too deep.
 
     Example:
         >>> from trainer.saving.files import parse_json
@@ -284,9 +290,7 @@ def inside(folder: str | Path, name: str) -> Path:
     for part in Path(name).parts[:-1]:
         path /= part
         if os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
-            kind = "a link (what is behind it is not the run's)" if path.is_symlink() else "a file"
-            told = f"{kind} stands where a folder is to be: move it, or name another"
-            raise NotADirectoryError(errno.ENOTDIR, told, str(path))
+            raise _no_folder("a link (what is behind it is not the run's)" if path.is_symlink() else "a file", path)
     return Path(folder) / name
 
 

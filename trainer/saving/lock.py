@@ -131,7 +131,7 @@ def _lock(path: Path) -> int:
         if not _is_at(file, path):  # its last holder has removed it in between
             os.close(file)
             continue
-        if os.pread(file, len(_CONTENT), 0) not in (b"", _CONTENT):
+        if os.pread(file, len(_CONTENT), 0).strip(b"\0") not in (b"", _CONTENT):  # zeros: of a loss of power
             os.close(file)
             told = "somebody else's file stands where the run's lock is to be: move it, or take another folder"
             raise FileExistsError(errno.EEXIST, told, str(path))

@@ -55,12 +55,12 @@ class SavedRun(Stateful):
         self._clean: set[Path] = set()  # folders without scraps of killed writes
 
     def path(self: Any, name: str) -> Path:
-        """Returns where to write a file of the run. Whoever writes one asks each time; whoever can, at the start too.
+        """Returns where to write a file of the run. Call it before each write, and at the start if the name is known.
 
-        The folder is still the run's then: if it was removed or replaced, it is made and locked anew, with a warning.
+        A folder that was removed or replaced meanwhile is made and locked anew, with a warning.
 
         Args:
-            name: Relative to ``out``; one that leads out of it is the script's own will.
+            name: Relative to ``out``. It may lead out of it, for the script has chosen it.
 
         Raises:
             trainer.saving.lock.FolderInUseError: If another run has taken the folder since.

@@ -37,7 +37,7 @@ _IS_FOLDER = 0x10  # among the attributes of a part
 _END_OF_ARCHIVE = 22  # bytes of the record that ends what torch.save writes
 _CHUNK = 1 << 20  # bytes: what is smaller is gathered before it is written, or read at a time
 _MOST_VALUES = 10**6  # in a state whose lists stand in it more than once
-_MOST_REPEATED = 1 << 26  # bytes of a tensor that repeats its elements, as expand() makes it
+_MOST_REPEATED = 1 << 30  # bytes of a tensor that repeats its elements, as expand() makes it
 
 
 class SnapshotError(ValueError):

@@ -39,8 +39,8 @@ class Stateful:
     Attributes:
         saved: Names of the attributes that training changes. A subclass adds to those of its bases.
         settings: Names of attributes that decide the results: a resume is warned where the script has changed one.
-        examples: Such values as an attribute holds later, by its name in ``saved``, where the first one does not tell:
-            None, or an empty list. What a snapshot holds has to be of that kind.
+        examples: Values of those attributes that begin as None, 0 or an empty list and hold something else later: what
+            a snapshot has for them must be of the kind of the example.
 
     Example:
         >>> from trainer.saving import Stateful
@@ -209,8 +209,10 @@ def load_into(part: Any, state: Any, path: str) -> None:
                 warn(f"the snapshot's {', '.join(map(repr, gone))} of {path} has no place in the script: dropped.")
             load_declared(part, state, path)
             return
-        if isinstance(part, torch.nn.Module) or type(part).__module__.startswith("torch."):  # they take too much
-            refuse_kind(part.state_dict(), state, path, takes_tensors=True)
+        is_module = isinstance(part, torch.nn.Module)
+        if is_module or type(part).__module__.startswith("torch."):  # they take too much
+            like = {k: v for k, v in part.state_dict().items() if not is_module or isinstance(v, Tensor)}
+            refuse_kind(like, state, path, takes_tensors=True)  # of a module's extra state nothing is known
         part.load_state_dict(state)
 
 
@@ -243,8 +245,8 @@ def refuse_kind(like: Any, saved: Any, path: str, takes_tensors: bool = False) -
     """Refuses a loaded value of another kind than its place takes: a number, text, a list, a dict, or a tensor.
 
     Args:
-        like: What stands there: of None nothing is known, a list goes on like its last element, and all values of a
-            dict are like that under ``...``.
+        like: What stands there, or an example of it. None is like anything. Further elements of a list are like its
+            last, and those of a dict that it does not have like that under ``...``.
         saved: The value.
         path: Names it in the message.
         takes_tensors: Whether it is of torch: a tensor of one element may stand for a number, and the other way round,
@@ -259,10 +261,9 @@ def refuse_kind(like: Any, saved: Any, path: str, takes_tensors: bool = False) -
         Traceback (most recent call last):
         ValueError: optimizer/betas/1 holds a value of type str, not float: it was saved by something else.
     """
-    if like is None or (saved is None and isinstance(like, bool)):
+    if like is None or (saved is None and isinstance(like, (bool, str) if takes_tensors else bool)):
         return
-    told = None
-    kinds = {_kind(like), _kind(saved)}
+    told, kinds = "", {_kind(like), _kind(saved)}
     if takes_tensors and kinds == {Real, Tensor} and (like if isinstance(like, Tensor) else saved).numel() == 1:
         return
     if len(kinds) > 1 or (isinstance(like, tuple) and len(like) != len(saved)):
@@ -289,16 +290,19 @@ def _kind(value: Any) -> Any:
 
 
 def _refuse_value(part: Any, name: str, current: Any, saved: Any, path: str) -> None:
-    """Refuses a value of another kind than an attribute has; of a user's attribute no more is known than that."""
-    if type(part).__module__.partition(".")[0] not in ("trainer", "extensions"):
-        blank: dict[Any, Any] = {dict: {}, (list, tuple): [], bool: 0, Real: 0, str: ""}
-        like, value = blank.get(_kind(current)), blank.get(_kind(saved))
-        if value is not None:
-            refuse_kind(like, value, path)
-    elif name not in part.examples:
+    """Refuses a value of another kind than an attribute has, or than its example.
+
+    Of a user's attribute without an example only the first value is known: False, as None, may become anything.
+    """
+    examples, kinds = getattr(type(part), "examples", {}), {_kind(current), _kind(saved)}
+    if isinstance(examples, dict) and name in examples:  # a user may call something else so
+        if saved is not None or (isinstance(current, (list, dict)) and not current):
+            refuse_kind(examples[name], saved, path)
+    elif type(part).__module__.partition(".")[0] in ("trainer", "extensions"):
         refuse_kind(current if current is not None or saved is None else (), saved, path)
-    elif saved is not None or current in ([], {}):
-        refuse_kind(part.examples[name], saved, path)
+    elif len(kinds) > 1 and kinds <= {dict, (list, tuple), Real, str}:
+        told = f"{path} holds a value of type {type(saved).__name__}, not {type(current).__name__}"
+        raise ValueError(f"{told}: it was saved by something else, or its class needs an example (see Stateful).")
 
 
 def load_declared(part: Any, state: dict[str, Any], path: str) -> None:

@@ -127,19 +127,17 @@ def refuse_odd_states(optimizers: dict[str, Optimizer]) -> None:
         ValueError: optimizer/main/state does not fit the parameters of group 0 (see 'momentum_buffer'): it was saved...
     """
     for name, optimizer in optimizers.items():
-        kind = type(optimizer)
+        kind, where = type(optimizer), f"optimizer/{name}"
         is_known = kind.__module__.startswith("torch.optim.") and kind.__name__ not in _OF_OTHER_SHAPES
         for number, group in enumerate(optimizer.param_groups if is_known else ()):
             if missing := sorted(optimizer.defaults.keys() - group.keys()):
-                raise ValueError(
-                    f"optimizer/{name}/param_groups/{number} lacks {missing}: it was saved by something else."
-                )
+                raise ValueError(f"{where}/param_groups/{number} lacks {missing}: it was saved by something else.")
             states = [(p, optimizer.state[p]) for p in group["params"] if p in optimizer.state]
-            refuse_kind([{}], [state for _, state in states], f"optimizer/{name}/state")
+            refuse_kind([{}], [state for _, state in states], f"{where}/state")
             for key in {key for _, state in states for key in state}:
                 kinds = [_kinds(key, state.get(key, ...), parameter) for parameter, state in states if state]
                 if not set.intersection(*kinds):
-                    told = f"optimizer/{name}/state does not fit the parameters of group {number} (see {key!r})"
+                    told = f"{where}/state does not fit the parameters of group {number} (see {key!r})"
                     raise ValueError(f"{told}: it was saved by something else.")
 
 

@@ -130,7 +130,8 @@ class Parts(Stateful):
     saved: ClassVar[tuple[str, ...]] = (
         *("_iterator", "_model", "_modes", "_groups", "_optimizer", "_kinds", "hyperparameters", "_loss_state"),
     )
-    examples: ClassVar[dict[str, Any]] = {"_modes": {...: [""]}, "_groups": {...: [[[]]]}, "_loss_state": {}}
+    examples: ClassVar[dict[str, Any]] = {"_modes": {...: [""]}, "_groups": {...: [[[]]]}}
+    examples |= {"_loss_state": {}, "hyperparameters": {}}  # which of these there are, the optimizer alone knows
     settings: ClassVar[tuple[str, ...]] = ("hyperparameters", "in_eval_mode", "frozen")
     without_settings = ("_modes", "_groups", "_loss_state")  # made anew at each question
     loss_func: Any = None
