@@ -36,7 +36,7 @@ class LogFile:
 
     def __init__(self) -> None:
         self.name = ""  # relative to the run's folder
-        self.path = Path()
+        self.path = self.folder = Path()
         self._file = -1
         self._size = 0  # without the closing bracket
         self._hash = hashlib.sha256()
@@ -47,6 +47,7 @@ class LogFile:
         self.close()
         path = inside(folder, name)
         refuse_other(path, links=False)
+        self.folder = folder
         self.name, self.path = name, path.parent.resolve() / path.name
         if self.path in self.in_use:
             raise ValueError(

@@ -221,6 +221,9 @@ class LogReport(Extension):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the means under way and what is said of the file; without a file the log has no other place."""
+        if self._file.name and not self._file.is_there():  # the folder was removed
+            self._file.open(self._file.folder, self._file.name)
+            self._file.append(self.log)
         return {**super().state_dict(), "log": self.log if self._filename is None else []}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

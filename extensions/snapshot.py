@@ -188,7 +188,8 @@ class _RunSnapshot(_Snapshot):
         if not self._has_made_way:
             self._has_made_way = True
             told = f"{path} is another run's and stays: this run's is {free.name}, and so on"
-            warn(f"{told}; another folder, or snapshot(autoload=True), would be simpler.")
+            other = "" if self._autoload else ", or snapshot(autoload=True),"
+            warn(f"{told}; another folder{other} would be simpler.")
         return str(Path(name).with_name(free.name))
 
     def _state(self, trainer: Trainer) -> dict[str, Any]:

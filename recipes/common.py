@@ -15,9 +15,10 @@ import logging
 import math
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,12 @@ from trainer import Classifier, StandardUpdater, Trainer, saving
 from trainer.checks import at_least, log, logger
 from trainer.iterators import BadSampleError, MultiprocessIterator
 from trainer.iterators.serial import OrderSampler
+from trainer.iterators.workers import LESS, WorkerError
 from trainer.mistakes import as_device
 from trainer.saving import check
-from trainer.saving.files import make_folder, parse_json, read_bytes, refuse_other, remove_all
+from trainer.saving.files import make_folder, parse_json, read_bytes, refuse_other, remove_all, remove_scraps
 from trainer.saving.lock import FolderInUseError, FolderLock
+from trainer.saving.snapshots import read_tail
 from trainer.saving.state import refuse_kind
 from trainer.updaters.precision import DTYPES
 
@@ -306,7 +309,11 @@ def _resumed(args: Args) -> Path:
 def _saved_args(recipe: Recipe, args: Args) -> dict[str, Any]:
     """Returns the arguments of the run that is to be resumed, but for those that belong to the machine."""
     folder = _resumed(args)
-    if args.resume is None or not (folder / "args.json").is_file():
+    if args.resume is None or not os.path.lexists(folder / "args.json"):
+        if args.resume is not None and (read_tail(args.resume) if args.resume else snapshots_in(folder, SNAPSHOTS)):
+            raise ValueError(
+                f"{folder} has no args.json, which says how its run was made: put it back, or start a new run."
+            )
         return {}
     saved = read_args(folder)
     if saved["recipe"] != recipe.name:
@@ -478,6 +485,8 @@ def check_fit(network: nn.Module, normalize: Normalize, dataset: Any) -> None:
         with torch.no_grad():
             network.eval()(pixels)
     except (AssertionError, RuntimeError) as error:  # timm's transformers assert
+        if "memory" in str(error):
+            raise
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
             f"the network cannot take images of shape {tuple(image.shape)} ({reason}); choose another size or network."
@@ -529,7 +538,8 @@ def add_extensions(recipe: Recipe, args: Args, run: Trainer, evaluator: extensio
     run.extend(extensions.snapshot(n_retains=2, **named), trigger=every)
     weights = extensions.snapshot_object(run.updater.get_model("main").predictor, recipe.weights)
     run.extend(weights, trigger=recipe.round)
-    run.extend(extensions.StopOnSignal(advice=f"python recipes/{recipe.name}.py --resume --out {args.out} goes on."))
+    command = f"python recipes/{recipe.name}.py --resume --out {shlex.quote(str(args.out))}"
+    run.extend(extensions.StopOnSignal(advice=f"{command} goes on."))
 
 
 def resume(run: Trainer, path: str, force: bool) -> None:
@@ -558,6 +568,13 @@ def test(recipe: Recipe, args: Args, dataset: Any, classes: list[str], weights: 
     return result
 
 
+def in_options(error: WorkerError, then: str = "then try again") -> str:
+    """Returns an error of the processes that load data, in the words of the command line."""
+    text = str(error).replace(LESS, "take fewer --workers or a smaller --batch-size")
+    text = text.replace("(n_processes=0, num_workers=0)", "(--workers 0)")
+    return text.replace("then resume from the last snapshot", then)
+
+
 def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
     """Trains and tests; returns what ``test.json`` holds."""
     logging.basicConfig(format="%(message)s")  # to stderr, unless it is configured already
@@ -574,6 +591,8 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
             make_folder(args.out)
             lock = FolderLock(args.out)  # already here: files may be removed before the run starts
             stack.callback(lock.release)
+            if lock.is_first:
+                remove_scraps(args.out)
             old = old_files(recipe, args)
             bring_data(recipe, args)
             splits, classes = load(recipe, args, True)
@@ -586,9 +605,20 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
             remove_all(old)  # only now: nothing is lost to a mistyped option
             write_args(recipe, args, splits, classes)
         except (OSError, ValueError, RuntimeError) as error:
-            parser.error(str(error).replace("trainer.resume(path, force=True)", "--force"))
+            parser.error(
+                str(error)
+                .replace("trainer.resume(path, force=True)", "--force")
+                .replace("device='cpu'", "--device cpu")
+            )
+        goes_on = f"--resume --out {shlex.quote(args.out)} goes on"
         try:
-            run.run(show_loop_exception_msg=False)
+            try:
+                run.run(show_loop_exception_msg=False)
+            finally:
+                with suppress(OSError, FolderInUseError):  # told in what follows
+                    lock.keep()
+                    if not os.path.lexists(Path(args.out) / "args.json"):  # the folder was removed
+                        write_args(recipe, args, splits, classes)
             lock.keep()
             weights = Path(args.out) / recipe.weights.format(run)
             # A run that was resumed at its end, from another folder, or that ends between two rounds has none yet.
@@ -600,19 +630,18 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
             if not isinstance(error.__cause__, BadImageError):
                 raise
             stop(f"{parser.prog}: error: {error.__cause__}")
+        except WorkerError as error:
+            stop(f"{parser.prog}: error: {in_options(error, f'then {goes_on}')}")
         except FolderInUseError as error:  # the folder was replaced
             stop(f"{parser.prog}: error: {error}")
         except OSError as error:
             if error.filename is None:
                 raise
             remedy = "with more space" if error.errno == errno.ENOSPC else "when that is mended"
-            stop(f"{parser.prog}: error: {error}; {remedy} --resume --out {args.out} goes on.")
+            stop(f"{parser.prog}: error: {error}; {remedy} {goes_on}.")
         except KeyboardInterrupt:
             iteration = run.updater.iteration
-            stop(
-                f"{parser.prog}: interrupted at iteration {iteration}; --resume --out {args.out} goes on from the last"
-                " snapshot."
-            )
+            stop(f"{parser.prog}: interrupted at iteration {iteration}; {goes_on} from the last snapshot.")
 
 
 # -- the folder
@@ -620,10 +649,11 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
 
 def weights_files(recipe: Recipe, out: str | Path) -> list[Path]:
     """Returns the files of weights in a run's folder, the last epoch's last."""
-    return [path for path in _named_as_weights(recipe, out) if path.is_file() and not path.is_symlink()]
+    return [path for path in named_as_weights(recipe, out) if path.is_file()]
 
 
-def _named_as_weights(recipe: Recipe, out: str | Path) -> list[Path]:
+def named_as_weights(recipe: Recipe, out: str | Path) -> list[Path]:
+    """Returns whatever is called as weights are, in the same order."""
     name = re.compile(re.sub(r"\\\{.*?\\\}", r"(\\d+)", re.escape(recipe.weights)))
     found = [(match.groups(), path) for path in Path(out).glob("*") if (match := name.fullmatch(path.name))]
     return [path for _, path in sorted(found, key=lambda item: [int(number) for number in item[0]])]
@@ -632,7 +662,7 @@ def _named_as_weights(recipe: Recipe, out: str | Path) -> list[Path]:
 def old_files(recipe: Recipe, args: Args) -> list[Path]:
     """Returns what is to be removed of the run in the folder, and refuses if that was not asked for."""
     out = Path(args.out)
-    old = [*sorted(snapshots_in(out, SNAPSHOTS)), *_named_as_weights(recipe, out)]
+    old = [*sorted(snapshots_in(out, SNAPSHOTS)), *named_as_weights(recipe, out)]
     others = [path for name in FILES for path in out.glob(name)]
     for path in (*old, *others):
         refuse_other(path)

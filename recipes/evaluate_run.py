@@ -24,6 +24,7 @@ from recipes.trained import Trained, load, probabilities
 from trainer import saving
 from trainer.checks import printable
 from trainer.iterators import BadSampleError
+from trainer.iterators.workers import WorkerError
 
 TOP = 5
 FEW = 3  # classes
@@ -253,9 +254,9 @@ def draw_mistakes(evaluation: Evaluation, told: dict[str, Any]) -> Any:
     return draw_images([evaluation.dataset[one["index"]][0] for one in found], titles)
 
 
-def write_figure(path: Path, figure: Any) -> None:
+def write_figure(path: Path, figure: Any, dpi: int = 120) -> None:
     """Writes a picture, whole or not at all; its suffix says of which format."""
-    saving.write(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=120))
+    saving.write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or None, dpi=dpi))
 
 
 def write(trained: Trained, split: str, folder: Path, data: str | None = None) -> dict[str, Any]:
@@ -266,14 +267,14 @@ def write(trained: Trained, split: str, folder: Path, data: str | None = None) -
     if told["mistakes"]:
         pictures["mistakes"] = draw_mistakes(evaluation, told)
     files = {name: folder / f"{name}_{split}.png" for name in ("confusion", "mistakes")}
+    say(f"{trained.weights} on the {told['n']} images of {split}")
+    say(f"\n{table(told)}\n", kept="\n")
     common.write_json(folder / f"evaluation_{split}.json", told)
     for name, path in files.items():
         if name in pictures:
             write_figure(path, pictures[name])
         else:
             path.unlink(missing_ok=True)  # of an earlier evaluation
-    say(f"{trained.weights} on the {told['n']} images of {split}")
-    say(f"\n{table(told)}\n", kept="\n")
     names = [f"evaluation_{split}.json", *(path.name for name, path in files.items() if name in pictures)]
     say(f"Wrote {', '.join(names)}.")
     return told
@@ -320,6 +321,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         if not isinstance(error.__cause__, BadImageError):
             raise
         parser.error(str(error.__cause__))
+    except WorkerError as error:
+        parser.error(common.in_options(error))
     except (OSError, ValueError) as error:
         parser.error(str(error))
 

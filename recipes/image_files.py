@@ -193,30 +193,24 @@ def is_image(path: str) -> bool:
 def images_in(root: str, deep: bool = True) -> list[str]:
     """Returns the images in a folder, and if ``deep`` in the folders in it, sorted; nothing that is hidden.
 
-    Links to files and folders are followed, but for a link to a folder in which it lies itself, and a file is there
-    once: of two paths the one without a link is taken. What is passed over is logged.
+    Links to files and folders are followed, but for a link to a folder in which it lies itself, or that was searched
+    already. What is passed over is logged.
     """
-    files, twice = dict[str, list[str]](), list[str]()  # files by the real path of their folder
-    folders, links, image_links = deque([root]), deque[str](), list[str]()
+    paths, twice, known = list[str](), list[str](), set[str]()  # known: real paths of folders
+    folders, links = deque([root]), deque[str]()
     while folders or links:
         folder = (folders or links).popleft()
-        place = os.path.join(os.path.realpath(folder), "")
-        if place in files:
+        if (place := os.path.realpath(folder)) in known:
             twice.append(folder)
             continue
-        files[place] = []
+        known.add(place)
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             path, is_link = entry.path, entry.is_symlink()
             if os.path.isdir(path) if is_link else entry.is_dir():
                 if deep and not entry.name.startswith("."):
                     (folders if not is_link else twice if _leads_up(path, root) else links).append(path)
             elif is_image(path):
-                (image_links if is_link else files[place]).append(path)
-    paths = [path for found in files.values() for path in found]
-    known = {place + os.path.basename(path) for place in files for path in files[place]} if image_links else set()
-    for path in image_links:
-        (twice if (place := os.path.realpath(path)) in known else paths).append(path)
-        known.add(place)
+                paths.append(path)
     if twice:
         more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
         _say(f"Passed over in {root}, as it leads to what is there already: {twice[0]}{more}.")

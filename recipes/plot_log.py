@@ -23,6 +23,7 @@ import numpy as np
 from extensions import curves
 from extensions.log_file import checked
 from recipes.parser import Parser, say
+from trainer import saving
 from trainer.saving.files import parse_json, read_bytes
 
 X_KEYS = ("epoch", "iteration", "elapsed_time")
@@ -163,7 +164,8 @@ def main(argv: list[str] | None = None) -> None:
             window = plt.figure()
         figure = curves.draw(found, X_LABELS[x], log_scale=args.log_scale, figure=window)
         if args.o is not None:
-            figure.savefig(args.o, dpi=150)
+            path = Path(args.o)
+            saving.write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or None, dpi=150))
     except (OSError, ValueError) as error:
         parser.error(str(error))
     for line in told:

@@ -215,6 +215,9 @@ def main(argv: list[str] | None = None) -> None:
             stop(f"{args.grid} is not drawn: the output was closed.")
         sys.exit(1)
     except (OSError, ValueError) as error:
+        if args.o is not None and getattr(error, "errno", None) and getattr(error, "filename", None) is None:
+            os.remove(args.o)  # a table without its end
+            error = OSError(error.errno, error.strerror, args.o)  # type: ignore[union-attr]
         parser.error(str(error))
     if broken:
         stop(f"{len(broken)} of {len(paths)} images could not be used.")

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import trainer.random
 from recipes import common
-from recipes.evaluate_run import use_installed_fonts
+from recipes.evaluate_run import use_installed_fonts, write_figure
 from recipes.parser import say, stop
 from trainer.checks import printable
 
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
         common.settle(recipe, args)
         common.bring_data(recipe, args)
         trainer.random.set_seed(args.seed)
-        draw(*common.load(recipe, args, True), args.seed).savefig(args.o, dpi=100)
+        write_figure(Path(args.o), draw(*common.load(recipe, args, True), args.seed), dpi=100)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     say(f"Wrote {args.o}.")

@@ -53,9 +53,10 @@ def load(path: str | Path, device: str | None = None, workers: int | None = None
     recipe = common.load_recipe(saved["recipe"])
     args = common.of_run(recipe, saved["args"] | {"out": str(folder)}, device, workers)  # it may have moved
     if path.is_dir():
-        files = common.weights_files(recipe, folder)
+        files = common.weights_files(recipe, folder) or common.named_as_weights(recipe, folder)  # a folder, say
         if not files:
-            raise FileNotFoundError(f"{folder} has no weights yet: they are written after the first epoch.")
+            each = "epoch" if recipe.round == (1, "epoch") else "{} {}s".format(*recipe.round)
+            raise FileNotFoundError(f"{folder} has no weights yet: they are written after the first {each}.")
         path = files[-1]
     network, normalize = common.make_model(recipe, args, len(saved["classes"]), fresh=True)
     networks.load_weights(network, path)

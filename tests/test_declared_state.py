@@ -476,18 +476,18 @@ def test_another_stop_trigger_decides_anew(tmp_path):
     assert second.updater.iteration == 3
 
 
-def test_a_plugin_s_value_may_become_another_kind_after_false_or_as_its_example_tells(tmp_path):
+def test_a_plugin_s_value_may_become_any_other_unless_its_class_gives_an_example(tmp_path):
     class Shows(Plugin):
         examples = {"value": {"a": 0}}  # noqa: RUF012
 
-    for kind, first, later in ((Plugin, False, "done"), (Plugin, False, {"a": 1}), (Shows, 0, {"a": 1})):
+    cases = [(Plugin, False, "done"), (Plugin, 0, "model_3"), (Plugin, [], {"a": 1}), (Plugin, "", 7)]
+    for kind, first, later in (*cases, (Shows, 0, {"a": 1})):
         before = kind(first)
         before.value = later
         run = resumed(tmp_path, before, kind(first))
         assert run.get_extension("x").value == later
-    for kind, later in ((Plugin, "text"), (Shows, {"a": "text"})):
-        with pytest.raises(ValueError, match=r"extensions/x/extension/value.* holds a value of type str, not int: it"):
-            resumed(tmp_path, kind(later), kind(0))
+    with pytest.raises(ValueError, match=r"extensions/x/extension/value.* holds a value of type str, not int: it"):
+        resumed(tmp_path, Shows({"a": "text"}), Shows(0))
 
 
 def test_a_model_s_extra_state_is_its_own_affair(tmp_path):

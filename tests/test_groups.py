@@ -209,3 +209,23 @@ def test_an_added_group_follows_a_shift_in_proportion(tmp_path):
     run.run()
     assert [len(rate) for rate in rates] == [1, 1, 2, 2, 2, 2]
     assert rates[2] == pytest.approx([0.1 / 8, 0.01 / 2]) and rates[5] == pytest.approx([0.1 / 64, 0.01 / 16])
+
+
+def test_a_run_of_sparse_adam_is_resumed(tmp_path):
+    def make(name, stop):
+        torch.manual_seed(0)
+        model = torch.nn.EmbeddingBag(5, 2, sparse=True, mode="sum")
+        data = [torch.tensor([i % 5, 1]) for i in range(8)]
+        optimizer = torch.optim.SparseAdam(list(model.parameters()))
+        updater = StandardUpdater(
+            SerialIterator(data, 2), optimizer, model=model, loss_func=lambda x: model(x).square().sum()
+        )
+        run = Trainer(updater, (stop, "iteration"), out=tmp_path / name)
+        run.extend(extensions.snapshot(filename="snapshot"), trigger=(4, "iteration"))
+        return run
+
+    whole, first, second = make("whole", 8), make("first", 4), make("second", 8)
+    whole.run(), first.run()
+    second.resume(tmp_path / "first" / "snapshot")
+    second.run()
+    assert equal(second.updater.state_dict()["model"], whole.updater.state_dict()["model"])

@@ -463,3 +463,16 @@ def test_where_nothing_tells_two_runs_apart_the_choice_is_told(out):
     )
     with pytest.warns(UserWarning, match=told):
         run.run()
+
+
+def test_a_snapshot_in_a_folder_that_was_removed_has_its_log_beside_it(tmp_path):
+    """Also when the run is killed before the next entry."""
+    out = tmp_path / "out"
+    run = make_run(out, (6, "iteration"))
+    run.extend(extensions.LogReport(trigger=(4, "iteration")))
+    run.extend(lambda trainer: shutil.rmtree(out), "remove", trigger=(5, "iteration"))
+    run.extend(extensions.snapshot(), trigger=(6, "iteration"))
+    with pytest.warns(UserWarning, match="is no longer as this run left it"):
+        run.run()
+    assert names(out) == ["log", "snapshot_iter_6"]
+    assert [entry["iteration"] for entry in json.loads((out / "log").read_text())] == [4]

@@ -37,6 +37,7 @@ from recipes.drawn import cifar10 as drawn_cifar10
 from recipes.drawn import digits as drawn_digits
 from recipes.drawn import pets as drawn_pets
 from recipes.image_files import BadImageError
+from trainer.iterators.workers import LESS, WorkerError
 
 MODULES = {"alexnet_cifar10": alexnet_cifar10, "pets": pets, "newts": newts, "lenet_mnist": lenet_mnist}
 RECIPES = {name: module.RECIPE for name, module in MODULES.items()}
@@ -428,7 +429,8 @@ def test_a_folder_in_the_place_of_a_file_is_named_before_training_and_nothing_is
         told = refused(
             capsys, "alexnet_cifar10", "--data", drawn["alexnet_cifar10"], "--out", out, "--workers", 0, *options
         )
-        assert f"a folder stands where a file is to be: move it, or choose another name: '{out}/{name}'" in told
+        place = f"a folder stands where a file is to be: move it, or choose another name: '{out}/{name}'"
+        assert place in told or f"{out}/{name} is a folder: name a regular file" in told
         assert sorted(out.iterdir()) == before
 
 
@@ -791,3 +793,42 @@ def test_the_recipe_of_the_docs_runs_and_the_tools_know_its_runs(tmp_path):
     assert "Test accuracy: " in run("recipes/shapes.py", "--sample", "--workers", "0")
     assert "madara" in run("recipes/predict.py", "result", "data/drawn_shapes/test")
     assert (tmp_path / "result" / "model_epoch-2").exists()
+
+
+def test_what_a_killed_write_left_is_removed_at_the_next_start(drawn, tmp_path):
+    (scrap := tmp_path / ".snapshot_iter_2.123456.tmp").touch()
+    train("newts", drawn["newts"], tmp_path, length=1)
+    assert not scrap.exists()
+
+
+@pytest.mark.parametrize("link", [None, "nowhere", "/dev/zero"])
+def test_a_run_without_its_arguments_is_not_resumed_with_others(drawn, finished, tmp_path, capsys, link):
+    out = shutil.copytree(finished["alexnet_cifar10"][0], tmp_path / "out")
+    (out / "args.json").unlink()
+    if link is not None:
+        (out / "args.json").symlink_to(link)
+    told = refused(capsys, "alexnet_cifar10", "--data", drawn["alexnet_cifar10"], "--out", out, "--resume")
+    assert "args.json" in told and ("has no args.json" in told) == (link is None)
+
+
+def test_the_arguments_come_back_with_a_folder_that_was_removed(drawn, tmp_path, monkeypatch):
+    out, add = tmp_path / "out", common.add_extensions
+
+    def remove(trainer):
+        shutil.rmtree(out)
+
+    def add_and_remove(recipe, args, run, evaluator):
+        add(recipe, args, run, evaluator)
+        run.extend(remove, "remove", trigger=(2, "iteration"))
+
+    monkeypatch.setattr(common, "add_extensions", add_and_remove)
+    with pytest.warns(UserWarning, match="is no longer as this run left it"):
+        train("newts", drawn["newts"], out, length=3)
+    assert common.read_args(out)["recipe"] == "newts" and (out / "cnn.pt").exists()
+
+
+def test_the_death_of_a_worker_is_told_in_the_words_of_the_command_line():
+    error = WorkerError(f"a process has died: {LESS}; then resume from the last snapshot.")
+    told = common.in_options(error, "then --resume --out result goes on")
+    expected = "take fewer --workers or a smaller --batch-size; then --resume --out result goes on."
+    assert told == f"a process has died: {expected}"

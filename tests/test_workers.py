@@ -628,7 +628,7 @@ def test_a_run_that_lost_its_workers_is_resumed_from_the_emergency_snapshot_to_t
         warnings.simplefilter("always")
         resumed.resume(tmp_path / "result" / "emergency")
         resumed.run()
-    assert "had failed with RuntimeError('a process that loads the data has died" in str(told[0].message)
+    assert "had failed with WorkerError('a process that loads the data has died" in str(told[0].message)
     for part in ("model", "optimizer"):
         assert equal(resumed.updater.state_dict()[part], whole.updater.state_dict()[part])
 

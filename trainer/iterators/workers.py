@@ -28,9 +28,19 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 PATIENCE = 2.0  # seconds that workers have to end when they are asked to
 _GRACE = 0.5  # seconds from the error that a dying worker causes to its exit code
 _SHM = "/dev/shm"
-_LESS = "take fewer workers (n_processes, num_workers), fewer batches ahead (n_prefetch, prefetch_factor) or a smaller"
-_LESS += " batch"
+LESS = "take fewer workers (n_processes, num_workers), fewer batches ahead (n_prefetch, prefetch_factor) or a smaller"
+LESS += " batch"
 _print_error = Queue._on_queue_feeder_error  # type: ignore[attr-defined]
+
+
+class WorkerError(RuntimeError):
+    """A process that loads data has died, or cannot be started, or cannot hand over what it has made.
+
+    Example:
+        >>> from trainer.iterators.workers import WorkerError
+        >>> issubclass(WorkerError, RuntimeError)
+        True
+    """
 
 
 class Workers:
@@ -57,6 +67,10 @@ class Workers:
                 signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             self._batches = self._start(iter, loader)
             self._release()
+        except RuntimeError as error:  # torch's, for one that has died at once
+            if isinstance(error, WorkerError) or not (told := self._explain(error)):
+                raise
+            raise WorkerError(told) from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self._is_started = bool(self._workers())  # not a generator, which starts them when it is asked first
@@ -68,7 +82,7 @@ class Workers:
         """Returns the next batch.
 
         Raises:
-            RuntimeError: If a worker has died.
+            WorkerError: If a worker has died.
         """
         if not self._is_started:
             self._is_started = True
@@ -117,7 +131,7 @@ class Workers:
             self._release()  # or torch would raise its own error here
             if told := self._explain(error):
                 self._is_broken = True
-                raise RuntimeError(told) from error
+                raise WorkerError(told) from error
             raise
         except BaseException:
             self._is_broken = True
@@ -147,18 +161,18 @@ class Workers:
         )
         is_full = re.search("unable to (allocate shared memory|write to file </torch_)", text)
         if is_full or re.search(r"signal 7\b|[Bb]us error", how):
-            return f"{failed} {_room()}: give it more (docker run --shm-size=8g), or {_LESS}{resume}"
+            return f"{failed} {_room()}: give it more (docker run --shm-size=8g), or {LESS}{resume}"
         if "Too many open files" in text:
             most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-            return f"{failed} A process may open {most} files: raise that (ulimit -n), or {_LESS}{resume}"
+            return f"{failed} A process may open {most} files: raise that (ulimit -n), or {LESS}{resume}"
         if isinstance(error, BlockingIOError):
-            return f"{failed} The user may have no more processes: raise that (ulimit -u), or {_LESS}{resume}"
+            return f"{failed} The user may have no more processes: raise that (ulimit -u), or {LESS}{resume}"
         if not how:
             return ""
         if re.search(r"signal 9\b|signal: Killed", how):
             n = _count_oom_kills() - self._oom_kills
             reason = "The kernel's out-of-memory killer has struck meanwhile (oom_kill in /proc/vmstat)"
-            return f"{died} {reason if n > 0 else 'The system kills what takes too much memory'}: {_LESS}{resume}"
+            return f"{died} {reason if n > 0 else 'The system kills what takes too much memory'}: {LESS}{resume}"
         return f"{died} Its own output may say why, or a run without workers (n_processes=0, num_workers=0){resume}"
 
     def _dead(self) -> str:
@@ -192,7 +206,10 @@ def end_workers(batches: Any, at_once: bool = False) -> None:
         kill()
     guard = threading.Timer(PATIENCE, kill)
     guard.daemon = True
-    guard.start()
+    try:
+        guard.start()
+    except RuntimeError:  # there is no memory for a thread
+        kill()
     batches._shutdown_workers()
     guard.cancel()
 

@@ -17,6 +17,7 @@ import pickle
 import struct
 import threading
 import time
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -251,7 +252,9 @@ def _read(path: str | Path, kind: str, is_snapshot: bool) -> dict[str, Any]:
                 _verify(file, path)
             is_verified = _verify_members(file, path, has_digest=is_snapshot)
             file.seek(0)
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's, of how the file was made
+                state = torch.load(file, map_location="cpu", weights_only=True)
             if os.fstat(file.fileno()).st_mtime_ns != written.st_mtime_ns:  # what was loaded is not what was verified
                 raise SnapshotError(f"{path} has been written to while it was read; take another, or try again.")
         if not isinstance(state, dict):

@@ -290,19 +290,13 @@ def _kind(value: Any) -> Any:
 
 
 def _refuse_value(part: Any, name: str, current: Any, saved: Any, path: str) -> None:
-    """Refuses a value of another kind than an attribute has, or than its example.
-
-    Of a user's attribute without an example only the first value is known: False, as None, may become anything.
-    """
-    examples, kinds = getattr(type(part), "examples", {}), {_kind(current), _kind(saved)}
+    """Refuses a value of another kind than an attribute of ours has, or than its example; a user's may become any."""
+    examples = getattr(type(part), "examples", {})
     if isinstance(examples, dict) and name in examples:  # a user may call something else so
         if saved is not None or (isinstance(current, (list, dict)) and not current):
             refuse_kind(examples[name], saved, path)
     elif type(part).__module__.partition(".")[0] in ("trainer", "extensions"):
         refuse_kind(current if current is not None or saved is None else (), saved, path)
-    elif len(kinds) > 1 and kinds <= {dict, (list, tuple), Real, str}:
-        told = f"{path} holds a value of type {type(saved).__name__}, not {type(current).__name__}"
-        raise ValueError(f"{told}: it was saved by something else, or its class needs an example (see Stateful).")
 
 
 def load_declared(part: Any, state: dict[str, Any], path: str) -> None:

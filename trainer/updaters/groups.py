@@ -130,7 +130,8 @@ def refuse_odd_states(optimizers: dict[str, Optimizer]) -> None:
         kind, where = type(optimizer), f"optimizer/{name}"
         is_known = kind.__module__.startswith("torch.optim.") and kind.__name__ not in _OF_OTHER_SHAPES
         for number, group in enumerate(optimizer.param_groups if is_known else ()):
-            if missing := sorted(optimizer.defaults.keys() - group.keys()):
+            # A load adds "differentiable" to the defaults of those that have no such option.
+            if missing := sorted(optimizer.defaults.keys() - group.keys() - {"differentiable"}):
                 raise ValueError(f"{where}/param_groups/{number} lacks {missing}: it was saved by something else.")
             states = [(p, optimizer.state[p]) for p in group["params"] if p in optimizer.state]
             refuse_kind([{}], [state for _, state in states], f"{where}/state")
