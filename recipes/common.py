@@ -605,20 +605,20 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> dict[str, float]:
             remove_all(old)  # only now: nothing is lost to a mistyped option
             write_args(recipe, args, splits, classes)
         except (OSError, ValueError, RuntimeError) as error:
-            parser.error(
-                str(error)
-                .replace("trainer.resume(path, force=True)", "--force")
-                .replace("device='cpu'", "--device cpu")
-            )
+            told = str(error).replace("trainer.resume(path, force=True)", "--force")
+            parser.error(told.replace("device='cpu'", "--device cpu"))
         goes_on = f"--resume --out {shlex.quote(args.out)} goes on"
         try:
             try:
                 run.run(show_loop_exception_msg=False)
             finally:
-                with suppress(OSError, FolderInUseError):  # told in what follows
-                    lock.keep()
-                    if not os.path.lexists(Path(args.out) / "args.json"):  # the folder was removed
-                        write_args(recipe, args, splits, classes)
+                with suppress(FolderInUseError):  # which is raised below, unless the run raises it
+                    try:
+                        lock.keep()
+                        if not os.path.lexists(Path(args.out) / "args.json"):  # the folder was removed
+                            write_args(recipe, args, splits, classes)
+                    except OSError as error:
+                        log(logging.WARNING, f"args.json is gone and cannot be written: {error}.")
             lock.keep()
             weights = Path(args.out) / recipe.weights.format(run)
             # A run that was resumed at its end, from another folder, or that ends between two rounds has none yet.

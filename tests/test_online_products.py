@@ -3,16 +3,15 @@
 import errno
 import functools
 import hashlib
-import http.server
 import os
 import re
-import threading
 import zipfile
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from servers import serving
 
 from recipes.drawn import products as drawn_products
 from recipes.image_files import BadImageError
@@ -279,29 +278,18 @@ def test_the_sample_is_written_once_and_is_the_same_everywhere(drawn, tmp_path, 
 # -- the download
 
 
-class Server(http.server.SimpleHTTPRequestHandler):
-    """Serves what lies in a folder; what a worse server does is told in test_downloads.py."""
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def serve(tmp_path):
     """Serves bytes; returns what the download is called with."""
     folder = tmp_path / "served"
     folder.mkdir()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Server, directory=folder))
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with serving(folder) as address:  # what a worse server does is told in test_downloads.py
 
-    def start(data):
-        (folder / "a.zip").write_bytes(data)
-        url = f"http://127.0.0.1:{server.server_port}/a.zip"
-        return {"url": url, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        def start(data):
+            (folder / "a.zip").write_bytes(data)
+            return {"url": f"{address}a.zip", "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
-    yield start
-    server.shutdown()
-    server.server_close()
+        yield start
 
 
 @pytest.fixture

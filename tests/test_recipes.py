@@ -1,11 +1,10 @@
 """The recipes beside the main job, each end to end on a few drawn pictures; and what they say of bad input."""
 
 import errno
-import functools
 import gzip
 import hashlib
-import http.server
 import json
+import multiprocessing
 import os
 import pickle
 import re
@@ -13,7 +12,6 @@ import runpy
 import shutil
 import signal
 import sys
-import threading
 import urllib.error
 from itertools import islice
 from pathlib import Path
@@ -25,6 +23,7 @@ from helpers import equal
 from matplotlib import font_manager
 from PIL import Image
 from processes import call
+from servers import serving
 from torch import nn
 from torch.nn import functional as F
 from torchvision.datasets import CIFAR10, MNIST
@@ -37,7 +36,6 @@ from recipes.drawn import cifar10 as drawn_cifar10
 from recipes.drawn import digits as drawn_digits
 from recipes.drawn import pets as drawn_pets
 from recipes.image_files import BadImageError
-from trainer.iterators.workers import LESS, WorkerError
 
 MODULES = {"alexnet_cifar10": alexnet_cifar10, "pets": pets, "newts": newts, "lenet_mnist": lenet_mnist}
 RECIPES = {name: module.RECIPE for name, module in MODULES.items()}
@@ -187,21 +185,13 @@ def test_where_the_data_is_missing_it_is_fetched_and_without_network_that_is_sai
     assert "here is there already; remove it" in refused(capsys, name, "--download", "--data", "here")
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def served(tmp_path):
     """A folder, and the address at which a server gives its files."""
     folder = tmp_path / "served"
     folder.mkdir()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+    with serving(folder) as address:
+        yield folder, address
 
 
 def test_a_download_that_is_interrupted_says_how_it_goes_on(tmp_path, monkeypatch):
@@ -827,8 +817,19 @@ def test_the_arguments_come_back_with_a_folder_that_was_removed(drawn, tmp_path,
     assert common.read_args(out)["recipe"] == "newts" and (out / "cnn.pt").exists()
 
 
-def test_the_death_of_a_worker_is_told_in_the_words_of_the_command_line():
-    error = WorkerError(f"a process has died: {LESS}; then resume from the last snapshot.")
-    told = common.in_options(error, "then --resume --out result goes on")
-    expected = "take fewer --workers or a smaller --batch-size; then --resume --out result goes on."
-    assert told == f"a process has died: {expected}"
+def test_the_death_of_a_worker_is_told_in_the_words_of_the_command_line(drawn, tmp_path, monkeypatch):
+    add = common.add_extensions
+
+    def kill(trainer):
+        for process in multiprocessing.active_children():
+            process.kill()
+            process.join()
+
+    def add_and_kill(recipe, args, run, evaluator):
+        add(recipe, args, run, evaluator)
+        run.extend(kill, "kill", trigger=(1, "iteration"))
+
+    monkeypatch.setattr(common, "add_extensions", add_and_kill)
+    expected = rf"error: a process .* by signal 9 .*take fewer --workers .*; then --resume --out {tmp_path} goes on\.$"
+    with pytest.raises(SystemExit, match=expected):
+        train("newts", drawn["newts"], tmp_path, "--workers", "1", length=5)
