@@ -220,7 +220,10 @@ class LogReport(Extension):
             self._warn_of_unreported()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the means under way and what is said of the file; without a file the log has no other place."""
+        """Returns the means under way and what is said of the file; without a file also the log.
+
+        A file that was removed is written anew: a resume reads the log from it.
+        """
         if self._file.name and not self._file.is_there():  # the folder was removed
             self._file.open(self._file.folder, self._file.name)
             self._file.append(self.log)

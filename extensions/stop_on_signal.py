@@ -39,9 +39,9 @@ class StopOnSignal(Extension):
     other snapshots of the iteration are taken first, then all extensions are finalized. A second SIGINT stops at
     once. The file is found by ``snapshot(autoload=True)``, as the newest of the run, and by ``trainer.resume``.
 
-    An iteration that waits for data, of a file server that is dead say, is left 4 seconds after the signal. The run is
-    then saved as it was at the iteration's start; if anything but fetching was done in it since, such as the step of
-    one of two optimizers, nothing is written, and the last snapshot is named.
+    An iteration that waits for data (the file server is dead, say) is left 4 seconds after the signal. The run is then
+    saved as it was at the start of the iteration. If the iteration has done more than fetch, such as the step of one
+    of two optimizers, nothing is written, and the last snapshot is named.
 
     Args:
         filename: In the trainer's ``out``. There is one such file, written anew at each stop.
@@ -216,7 +216,7 @@ class _Start:
             self._put_back()
         for name, iterator in self._iterators.items():
             if not isinstance(iterator, BaseIterator):
-                return f"nobody knows where its iterator, {type(iterator).__name__}, stands"
+                return f"the position of its iterator, {type(iterator).__name__}, is unknown"
             start, loader = iterator if self._fetches_once else self._cursors[name], getattr(iterator, "loader", None)
             if (start.epoch, start.current_position) != (iterator.epoch, iterator.current_position):
                 if has_state(loader):

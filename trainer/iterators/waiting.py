@@ -1,4 +1,4 @@
-"""The wait for a batch, which may have to be broken off: a file server that is dead lets it last for ever."""
+"""The wait for a batch, and how a signal handler ends it: a dead file server would make it last for ever."""
 
 from __future__ import annotations
 
