@@ -18,7 +18,7 @@ from pathlib import Path
 import PIL
 from harness import Results, interleaved, make_images, make_parser, ratio
 
-from recipes.transforms import ScaleAndCrop, collate_images
+from recipes.parts.transforms import ScaleAndCrop, collate_images
 from trainer.datasets.cached import CachedDataset, describe_files
 from trainer.iterators import MultiprocessIterator
 

@@ -33,8 +33,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from recipes.online_products import HEADER, OnlineProductsDataset
-from recipes.transforms import REDUCED_MARGIN, ScaleAndCrop, collate_images
+from recipes.parts.online_products import HEADER, OnlineProductsDataset
+from recipes.parts.transforms import REDUCED_MARGIN, ScaleAndCrop, collate_images
 from trainer.datasets import TransformDataset
 from trainer.iterators import MultiprocessIterator
 

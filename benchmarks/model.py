@@ -31,7 +31,8 @@ from harness import Results, interleaved, make_parser, ratio
 from torch.nn import functional as F
 
 import extensions
-from recipes import common, resnet_products
+from recipes import resnet_products
+from recipes.parts import common
 from trainer import Classifier, StandardUpdater, Trainer
 from trainer.updaters.precision import autocast
 

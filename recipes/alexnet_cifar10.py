@@ -17,11 +17,11 @@ from torch import nn
 from torchvision.datasets import CIFAR10
 from torchvision.transforms import v2
 
-from recipes import common, networks
-from recipes.downloads import fetch
-from recipes.drawn import cifar10 as drawn_cifar10
-from recipes.image_files import class_folders
-from recipes.transforms import Normalize, ScaleAndCrop
+from recipes.parts import common, networks
+from recipes.parts.downloads import fetch
+from recipes.parts.drawn import cifar10 as drawn_cifar10
+from recipes.parts.image_files import class_folders
+from recipes.parts.transforms import Normalize, ScaleAndCrop
 
 TUTORIAL: dict[str, Any] = {"data": "data/cifar10", "epochs": 50, "batch_size": 256, "lr": 0.01, "drop_last": False}
 SAMPLE: dict[str, Any] = {"data": "data/drawn_cifar10", "epochs": 10, "batch_size": 64, "lr": 0.02}

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch.utils.data import Subset
 
-from recipes import common
-from recipes.image_files import BadImageError
-from recipes.parser import Parser, say
-from recipes.trained import Trained, load, probabilities
+from recipes.parts import common
+from recipes.parts.image_files import BadImageError
+from recipes.parts.parser import Parser, say
+from recipes.parts.trained import Trained, load, probabilities
 from trainer import saving
 from trainer.checks import printable
 from trainer.iterators import BadSampleError

@@ -22,11 +22,11 @@ from torchvision.datasets import MNIST
 from torchvision.transforms.v2 import functional
 
 import trainer.random
-from recipes import common, networks, one_step
-from recipes.downloads import fetch
-from recipes.drawn import digits as drawn_digits
-from recipes.image_files import read_rgb, resized
-from recipes.transforms import Normalize
+from recipes.parts import common, networks, one_step
+from recipes.parts.downloads import fetch
+from recipes.parts.drawn import digits as drawn_digits
+from recipes.parts.image_files import read_rgb, resized
+from recipes.parts.transforms import Normalize
 
 TUTORIAL: dict[str, Any] = {
     "data": "data/mnist",

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from recipes import common, networks, predict
-from recipes.drawn import newts as drawn_newts
-from recipes.image_files import class_folders, read_rgb, resized
-from recipes.transforms import Normalize
+from recipes import predict
+from recipes.parts import common, networks
+from recipes.parts.drawn import newts as drawn_newts
+from recipes.parts.image_files import class_folders, read_rgb, resized
+from recipes.parts.transforms import Normalize
 
 TUTORIAL: dict[str, Any] = {"data": "data/newts", "iterations": 100, "batch_size": 8, "lr": 0.01}
 SAMPLE: dict[str, Any] = {"data": "data/drawn_newts"}

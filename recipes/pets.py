@@ -20,12 +20,13 @@ from torch import nn
 from torchvision.datasets import OxfordIIITPet
 from torchvision.transforms import v2
 
-from recipes import common, evaluate_run, networks, trained
-from recipes.downloads import fetch
-from recipes.drawn import pets as drawn_pets
-from recipes.image_files import ImageFiles, images_in
-from recipes.parser import say
-from recipes.transforms import Normalize, ScaleAndCrop
+from recipes import evaluate_run
+from recipes.parts import common, networks, trained
+from recipes.parts.downloads import fetch
+from recipes.parts.drawn import pets as drawn_pets
+from recipes.parts.image_files import ImageFiles, images_in
+from recipes.parts.parser import say
+from recipes.parts.transforms import Normalize, ScaleAndCrop
 from trainer.datasets import split_dataset_random
 
 TUTORIAL: dict[str, Any] = {

@@ -22,7 +22,7 @@ import numpy as np
 
 from extensions import curves
 from extensions.log_file import checked
-from recipes.parser import Parser, say
+from recipes.parts.parser import Parser, say
 from trainer import saving
 from trainer.saving.files import parse_json, read_bytes
 

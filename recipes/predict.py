@@ -26,10 +26,10 @@ import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from recipes.evaluate_run import add_options, draw_images, open_run, refuse_nan, title_of, write_figure
-from recipes.image_files import BadImageError, images_in, read_named
-from recipes.parser import Parser, say, stop
-from recipes.trained import Trained, probabilities
-from recipes.transforms import collate_images
+from recipes.parts.image_files import BadImageError, images_in, read_named
+from recipes.parts.parser import Parser, say, stop
+from recipes.parts.trained import Trained, probabilities
+from recipes.parts.transforms import collate_images
 from trainer.checks import printable
 
 FEW = 5  # classes: all of them fit a line of the terminal

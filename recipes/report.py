@@ -26,8 +26,9 @@ import torch
 from PIL import Image
 
 from extensions import curves
-from recipes import common, evaluate_run, plot_log, trained
-from recipes.parser import Parser, say
+from recipes import evaluate_run, plot_log
+from recipes.parts import common, trained
+from recipes.parts.parser import Parser, say
 from trainer import saving
 from trainer.checks import printable
 from trainer.iterators import BadSampleError

@@ -21,11 +21,11 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from recipes import common, image_files, networks, transforms
-from recipes.drawn import products as drawn_products
-from recipes.online_products import SUPER_LABEL_NAMES, URL, OnlineProductsDataset, download
-from recipes.parser import say
-from recipes.transforms import Normalize, ScaleAndCrop
+from recipes.parts import common, image_files, networks, transforms
+from recipes.parts.drawn import products as drawn_products
+from recipes.parts.online_products import SUPER_LABEL_NAMES, URL, OnlineProductsDataset, download
+from recipes.parts.parser import say
+from recipes.parts.transforms import Normalize, ScaleAndCrop
 from trainer.datasets import TransformDataset, split_dataset, split_dataset_random
 from trainer.datasets.cached import CachedDataset, describe_files
 

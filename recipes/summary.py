@@ -3,9 +3,9 @@
     python recipes/summary.py alexnet_small
     python recipes/summary.py resnet50 --input 3,64,64 --classes 12
 
-The network is one of recipes/networks.py or any model of timm. torchinfo counts a multiply-add for each weight and each
-bias at each position of a convolution's output, and for each parameter of other layers once for each image: what has no
-parameters, such as pooling or the products of attention, counts nothing.
+The network is one of recipes/parts/networks.py or any model of timm. torchinfo counts a multiply-add for each weight
+and each bias at each position of a convolution's output, and for each parameter of other layers once for each image:
+what has no parameters, such as pooling or the products of attention, counts nothing.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import torchinfo
 from torch import nn
 from torchinfo.enums import Units
 
-from recipes import networks
-from recipes.parser import Parser, say
+from recipes.parts import networks
+from recipes.parts.parser import Parser, say
 
 
 def summarize(name: str, shape: tuple[int, ...] | None = None, classes: int | None = None, depth: int = 2) -> Any:
     """Returns torchinfo's summary of a network, which prints as a table.
 
     Args:
-        name: As :func:`recipes.networks.create` takes it.
+        name: As :func:`recipes.parts.networks.create` takes it.
         shape: Channels, height and width of the image; None: those that the network is made for.
         classes: None: as many as the network has of its own.
         depth: How many levels of modules within modules are shown.

@@ -13,7 +13,7 @@ import torch
 from helpers import make_run
 
 import trainer.random
-from recipes.drawn import products as drawn_products
+from recipes.parts.drawn import products as drawn_products
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes import common, resnet_products
+from recipes import resnet_products
+from recipes.parts import common
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 

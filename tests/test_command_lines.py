@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from recipes import common
+from recipes.parts import common
 
 RECIPES = ["resnet_products", "alexnet_cifar10", "pets", "newts", "lenet_mnist"]
 TOOLS = ["plot_log", "predict", "evaluate_run", "report", "show_samples", "summary"]

@@ -17,8 +17,9 @@ import torch
 from helpers import bits, make_data, make_run
 
 import extensions
-from recipes import common, plot_log
-from recipes.transforms import ScaleAndCrop
+from recipes import plot_log
+from recipes.parts import common
+from recipes.parts.transforms import ScaleAndCrop
 from trainer import Classifier, StandardUpdater, Trainer, saving
 from trainer.datasets import ImageDataset
 from trainer.iterators import SerialIterator

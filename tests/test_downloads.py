@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes import downloads
-from recipes.downloads import fetch
+from recipes.parts import downloads
+from recipes.parts.downloads import fetch
 
 DATA = bytes(range(256)) * 40
 SIZE = len(DATA)

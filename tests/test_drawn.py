@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import MNIST, ImageFolder
 
-from recipes.drawn import cifar10, digits, newts, pets, products
+from recipes.parts.drawn import cifar10, digits, newts, pets, products
 
 SMALL = {
     cifar10: {"TRAIN": 12, "TEST": 4},

@@ -11,10 +11,11 @@ import torch
 from torch.utils.data import Subset
 from torchvision.datasets import ImageFolder
 
-from recipes import common, evaluate_run, lenet_mnist, resnet_products, trained
-from recipes.drawn import digits as drawn_digits
+from recipes import evaluate_run, lenet_mnist, resnet_products
 from recipes.evaluate_run import Evaluation
-from recipes.image_files import ImageFiles
+from recipes.parts import common, trained
+from recipes.parts.drawn import digits as drawn_digits
+from recipes.parts.image_files import ImageFiles
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,10 @@ from torch import nn
 
 import recipes
 from extensions import LogReport, PrintReport
-from recipes import evaluate_run, networks, newts, plot_log, predict, report, show_samples
-from recipes.image_files import BadImageError, read_named
-from recipes.transforms import read_rgb
+from recipes import evaluate_run, newts, plot_log, predict, report, show_samples
+from recipes.parts import networks
+from recipes.parts.image_files import BadImageError, read_named
+from recipes.parts.transforms import read_rgb
 from trainer import report as observe
 from trainer.checks import log, printable, warn
 

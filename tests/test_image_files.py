@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from recipes import common, predict
-from recipes.image_files import BadImageError, ImageFiles, as_rgb, class_folders, images_in, read_named, read_rgb
-from recipes.online_products import HEADER, OnlineProductsDataset
-from recipes.transforms import ScaleAndCrop, center_crop, scale
+from recipes import predict
+from recipes.parts import common
+from recipes.parts.image_files import BadImageError, ImageFiles, as_rgb, class_folders, images_in, read_named, read_rgb
+from recipes.parts.online_products import HEADER, OnlineProductsDataset
+from recipes.parts.transforms import ScaleAndCrop, center_crop, scale
 from trainer.datasets import ImageDataset
 
 COLOUR, GREY, LUMA = (40, 80, 120), (100, 100, 100), (73, 73, 73)

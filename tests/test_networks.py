@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from recipes import networks
+from recipes.parts import networks
 
 
 def count(network):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from recipes import networks, one_step
+from recipes.parts import networks, one_step
 
 
 @pytest.fixture(scope="module")

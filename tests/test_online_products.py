@@ -13,15 +13,15 @@ import torch
 from PIL import Image
 from servers import serving
 
-from recipes.drawn import products as drawn_products
-from recipes.image_files import BadImageError
-from recipes.online_products import (
+from recipes.parts.drawn import products as drawn_products
+from recipes.parts.image_files import BadImageError
+from recipes.parts.online_products import (
     HEADER,
     SUPER_LABEL_NAMES,
     OnlineProductsDataset,
     download,
 )
-from recipes.transforms import ScaleAndCrop, center_crop, scale
+from recipes.parts.transforms import ScaleAndCrop, center_crop, scale
 from trainer.iterators import MultiprocessIterator
 
 

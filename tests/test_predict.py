@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from processes import call
 
-from recipes import common, evaluate_run, lenet_mnist, newts, predict, resnet_products, trained
-from recipes.drawn import digits as drawn_digits
-from recipes.online_products import SUPER_LABEL_NAMES
+from recipes import evaluate_run, lenet_mnist, newts, predict, resnet_products
+from recipes.parts import common, trained
+from recipes.parts.drawn import digits as drawn_digits
+from recipes.parts.online_products import SUPER_LABEL_NAMES
 
 ROOT = Path(__file__).parent.parent
 

@@ -12,7 +12,8 @@ from helpers import equal
 from processes import start
 from test_resnet_products import SMALL, refused, train
 
-from recipes import common, resnet_products
+from recipes import resnet_products
+from recipes.parts import common
 
 
 def main(*arguments):

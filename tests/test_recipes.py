@@ -31,11 +31,12 @@ from torchvision.transforms.v2 import functional
 
 import trainer.random
 from extensions.snapshot_files import snapshots_in
-from recipes import alexnet_cifar10, common, evaluate_run, lenet_mnist, networks, newts, pets, show_samples
-from recipes.drawn import cifar10 as drawn_cifar10
-from recipes.drawn import digits as drawn_digits
-from recipes.drawn import pets as drawn_pets
-from recipes.image_files import BadImageError
+from recipes import alexnet_cifar10, evaluate_run, lenet_mnist, newts, pets, show_samples
+from recipes.parts import common, networks
+from recipes.parts.drawn import cifar10 as drawn_cifar10
+from recipes.parts.drawn import digits as drawn_digits
+from recipes.parts.drawn import pets as drawn_pets
+from recipes.parts.image_files import BadImageError
 
 MODULES = {"alexnet_cifar10": alexnet_cifar10, "pets": pets, "newts": newts, "lenet_mnist": lenet_mnist}
 RECIPES = {name: module.RECIPE for name, module in MODULES.items()}

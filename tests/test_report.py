@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from recipes import common, evaluate_run, report, resnet_products
+from recipes import evaluate_run, report, resnet_products
+from recipes.parts import common
 
 SMALL = ["--model", "test_efficientnet", "--image-size", "32", "--scale", "32", "--batch-size", "16", "--workers", "0"]
 SMALL += ["--epochs", "2", "--lr", "0.01"]

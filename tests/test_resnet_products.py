@@ -18,10 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import extensions
 from extensions import curves
-from recipes import common, networks, plot_log, resnet_products, show_samples
-from recipes.drawn import products as drawn_products
-from recipes.online_products import SUPER_LABEL_NAMES
-from recipes.transforms import Normalize
+from recipes import plot_log, resnet_products, show_samples
+from recipes.parts import common, networks
+from recipes.parts.drawn import products as drawn_products
+from recipes.parts.online_products import SUPER_LABEL_NAMES
+from recipes.parts.transforms import Normalize
 from trainer import Classifier
 from trainer.iterators import SerialIterator
 

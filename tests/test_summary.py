@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes import networks, summary
+from recipes import summary
+from recipes.parts import networks
 
 ROOT = Path(__file__).parent.parent
 

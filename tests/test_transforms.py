@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from recipes.image_files import BadImageError, read_rgb
-from recipes.transforms import ScaleAndCrop, center_crop, scale
+from recipes.parts.image_files import BadImageError, read_rgb
+from recipes.parts.transforms import ScaleAndCrop, center_crop, scale
 
 SIZES = [
     *[(500, 375), (375, 500), (333, 501), (640, 480), (1024, 700), (257, 256), (4000, 300)],  # shrunk

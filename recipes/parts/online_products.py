@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from recipes.downloads import fetch
-from recipes.image_files import UnfitImageError, named, read_named, read_rgb
+from recipes.parts.downloads import fetch
+from recipes.parts.image_files import UnfitImageError, named, read_named, read_rgb
 from trainer.saving.files import regular
 
 # By http, as it is published; the SHA-256, which TensorFlow Datasets knows too, says whether it is that file.

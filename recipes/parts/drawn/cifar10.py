@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from recipes.drawn.folder import write_classes, write_once
-from recipes.drawn.pen import Pen, colours, distance, gradient, seen
+from recipes.parts.drawn.folder import write_classes, write_once
+from recipes.parts.drawn.pen import Pen, colours, distance, gradient, seen
 
 VERSION = "1"  # to be raised when the pictures change: an older folder is then drawn anew
 TRAIN, TEST = 200, 40  # pictures of a class

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from recipes.image_files import DECODER, UnfitImageError, as_rgb, max_pixels, orientation, read_rgb, size_of
+from recipes.parts.image_files import DECODER, UnfitImageError, as_rgb, max_pixels, orientation, read_rgb, size_of
 from trainer import concat_examples
 
 # A photograph decoded at 1/2, 1/4 or 1/8 of its size must stay this many times larger than the scaled image. Over 60

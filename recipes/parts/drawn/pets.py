@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from recipes.drawn.folder import write_once
-from recipes.drawn.pen import Colour, Pen, background, seen
+from recipes.parts.drawn.folder import write_once
+from recipes.parts.drawn.pen import Colour, Pen, background, seen
 
 VERSION = "1"  # to be raised when the pictures change: an older folder is then drawn anew
 PICTURES = 60  # of a breed

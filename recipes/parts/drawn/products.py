@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from recipes.drawn.folder import write_once
-from recipes.drawn.pen import Pen, background, colours, seen
-from recipes.online_products import HEADER, SUPER_LABEL_NAMES
+from recipes.parts.drawn.folder import write_once
+from recipes.parts.drawn.pen import Pen, background, colours, seen
+from recipes.parts.online_products import HEADER, SUPER_LABEL_NAMES
 
 VERSION = "1"  # to be raised when the pictures change: an older folder is then drawn anew
 TRAIN_PRODUCTS, TEST_PRODUCTS, VIEWS = 125, 20, 2  # products of a kind in each list, photographs of a product

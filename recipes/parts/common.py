@@ -31,9 +31,9 @@ import extensions
 import trainer.random
 from extensions.own_run import own_run_first
 from extensions.snapshot_files import load_first, snapshots_in
-from recipes.image_files import DECODER, BadImageError
-from recipes.parser import Parser, say, stop
-from recipes.transforms import Normalize, collate_images
+from recipes.parts.image_files import DECODER, BadImageError
+from recipes.parts.parser import Parser, say, stop
+from recipes.parts.transforms import Normalize, collate_images
 from trainer import Classifier, StandardUpdater, Trainer, saving
 from trainer.checks import at_least, log, logger
 from trainer.iterators import BadSampleError, MultiprocessIterator
@@ -116,7 +116,8 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """Returns the names of the files in this folder that define a ``RECIPE``."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if b"\nRECIPE = " in path.read_bytes())
+    folder = Path(__file__).parent.parent
+    return sorted(path.stem for path in folder.glob("*.py") if b"\nRECIPE = " in path.read_bytes())
 
 
 def load_recipe(name: str) -> Recipe:
@@ -165,7 +166,7 @@ def make_parser(recipe: Recipe) -> argparse.ArgumentParser:
     )
     add("data", "--workers", type=int, metavar="N", help="processes that load images (one for each CPU, up to 8)")
 
-    add_if_set("model", "--model", metavar="NAME", help="any model of timm, or of recipes/networks.py")
+    add_if_set("model", "--model", metavar="NAME", help="any model of timm, or of recipes/parts/networks.py")
     add_if_set("model", "--pretrained", action="store_true", help="start from timm's weights, with their mean and std")
 
     add_if_set("training", "--epochs", type=int, metavar="N", help="passes over the images to train on")

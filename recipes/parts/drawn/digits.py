@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from recipes.drawn.folder import write_once
-from recipes.drawn.pen import Pen, Point
+from recipes.parts.drawn.folder import write_once
+from recipes.parts.drawn.pen import Pen, Point
 
 VERSION = "1"  # to be raised when the pictures change: an older folder is then drawn anew
 TRAIN, TEST = 4000, 1000  # pictures of all digits

@@ -13,7 +13,7 @@ LR = 0.01
 
 
 def explain(network: nn.Module, file: TextIO | None = None) -> bool:
-    """Walks one training step of :func:`recipes.networks.lenet` aloud, on random numbers of torch's global generator.
+    """Walks one training step of ``networks.lenet`` aloud, on random numbers of torch's global generator.
 
     The network stays as it is: the step is taken by copies of it.
 

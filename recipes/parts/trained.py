@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from recipes import common, networks
-from recipes.transforms import Normalize
+from recipes.parts import common, networks
+from recipes.parts.transforms import Normalize
 from trainer.updaters.precision import autocast
 
 

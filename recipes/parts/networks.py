@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
-from recipes.parser import say
+from recipes.parts.parser import say
 from trainer import saving
 from trainer.saving.state import fitting
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from recipes.drawn.folder import write_classes, write_once
-from recipes.drawn.pen import Colour, Pen, seen
+from recipes.parts.drawn.folder import write_classes, write_once
+from recipes.parts.drawn.pen import Colour, Pen, seen
 
 VERSION = "1"  # to be raised when the pictures change: an older folder is then drawn anew
 TRAIN, TEST = 8, 3  # pictures of a class

@@ -1,0 +1,1 @@
+"""What recipes and tools share; nothing here calls them."""
