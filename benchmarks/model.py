@@ -15,7 +15,6 @@ On a CPU:
 """
 
 import contextlib
-import dataclasses
 import io
 import tempfile
 import time
@@ -31,8 +30,10 @@ from harness import Results, interleaved, make_parser, ratio
 from torch.nn import functional as F
 
 import extensions
+from extensions.snapshot_writers import ThreadWriter
 from recipes import resnet_products
-from recipes.parts import common
+from recipes.parts import networks
+from recipes.parts.tuning import parameter_groups
 from trainer import Classifier, StandardUpdater, Trainer
 from trainer.updaters.precision import autocast
 
@@ -71,9 +72,6 @@ class Ready:
         pass
 
 
-RECIPE = dataclasses.replace(resnet_products.RECIPE, log=(10, "iteration"))
-
-
 class Job:
     """A network, its optimizer and its data, twice: for the loop by hand and for Kusari."""
 
@@ -96,7 +94,7 @@ class Job:
         ]
         options += ["--batch-size", str(args.batch_size), "--device", args.device, "--workers", "0"]
         options += ["--channels-last"] * channels_last + ["--fused"] * fused + ["--compile"] * args.compile
-        self.args = common.parse(RECIPE, options)
+        self.args = resnet_products.OPTIONS.parse(options)
         pixels = torch.randint(0, 256, (args.batch_size, args.image_size, args.image_size, 3), dtype=torch.uint8)
         pixels = pixels.permute(0, 3, 1, 2)  # as the recipe's lie: the colours of a pixel side by side
         labels = torch.randint(0, 12, (args.batch_size,))
@@ -130,8 +128,9 @@ class Job:
     def run(self, out: Path) -> Trainer:
         """Returns the recipe's run, but for the iterators."""
         torch.manual_seed(0)
-        network, normalize = common.make_model(RECIPE, self.args, 12, fresh=False)
-        optimizer = RECIPE.make_optimizer(self.args, network)
+        network, normalize = resnet_products.make_model(self.args, 12, fresh=False)
+        networks.as_asked(self.args, network, normalize)
+        optimizer = torch.optim.Adam(parameter_groups(network, self.args.lr), self.args.lr, fused=self.args.fused)
         model = Classifier(network)
         if self.args.compile:
             network.compile()
@@ -139,8 +138,17 @@ class Job:
             Ready(self.batch), optimizer, normalize, self.device, model=model, precision=self.precision
         )
         run = Trainer(updater, out=out)
-        evaluator = extensions.Evaluator(Ready(self.batch), model, normalize, precision=self.precision)
-        common.add_extensions(RECIPE, self.args, run, evaluator)
+        run.extend(extensions.observe_lr(bias_corrected=True), trigger=(1, "iteration"))
+        run.extend(extensions.Evaluator(Ready(self.batch), model, normalize, precision=self.precision))
+        run.extend(extensions.LogReport(trigger=(10, "iteration")))
+        run.extend(extensions.PrintReport(resnet_products.COLUMNS), trigger=(10, "iteration"))
+        run.extend(extensions.ProgressBar(update_interval=1))
+        for name in ("loss", "accuracy"):
+            keys = [f"main/{name}", f"validation/main/{name}"]
+            run.extend(extensions.PlotReport(keys, "epoch", (1, "epoch"), filename=f"{name}.png"))
+        run.extend(extensions.snapshot(filename="snapshot_epoch-{.updater.epoch}", n_retains=2, writer=ThreadWriter()))
+        run.extend(extensions.snapshot_object(network, resnet_products.OPTIONS.weights, writer=ThreadWriter()))
+        run.extend(extensions.StopOnSignal())
         return run
 
     def kusari(self, out: Path) -> Callable[[int], None]:

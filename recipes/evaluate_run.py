@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import Subset
 
-from recipes.parts import common
+from recipes.parts import run_folder, testing
 from recipes.parts.image_files import BadImageError
 from recipes.parts.parser import Parser, say
 from recipes.parts.trained import Trained, load, probabilities
@@ -65,9 +65,11 @@ def evaluate(trained: Trained, split: str, data: str | None = None) -> Evaluatio
     root = Path(args.data)
     if not root.is_dir():
         raise FileNotFoundError(f"no data set at {root}: there is no such folder; --data names the one that it is in.")
-    splits, classes = common.load(trained.recipe, args, False)
+    splits, classes = trained.recipe.load(args, augment=False)
     if split not in splits:
-        raise ValueError(f"a run of {trained.recipe.name} has no split {split!r}; there are {', '.join(splits)}.")
+        raise ValueError(
+            f"a run of {trained.recipe.OPTIONS.name} has no split {split!r}; there are {', '.join(splits)}."
+        )
     if classes != trained.classes:
         other = ", ".join(sorted(set(classes) ^ set(trained.classes))[:10]) or "their order"
         raise ValueError(f"{root} has other classes than the run ({other}); --data must name a set with the run's own.")
@@ -77,7 +79,7 @@ def evaluate(trained: Trained, split: str, data: str | None = None) -> Evaluatio
             f"{root} has changed since the run: {split} had {then} images and has {len(dataset)}, of which some may"
             " have been trained on; if that is as it should be, name it by --data."
         )
-    with common.make_iterator(args, dataset, repeat=False, shuffle=False) as iterator:
+    with testing.in_order(args, dataset) as iterator:
         found, labels = probabilities(trained, iterator)
     refuse_nan(found, trained)
     if iterator.bad_samples:  # the others that were taken in their place
@@ -269,7 +271,7 @@ def write(trained: Trained, split: str, folder: Path, data: str | None = None) -
     files = {name: folder / f"{name}_{split}.png" for name in ("confusion", "mistakes")}
     say(f"{trained.weights} on the {told['n']} images of {split}")
     say(f"\n{table(told)}\n", kept="\n")
-    common.write_json(folder / f"evaluation_{split}.json", told)
+    run_folder.write_json(folder / f"evaluation_{split}.json", told)
     for name, path in files.items():
         if name in pictures:
             write_figure(path, pictures[name])
@@ -287,6 +289,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds what predict.py has, too."""
     parser.add_argument("--device", help="such as cpu or cuda:1 (CUDA where there is one)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images in a batch (the run's)")
+    parser.add_argument("--recipe", metavar="FILE", help="the file of the run's recipe, if it is none of the package")
 
 
 def open_run(parser: argparse.ArgumentParser, args: argparse.Namespace, path: str, workers: int | None) -> Trained:
@@ -294,7 +297,7 @@ def open_run(parser: argparse.ArgumentParser, args: argparse.Namespace, path: st
     try:
         if args.batch_size is not None and args.batch_size < 1:
             raise ValueError(f"--batch-size must be 1 or more, got {args.batch_size}.")
-        trained = load(path, args.device, workers)
+        trained = load(path, args.device, workers, args.recipe)
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: torch, of a word that is no device
         parser.error(str(error))
     if args.batch_size is not None:
@@ -322,7 +325,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             raise
         parser.error(str(error.__cause__))
     except WorkerError as error:
-        parser.error(common.in_options(error))
+        parser.error(run_folder.in_options(error))
     except (OSError, ValueError) as error:
         parser.error(str(error))
 

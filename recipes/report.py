@@ -18,6 +18,7 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ from PIL import Image
 
 from extensions import curves
 from recipes import evaluate_run, plot_log
-from recipes.parts import common, trained
+from recipes.parts import run_folder, trained
 from recipes.parts.parser import Parser, say
 from trainer import saving
 from trainer.checks import printable
@@ -186,7 +187,9 @@ def read_run(folder: str | Path) -> Run:
         log[key] = pd.to_numeric(log[key], errors="coerce")
     saved, test, problems = dict[str, Any](), dict[str, Any](), dict[str, str]()
     try:
-        saved = common.read_args(folder)
+        saved = run_folder.read_args(folder)
+        if saved["recipe"] in trained.recipe_names():
+            saved = run_folder.read_args(folder, trained.find_recipe(saved["recipe"]).OPTIONS)
     except FileNotFoundError:
         problems["args.json"] = "There is no args.json in the folder."
     except (OSError, ValueError) as error:
@@ -344,7 +347,7 @@ def x_of(runs: Sequence[Run]) -> str:
     there = [x for x in plot_log.X_KEYS if all(x in run.log and run.log[x].notna().any() for run in runs)]
     if not there:
         raise ValueError(f"the logs have none of {', '.join(plot_log.X_KEYS)} in common to draw curves over.")
-    units = {recipe.round[1] for run in runs if (recipe := recipe_of(run)) is not None}
+    units = {"iteration" if "iterations" in run.saved["args"] else "epoch" for run in runs if run.saved}
     return next((x for x in there if units == {x}), there[0])
 
 
@@ -361,10 +364,10 @@ def charts_of(runs: dict[str, Run], level: int) -> str:
 # -- the sections of a run
 
 
-def recipe_of(run: Run) -> common.Recipe | None:
+def recipe_of(run: Run, typed: str | None) -> ModuleType | None:
     """Returns the recipe of a run, or None if it is not known here."""
     try:
-        return common.load_recipe(run.saved["recipe"]) if run.saved else None
+        return trained.recipe_of(run.saved, run.folder, typed) if run.saved else None
     except ValueError:
         return None
 
@@ -423,10 +426,12 @@ def test_results(run: Run) -> str:
     return table("test.json", ("test.json", "value"), run.test.items())
 
 
-def evaluation_of(run: Run, device: str | None, workers: int | None, data: str | None) -> evaluate_run.Evaluation | str:
+def evaluation_of(run: Run, args: argparse.Namespace) -> evaluate_run.Evaluation | str:
     """Returns what the run's network makes of the test images, or why that cannot be known."""
     try:
-        return evaluate_run.evaluate(trained.load(run.folder, device, workers), "test", data)
+        return evaluate_run.evaluate(
+            trained.load(run.folder, args.device, args.workers, args.recipe), "test", args.data
+        )
     except BadSampleError as error:
         return str(error.__cause__)
     except (OSError, ValueError, RuntimeError) as error:
@@ -586,12 +591,12 @@ def arguments(run: Run) -> str:
     """Returns the arguments: first those that are not the recipe's own, with what that has."""
     if not run.saved:
         return paragraph(run.problems["args.json"], "missing")
-    given, recipe = run.saved["args"], recipe_of(run)
+    given, recipe = run.saved["args"], recipe_of(run, None)
     if recipe is None:
         text = f"There is no recipe {run.saved['recipe']!r} here: what its defaults are is not known."
         rows = [(key.replace("_", "-"), value) for key, value in given.items()]
         return paragraph(text, "missing") + table("Arguments", ("argument", "value"), rows)
-    usual = common.SETTINGS | recipe.settings | (recipe.sample if given.get("sample") else {})
+    usual = recipe.OPTIONS.usual(given.get("sample"))
     changed = [key for key in given if is_changed(key, given[key], usual.get(key))]
     rows = [(key.replace("_", "-"), given[key], text_of(usual.get(key))) for key in changed]
     rows += [(key.replace("_", "-"), value, "") for key, value in given.items() if key not in changed]
@@ -720,6 +725,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, such as result")
     parser.add_argument("-o", metavar="FILE", help="the page to write (report.html in the first RUN)")
     parser.add_argument("--data", metavar="DIR", help="folder of the data set (the run's)")
+    parser.add_argument("--recipe", metavar="FILE", help="the file of the runs' recipe, if it is none of the package")
     parser.add_argument("--device", help="such as cpu or cuda:1 (CUDA where there is one)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that load images (one for each CPU)")
     args = parser.parse_args(argv)
@@ -730,7 +736,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         runs = [read_run(folder) for folder in args.runs]
         x_of(runs)
-        evaluations = [evaluation_of(run, args.device, args.workers, args.data) for run in runs]
+        evaluations = [evaluation_of(run, args) for run in runs]
         text = page(runs, evaluations)
         saving.write(out, lambda file: file.write(text.encode(errors="replace")))
     except (OSError, ValueError) as error:

@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
-import trainer.random
 from recipes.evaluate_run import use_installed_fonts, write_figure
-from recipes.parts import common
-from recipes.parts.parser import say, stop
+from recipes.parts.parser import Parser, say
+from recipes.parts.trained import find_recipe
 from trainer.checks import printable
+from trainer.random import set_seed
 
 COUNT = 5
 
 
-def draw(splits: common.Splits, classes: list[str], seed: int) -> Any:
+def draw(splits: dict[str, Any], classes: list[str], seed: int) -> Any:
     """Returns a matplotlib figure: a row for each split, ``COUNT`` images in it."""
     from matplotlib.figure import Figure
 
@@ -46,24 +46,15 @@ def draw(splits: common.Splits, classes: list[str], seed: int) -> Any:
 def main(argv: list[str] | None = None) -> None:
     """Loads the splits and writes the picture."""
     argv = sys.argv[1:] if argv is None else argv
-    name = argv[0] if argv and not argv[0].startswith("-") else "resnet_products"
-    try:
-        recipe = common.load_recipe(name)
-    except ValueError as error:
-        stop(f"show_samples.py: error: {error}")
-    parser = common.make_parser(recipe)
-    parser.description = __doc__
-    parser.add_argument("recipe", nargs="?", help=argparse.SUPPRESS)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("-o", metavar="FILE", default="samples.png", help="the picture to write (samples.png)")
-    args = parser.parse_args(argv)
-    if args.recipe not in (None, name):
-        parser.error(f"the recipe's name comes first: show_samples.py {args.recipe} ...")
-    del args.recipe
+    name, *rest = argv if argv and not argv[0].startswith("-") else ["resnet_products", *argv]
+    args, rest = parser.parse_known_args(rest)
     try:
-        common.settle(recipe, args)
-        common.bring_data(recipe, args)
-        trainer.random.set_seed(args.seed)
-        write_figure(Path(args.o), draw(*common.load(recipe, args, True), args.seed), dpi=100)
+        recipe = find_recipe(name)
+        of_recipe = recipe.OPTIONS.parse(rest)
+        set_seed(of_recipe.seed)
+        write_figure(Path(args.o), draw(*recipe.load(of_recipe, augment=True), of_recipe.seed), dpi=100)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     say(f"Wrote {args.o}.")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from recipes import resnet_products
-from recipes.parts import common
+from trainer import Trainer
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
@@ -65,13 +65,15 @@ def test_what_is_no_result_file_is_told_with_what_to_do(tmp_path, content):
 def test_the_model_s_benchmark_trains_with_what_the_recipe_trains_with(data, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(FOLDER)
     model = importlib.import_module("model")
-    recipe = resnet_products.RECIPE
     args = argparse.Namespace(model="test_resnet", batch_size=2, image_size=32, device="cpu", compile=False)
     options = ["--data", str(data), "--model", "test_resnet", "--image-size", "32", "--scale", "32", "--workers", "0"]
+    trained = []
+    monkeypatch.setattr(Trainer, "run", lambda run, **kwargs: trained.append(run))
     for setting in model.SETTINGS.values():
         more = ["--precision", setting["precision"], *["--channels-last"] * setting["channels_last"]]
-        asked = common.parse(recipe, [*options, *more, *["--fused"] * setting["fused"], "--out", str(tmp_path / "a")])
-        theirs = common.make_run(recipe, asked, *common.load(recipe, asked, True)).updater
+        more += ["--out", str(tmp_path / "a"), "--overwrite", "--batch-size", "2"]
+        resnet_products.main([*options, *more, *["--fused"] * setting["fused"]])
+        theirs = trained.pop().updater
         ours = model.Job(args, **setting).run(tmp_path / "b").updater
         assert repr(ours.get_optimizer("main")) == repr(theirs.get_optimizer("main"))
         assert str(ours.get_model("main")) == str(theirs.get_model("main"))

@@ -4,15 +4,12 @@ import importlib
 
 import pytest
 
-from recipes.parts import common
-
 RECIPES = ["resnet_products", "alexnet_cifar10", "pets", "newts", "lenet_mnist"]
 TOOLS = ["plot_log", "predict", "evaluate_run", "report", "show_samples", "summary"]
 
 
 def call(name, arguments):
-    module = importlib.import_module(f"recipes.{name}")
-    return module.main(arguments) if hasattr(module, "main") else common.main(module.RECIPE, arguments)
+    return importlib.import_module(f"recipes.{name}").main(arguments)
 
 
 @pytest.mark.parametrize("name", RECIPES + TOOLS)

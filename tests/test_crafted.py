@@ -17,8 +17,8 @@ import torch
 from helpers import bits, make_data, make_run
 
 import extensions
-from recipes import plot_log
-from recipes.parts import common
+from recipes import newts, plot_log
+from recipes.parts import run_folder
 from recipes.parts.transforms import ScaleAndCrop
 from trainer import Classifier, StandardUpdater, Trainer, saving
 from trainer.datasets import ImageDataset
@@ -154,7 +154,7 @@ READERS = {
     "a snapshot": saving.load,
     "weights": saving.load_weights,
     "a run": lambda path: make_run("out").resume(path),
-    "arguments": lambda path: common.read_args(Path(path).parent),
+    "arguments": lambda path: run_folder.read_args(Path(path).parent),
     "a log": plot_log.read_log,
     "an image": lambda path: ImageDataset([path])[0],
     "a JPEG": ScaleAndCrop(4, 4).read,
@@ -362,9 +362,9 @@ def test_arguments_of_other_types_are_refused_by_file_and_key(tmp_path, part, va
     args = {"batch_size": 8, "lr": 0.1, "precision": "fp32", "data": "data"}
     saved = {"recipe": "newts", "args": args, "classes": ["a", "b"], "splits": {"test": 3}, "versions": {"torch": "2"}}
     (tmp_path / "args.json").write_text(json.dumps(saved))
-    assert common.read_args(tmp_path) == saved
+    assert run_folder.read_args(tmp_path, newts.OPTIONS) == saved
     place = saved if len(part) == 1 else saved[part[0]]
     place[part[-1]] = value
     (tmp_path / "args.json").write_text(json.dumps(saved))
     with pytest.raises(ValueError, match=f"/args.json cannot be read .*{part[-1]}"):
-        common.read_args(tmp_path)
+        run_folder.read_args(tmp_path, newts.OPTIONS)

@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 
 from recipes import evaluate_run, lenet_mnist, resnet_products
 from recipes.evaluate_run import Evaluation
-from recipes.parts import common, trained
+from recipes.parts import run_folder, trained
 from recipes.parts.drawn import digits as drawn_digits
 from recipes.parts.image_files import ImageFiles
 
@@ -22,7 +22,7 @@ from recipes.parts.image_files import ImageFiles
 def products(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("products")
     options = "--model test_resnet --image-size 32 --scale 32 --batch-size 16 --workers 0 --epochs 2 --test-fraction 1"
-    common.main(resnet_products.RECIPE, ["--data", str(data), "--out", str(out), *options.split()])
+    resnet_products.main(["--data", str(data), "--out", str(out), *options.split()])
     return out
 
 
@@ -165,9 +165,9 @@ def test_another_data_set_may_be_evaluated_if_it_has_the_classes_of_the_run(prod
     header, *lines = (other / "Ebay_test.txt").read_text().splitlines()
     (other / "Ebay_test.txt").write_text("\n".join([header, *lines[:10]]))
     assert run(products, "--data", other)["n"] == 10
-    saved = common.read_args(products)
+    saved = run_folder.read_args(products)
     copy = shutil.copytree(products, tmp_path / "run")
-    common.write_json(copy / "args.json", saved | {"classes": ["teapot", *saved["classes"][1:]]})
+    run_folder.write_json(copy / "args.json", saved | {"classes": ["teapot", *saved["classes"][1:]]})
     assert "has other classes than the run (bicycle, teapot); --data must" in refused(capsys, copy)
 
 

@@ -14,9 +14,9 @@ import torch
 from PIL import Image, ImageCms
 
 from recipes import predict
-from recipes.parts import common
 from recipes.parts.image_files import BadImageError, ImageFiles, as_rgb, class_folders, images_in, read_named, read_rgb
 from recipes.parts.online_products import HEADER, OnlineProductsDataset
+from recipes.parts.trained import find_recipe
 from recipes.parts.transforms import ScaleAndCrop, center_crop, scale
 from trainer.datasets import ImageDataset
 
@@ -26,11 +26,11 @@ LUMINANCE = torch.tensor([0.299, 0.587, 0.114])
 
 
 def parsed(name, *options):
-    return common.parse(common.load_recipe(name), list(options))
+    return find_recipe(name).OPTIONS.parse(list(options))
 
 
 READERS = {
-    name: common.load_recipe(name).reader(parsed(name, *options))
+    name: find_recipe(name).reader(parsed(name, *options))
     for name, options in {
         "alexnet_cifar10": (),
         "lenet_mnist": ("--fit", "resize"),

@@ -16,7 +16,7 @@ from PIL import Image
 from processes import call
 
 from recipes import evaluate_run, lenet_mnist, newts, predict, resnet_products
-from recipes.parts import common, trained
+from recipes.parts import trained
 from recipes.parts.drawn import digits as drawn_digits
 from recipes.parts.online_products import SUPER_LABEL_NAMES
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 def products(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("products")
     options = "--model test_resnet --image-size 32 --scale 32 --batch-size 16 --workers 0 --epochs 2"
-    common.main(resnet_products.RECIPE, ["--data", str(data), "--out", str(out), *options.split()])
+    resnet_products.main(["--data", str(data), "--out", str(out), *options.split()])
     return out
 
 

@@ -13,11 +13,10 @@ from processes import start
 from test_resnet_products import SMALL, refused, train
 
 from recipes import resnet_products
-from recipes.parts import common
 
 
 def main(*arguments):
-    common.main(resnet_products.RECIPE, [str(argument) for argument in arguments])
+    resnet_products.main([str(argument) for argument in arguments])
 
 
 def begin(data, out, *options, until):
@@ -136,7 +135,7 @@ def test_a_data_set_of_another_length_is_refused_unless_forced(data, tmp_path, c
     (folder / "Ebay_train.txt").write_text("".join(lines[:-8]))
     told = refused(capsys, "--out", out, "--resume", "--epochs", "2")
     assert "snapshot_epoch-1 does not fit this run" in told and "--force" in told
-    common.main(resnet_products.RECIPE, ["--out", str(out), "--resume", "--epochs", "2", "--force"])
+    resnet_products.main(["--out", str(out), "--resume", "--epochs", "2", "--force"])
     assert (out / "model_epoch-2").exists()
 
 
@@ -145,9 +144,7 @@ def test_what_a_resume_changes_and_may_change_is_warned_of(data, tmp_path):
     with pytest.warns(
         UserWarning, match="made with args/on_bad_sample raise, now skip: the resumed run will not match"
     ):
-        common.main(
-            resnet_products.RECIPE, ["--out", str(tmp_path), "--resume", "--epochs", "2", "--on-bad-sample", "skip"]
-        )
+        resnet_products.main(["--out", str(tmp_path), "--resume", "--epochs", "2", "--on-bad-sample", "skip"])
 
 
 def test_force_alone_is_refused(tmp_path, capsys):

@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import json
 import multiprocessing
-import os
 import pickle
 import re
 import runpy
@@ -22,7 +21,6 @@ import torch
 from helpers import equal
 from matplotlib import font_manager
 from PIL import Image
-from processes import call
 from servers import serving
 from torch import nn
 from torch.nn import functional as F
@@ -31,24 +29,31 @@ from torchvision.transforms.v2 import functional
 
 import trainer.random
 from extensions.snapshot_files import snapshots_in
-from recipes import alexnet_cifar10, evaluate_run, lenet_mnist, newts, pets, show_samples
-from recipes.parts import common, networks
+from recipes import alexnet_cifar10, evaluate_run, lenet_mnist, newts, pets, predict, report, show_samples
+from recipes.parts import data_set, networks
 from recipes.parts.drawn import cifar10 as drawn_cifar10
 from recipes.parts.drawn import digits as drawn_digits
+from recipes.parts.drawn import newts as drawn_newts
 from recipes.parts.drawn import pets as drawn_pets
 from recipes.parts.image_files import BadImageError
+from recipes.parts.run_folder import RunFolder, read_args, weights_files, write_json
+from recipes.parts.trained import find_recipe, recipe_names
+from recipes.parts.transforms import collate_images
+from trainer import Trainer
+from trainer.iterators import MultiprocessIterator
 
+ROOT = Path(__file__).parent.parent
 MODULES = {"alexnet_cifar10": alexnet_cifar10, "pets": pets, "newts": newts, "lenet_mnist": lenet_mnist}
-RECIPES = {name: module.RECIPE for name, module in MODULES.items()}
+DRAWN = {"alexnet_cifar10": drawn_cifar10, "pets": drawn_pets, "newts": drawn_newts, "lenet_mnist": drawn_digits}
 OPTIONS = {
     "alexnet_cifar10": ["--batch-size", "16"],
     "pets": ["--model", "test_resnet", "--scale", "36", "--image-size", "32", "--batch-size", "8"],
     "newts": [],
     "lenet_mnist": [],
 }
-LENGTH = {name: "epochs" for name in RECIPES} | {"newts": "iterations"}
+LENGTH = {name: "epochs" for name in MODULES} | {"newts": "iterations"}
 ALEXNET_SMALL, VGG_NEWTS = networks.alexnet_small, networks.vgg_newts
-every_recipe = pytest.mark.parametrize("name", RECIPES)
+every_recipe = pytest.mark.parametrize("name", MODULES)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,19 +84,19 @@ def small():
 def drawn(small, tmp_path_factory):
     """The folder of each recipe's drawn data."""
     root = tmp_path_factory.mktemp("drawn")
-    return {name: recipe.draw(root / name) for name, recipe in RECIPES.items()}
+    return {name: drawing.write(root / name) for name, drawing in DRAWN.items()}
 
 
 def train(name, data, out, *options, length=2):
     options = [*OPTIONS[name], f"--{LENGTH[name]}", str(length), "--workers", "0", *options]
-    return common.main(RECIPES[name], ["--data", str(data), "--out", str(out), *options])
+    return MODULES[name].main(["--data", str(data), "--out", str(out), *options])
 
 
 @pytest.fixture(scope="module")
 def finished(drawn, tmp_path_factory):
     """The folder of a finished run of each recipe, and what main returned."""
     runs = {}
-    for name in RECIPES:
+    for name in MODULES:
         trainer.random.set_seed(0)
         out = tmp_path_factory.mktemp(name) / "result"
         runs[name] = out, train(name, drawn[name], out)
@@ -101,13 +106,13 @@ def finished(drawn, tmp_path_factory):
 def refused(capsys, name, *arguments):
     """Runs a recipe with what it must refuse; returns what it says."""
     with pytest.raises(SystemExit) as caught:
-        common.main(RECIPES[name], [str(a) for a in arguments])
+        MODULES[name].main([str(a) for a in arguments])
     assert caught.value.code == 2
     return " ".join(capsys.readouterr().err.split())
 
 
 def weights(out, name):
-    return dict(torch.load(common.weights_files(RECIPES[name], out)[-1], weights_only=True))
+    return dict(torch.load(weights_files(MODULES[name].OPTIONS.weights, out)[-1], weights_only=True))
 
 
 # -- what holds for each
@@ -120,7 +125,7 @@ def test_a_run_leaves_arguments_log_curves_snapshots_weights_and_test_accuracy(n
     assert {"args.json", "test.json"} <= names
     assert "log" in names or name == "newts"  # two iterations of it are no entry, and less than a round
     assert json.loads((out / "test.json").read_text()) == result and 0 <= result["main/accuracy"] <= 1
-    saved = common.read_args(out)
+    saved = read_args(out)
     assert saved["recipe"] == name and len(saved["classes"]) >= 2 and "torch" in saved["versions"]
     assert snapshots_in(out, "snapshot_{}") or name == "newts"
 
@@ -137,7 +142,7 @@ def test_the_evaluator_on_the_test_set_is_called_validation_and_tells_the_test_a
 @every_recipe
 def test_a_resumed_run_with_workers_is_the_same_run(name, drawn, finished, tmp_path, caplog):
     train(name, drawn[name], tmp_path, "--snapshot-interval", "1", length=1)
-    common.main(RECIPES[name], ["--out", str(tmp_path), "--resume", f"--{LENGTH[name]}", "2", "--workers", "2"])
+    MODULES[name].main(["--out", str(tmp_path), "--resume", f"--{LENGTH[name]}", "2", "--workers", "2"])
     assert sum(message.startswith("resumed from ") for message in caplog.messages) == 1
     assert equal(weights(tmp_path, name), weights(finished[name][0], name))
 
@@ -146,13 +151,13 @@ def test_a_resumed_run_with_workers_is_the_same_run(name, drawn, finished, tmp_p
 def test_the_sample_is_drawn_where_it_is_said_and_trained_on(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = [*OPTIONS[name], f"--{LENGTH[name]}", "1", "--snapshot-interval", "1", "--workers", "0"]
-    common.main(RECIPES[name], ["--sample", *options])
+    MODULES[name].main(["--sample", *options])
     out = capsys.readouterr().out
     assert "as asked by --sample; " in out
     assert all(len(line.rstrip()) <= 100 for line in out.splitlines() if re.match("epoch  |iteration  |[0-9]", line))
-    folder = RECIPES[name].sample["data"]
+    folder = MODULES[name].OPTIONS.sample["data"]
     assert (tmp_path / folder / "drawn.txt").exists() and (tmp_path / "result/test.json").exists()
-    common.main(RECIPES[name], ["--resume", f"--{LENGTH[name]}", "2", "--workers", "0"])
+    MODULES[name].main(["--resume", f"--{LENGTH[name]}", "2", "--workers", "0"])
     assert json.loads((tmp_path / "result/args.json").read_text())["args"]["data"] == str(tmp_path / folder)
 
 
@@ -178,9 +183,8 @@ def test_where_the_data_is_missing_it_is_fetched_and_without_network_that_is_sai
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     for _ in range(2):  # what the first attempt leaves does not pass for the data
         told = refused(capsys, name)
-        assert (
-            f"the data set cannot be fetched into {RECIPES[name].settings['data']}: " in told and "no network" in told
-        )
+        folder = MODULES[name].OPTIONS.defaults["data"]
+        assert f"the data set cannot be fetched into {folder}: " in told and "no network" in told
         assert "give a folder that has it by --data, or draw a small data set in its place by --sample." in told
     (tmp_path / "here").mkdir()
     assert "here is there already; remove it" in refused(capsys, name, "--download", "--data", "here")
@@ -198,7 +202,7 @@ def served(tmp_path):
 def test_a_download_that_is_interrupted_says_how_it_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
     with pytest.raises(SystemExit, match="interrupted: what came is kept, and the same command goes on from there"):
-        common.main(lenet_mnist.RECIPE, ["--download", "--data", str(tmp_path / "mnist"), "--out", str(tmp_path)])
+        lenet_mnist.main(["--download", "--data", str(tmp_path / "mnist"), "--out", str(tmp_path)])
 
 
 def test_what_torchvision_has_is_fetched_verified_and_unpacked(drawn, served, tmp_path, monkeypatch, capsys):
@@ -226,13 +230,13 @@ def test_what_torchvision_has_is_fetched_verified_and_unpacked(drawn, served, tm
 
 def test_what_was_fetched_appears_when_it_is_whole(tmp_path):
     root = tmp_path / "deep" / "data"
-    with pytest.raises(OSError, match="cut"), common.unfinished(root) as folder:
+    with pytest.raises(OSError, match="cut"), data_set.unfinished(root) as folder:
         (folder / "raw" / "images").mkdir(parents=True)
         (folder / "raw" / "images.gz").touch()
         (folder / "raw" / "images" / "1.jpg").touch()
         raise OSError("cut")
     assert not root.exists()
-    with common.unfinished(root) as folder:
+    with data_set.unfinished(root) as folder:
         assert [path.name for path in folder.rglob("*")] == ["raw", "images.gz"], "what is unpacked may be a part"
     assert [path.name for path in root.iterdir()] == ["raw"]
 
@@ -288,7 +292,7 @@ def test_pets_are_not_evaluated_when_their_folder_has_changed(drawn, finished, t
 
 
 def test_one_help_looks_like_the_other():
-    helps = [common.make_parser(common.load_recipe(name)) for name in common.recipe_names()]
+    helps = [find_recipe(name).OPTIONS for name in recipe_names()]
     options = [{action.dest: action for action in parser._actions} for parser in helps]
     shared = set.intersection(*(set(actions) for actions in options))
     assert {"data", "sample", "workers", "batch_size", "lr", "device", "precision", "seed", "out", "resume"} <= shared
@@ -306,12 +310,12 @@ def test_an_unknown_recipe_is_refused_with_those_that_there_are():
     with pytest.raises(
         ValueError, match="there is no recipe 'cifar'; there are alexnet_cifar10, lenet_mnist, newts, pets, resnet"
     ):
-        common.load_recipe("cifar")
+        find_recipe("cifar")
 
 
 def test_a_run_is_resumed_by_its_own_recipe_only(finished, capsys):
     told = refused(capsys, "pets", "--resume", "--out", finished["lenet_mnist"][0])
-    assert "is one of recipes/lenet_mnist.py: resume it with that." in told
+    assert "is one of lenet_mnist.py: resume it with that." in told
 
 
 @every_recipe
@@ -320,9 +324,10 @@ def test_five_random_images_of_each_split_are_drawn(name, drawn, tmp_path, capsy
     assert (tmp_path / "s.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(SystemExit):
         show_samples.main(["--sample", "newts"])
-    assert "the recipe's name comes first: show_samples.py newts ..." in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="there is no recipe 'absent'; there are alexnet_cifar10"):
+    assert "unrecognized arguments: newts" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
         show_samples.main(["absent"])
+    assert "there is no recipe 'absent'; there are alexnet_cifar10" in capsys.readouterr().err
 
 
 # -- CIFAR-10
@@ -330,20 +335,20 @@ def test_five_random_images_of_each_split_are_drawn(name, drawn, tmp_path, capsy
 
 def test_the_small_alexnet_s_losses_are_those_of_a_loop_by_hand_to_the_bit(drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(networks, "alexnet_small", ALEXNET_SMALL)
-    args = common.parse(
-        alexnet_cifar10.RECIPE,
-        ["--data", str(drawn["alexnet_cifar10"]), "--out", str(tmp_path), "--workers", "0", "--batch-size", "8"],
-    )
-    splits, classes = alexnet_cifar10.load(args, True)
-
-    trainer.random.set_seed(args.seed)
-    run = common.make_run(alexnet_cifar10.RECIPE, args, splits, classes)
     losses = []
-    for _ in range(4):
-        with run.iteration():
-            run.updater.update()
-        losses.append(float(run.observation["main/loss"]))
 
+    def iterate(run, **kwargs):
+        for _ in range(4):
+            with run.iteration():
+                run.updater.update()
+            losses.append(float(run.observation["main/loss"]))
+
+    monkeypatch.setattr(Trainer, "run", iterate)
+    options = ["--data", str(drawn["alexnet_cifar10"]), "--out", str(tmp_path), "--workers", "0", "--batch-size", "8"]
+    alexnet_cifar10.main(options)
+
+    args = alexnet_cifar10.OPTIONS.parse([*options, "--overwrite"])
+    splits, _ = alexnet_cifar10.load(args, True)
     trainer.random.set_seed(args.seed)
     network = networks.alexnet_small(10)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
@@ -352,7 +357,7 @@ def test_the_small_alexnet_s_losses_are_those_of_a_loop_by_hand_to_the_bit(drawn
         for values in ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
     )
     by_hand = []
-    for images, labels in islice(common.make_iterator(args, splits["train"]), 4):
+    for images, labels in islice(MultiprocessIterator(splits["train"], 8, collate_fn=collate_images), 4):
         pixels = images.to(torch.float32, memory_format=torch.contiguous_format)  # they lie as they were decoded
         loss = F.cross_entropy(network((pixels - mean) / std), labels)
         optimizer.zero_grad()
@@ -363,7 +368,7 @@ def test_the_small_alexnet_s_losses_are_those_of_a_loop_by_hand_to_the_bit(drawn
 
 
 def test_images_to_train_on_are_shifted_and_mirrored_and_those_to_test_on_are_not(drawn):
-    args = common.parse(alexnet_cifar10.RECIPE, ["--data", str(drawn["alexnet_cifar10"])])
+    args = alexnet_cifar10.OPTIONS.parse(["--data", str(drawn["alexnet_cifar10"])])
     (augmented, _), (plain, classes) = (alexnet_cifar10.load(args, augment) for augment in (True, False))
     assert classes == sorted(drawn_cifar10.DRAWINGS)
     views = torch.stack([augmented["train"][0][0] for _ in range(40)])
@@ -384,7 +389,7 @@ def test_drop_last_leaves_out_the_images_that_fill_no_batch_other_ones_each_epoc
     train("alexnet_cifar10", drawn["alexnet_cifar10"], tmp_path / "b", "--batch-size", "12")
     last = [json.loads((tmp_path / out / "log").read_text())[-1]["iteration"] for out in "ab"]
     assert last == [6, 7]  # of 40 images
-    order = common.whole_batches(40, 12)
+    order = alexnet_cifar10.whole_batches(40, 12)
     epochs = [order(np.arange(40), 0) for _ in range(2)]
     assert [len(set(epoch.tolist())) for epoch in epochs] == [36, 36]
     assert set(epochs[0].tolist()) != set(epochs[1].tolist())
@@ -394,7 +399,7 @@ def test_weights_of_each_epoch_are_saved_under_its_number(finished):
     out, _ = finished["alexnet_cifar10"]
     (out / "12.pth").touch()
     (out / "mine.pth").touch()
-    assert [path.name for path in common.weights_files(alexnet_cifar10.RECIPE, out)] == ["1.pth", "2.pth", "12.pth"]
+    assert [path.name for path in weights_files(alexnet_cifar10.OPTIONS.weights, out)] == ["1.pth", "2.pth", "12.pth"]
     (out / "12.pth").unlink()
 
 
@@ -429,8 +434,8 @@ def test_a_folder_in_the_place_of_a_file_is_named_before_training_and_nothing_is
 def test_a_file_that_cannot_be_written_ends_the_run_with_one_line(name, drawn, finished, tmp_path, monkeypatch):
     out = shutil.copytree(finished["alexnet_cifar10"][0], tmp_path / "out")
 
-    resume = common.resume
-    monkeypatch.setattr(common, "resume", lambda *args: (resume(*args), (out / name).mkdir()))
+    start = RunFolder.start
+    monkeypatch.setattr(RunFolder, "start", lambda *args: (start(*args), (out / name).mkdir()))
     with pytest.raises(SystemExit, match=rf"stands where a file is to be.*'{out}/{name}'; when that is mended --res"):
         train("alexnet_cifar10", drawn["alexnet_cifar10"], out, "--resume", length=3)
 
@@ -455,7 +460,7 @@ def test_torchvision_s_cifar10_is_read_too(tmp_path, monkeypatch):
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": sorted(drawn_cifar10.DRAWINGS)}))
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)  # of the real files' sums
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)
-    args = common.parse(alexnet_cifar10.RECIPE, ["--data", str(tmp_path)])
+    args = alexnet_cifar10.OPTIONS.parse(["--data", str(tmp_path)])
     splits, classes = alexnet_cifar10.load(args, False)
     assert (len(splits["train"]), len(splits["test"]), classes[9]) == (40, 8, "truck")
     image, label = splits["test"][3]
@@ -474,7 +479,7 @@ def pictures(folder, names):
 
 
 def load_pets(data, *options, augment=False):
-    return pets.load(common.parse(pets.RECIPE, ["--data", str(data), *OPTIONS["pets"], *options]), augment)
+    return pets.load(pets.OPTIONS.parse(["--data", str(data), *OPTIONS["pets"], *options]), augment)
 
 
 def test_the_label_of_a_pet_is_its_name_before_the_number(tmp_path):
@@ -545,11 +550,11 @@ def test_pets_end_with_a_confusion_matrix(finished):
 
 
 def test_alexnet_is_the_pets_own_network_with_imagenet_s_mean_and_timm_s_comes_with_its_own(drawn):
-    args = common.parse(pets.RECIPE, ["--data", str(drawn["pets"])])
+    args = pets.OPTIONS.parse(["--data", str(drawn["pets"])])
     network, normalize = pets.make_model(args, 37, False)
     assert network(torch.zeros(1, 3, 224, 224)).shape == (1, 37)
     assert normalize.mean.flatten().tolist() == pytest.approx([255 * m for m in (0.485, 0.456, 0.406)])
-    args = common.parse(pets.RECIPE, ["--data", str(drawn["pets"]), "--model", "vit_tiny_patch16_224", "--pretrained"])
+    args = pets.OPTIONS.parse(["--data", str(drawn["pets"]), "--model", "vit_tiny_patch16_224", "--pretrained"])
     _, normalize = pets.make_model(args, 37, True)
     assert normalize.mean.flatten().tolist() == [127.5] * 3
 
@@ -598,15 +603,15 @@ def test_a_run_whose_images_were_decoded_otherwise_is_warned_of(drawn, trained_n
     newts.main(["--test", "--out", str(trained_newts)])
     train("newts", drawn["newts"], trained_newts, "--resume", length=3)
     assert "decoded" not in caplog.text
-    saved = common.read_args(trained_newts)
+    saved = read_args(trained_newts)
     change(saved["versions"])
-    common.write_json(trained_newts / "args.json", saved)
+    write_json(trained_newts / "args.json", saved)
     told = f"The run in {trained_newts} had its images decoded by version {then}, and this is version"
     newts.main(["--test", "--out", str(trained_newts)])
     assert caplog.messages[-1].startswith(told)
     train("newts", drawn["newts"], trained_newts, "--resume", length=4)
     assert sum(message.startswith(told) for message in caplog.messages) == 2
-    assert "decoder" in common.read_args(trained_newts)["versions"]
+    assert "decoder" in read_args(trained_newts)["versions"]
 
 
 def test_classes_may_have_japanese_names_and_bad_test_images_are_listed(drawn, tmp_path, capsys):
@@ -713,7 +718,7 @@ def drawn_digits_of(drawn):
 
 @pytest.mark.parametrize("fit", ["pad", "resize"])
 def test_digits_become_32_by_32(drawn, fit):
-    args = common.parse(lenet_mnist.RECIPE, ["--data", str(drawn["lenet_mnist"]), "--fit", fit])
+    args = lenet_mnist.OPTIONS.parse(["--data", str(drawn["lenet_mnist"]), "--fit", fit])
     splits, classes = lenet_mnist.load(args, True)
     image, label = splits["train"][0]
     assert image.shape == (1, 32, 32) and image.dtype == torch.uint8 and classes[int(label)] in "0123456789"
@@ -728,7 +733,7 @@ def test_digits_become_32_by_32(drawn, fit):
 
 
 def test_a_digit_of_a_file_is_read_as_those_of_the_set(drawn, tmp_path):
-    args = common.parse(lenet_mnist.RECIPE, ["--data", str(drawn["lenet_mnist"])])
+    args = lenet_mnist.OPTIONS.parse(["--data", str(drawn["lenet_mnist"])])
     image, _ = lenet_mnist.load(args, False)[0]["test"][0]
     Image.fromarray(image[0, 2:-2, 2:-2].numpy()).save(tmp_path / "digit.png")
     assert torch.equal(lenet_mnist.reader(args)(str(tmp_path / "digit.png")), image)
@@ -757,33 +762,70 @@ def test_a_mean_or_std_that_is_no_number_is_refused(drawn, tmp_path, capsys):
 # -- one of the reader's own
 
 
-def run_in_copy(root, *command):
-    """Runs a script of a copy of the packages, in place of those that the process has imported."""
-    for name in [name for name in sys.modules if name.split(".")[0] in ("trainer", "extensions", "recipes")]:
-        del sys.modules[name]
-    sys.path.insert(0, str(root))
-    os.chdir(root)
-    sys.argv = list(command)
-    runpy.run_path(command[0], run_name="__main__")
+@pytest.fixture
+def shapes(drawn, tmp_path, monkeypatch):
+    """The recipe of the docs in a folder of its own, which has trained there."""
+    text = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.S)[1]
+    assert len(text.splitlines()) <= 60
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "shapes.py").write_text(text.replace("resnet10t", "test_resnet"))
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["shapes.py", "--data", str(drawn["newts"]), "--workers", "0"])
+    runpy.run_path("shapes.py", run_name="__main__")
+    yield folder
+    sys.modules.pop("shapes", None)
+    sys.path[:] = [path for path in sys.path if path != str(folder)]
 
 
-def test_the_recipe_of_the_docs_runs_and_the_tools_know_its_runs(tmp_path):
-    root = Path(__file__).parent.parent
-    for name in ("trainer", "extensions", "recipes"):
-        shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    text = (root / "docs" / "recipes.md").read_text()
-    recipe = re.search(r"```python\n(.*?)```", text, re.S)[1].replace("resnet10t", "test_resnet")
-    (tmp_path / "recipes" / "shapes.py").write_text(recipe)
+def test_every_tool_takes_a_run_of_the_reader_s_own_recipe_whose_path_is_typed(shapes, drawn, capsys):
+    own = ["--recipe", "shapes.py"]
+    assert (shapes / "result" / "model_epoch-2").exists() and "main/accuracy" in (
+        shapes / "result" / "test.json"
+    ).read_text()
+    predict.main(["result", str(drawn["newts"] / "test"), *own])
+    assert capsys.readouterr().out.count("madara ") == 6
+    assert evaluate_run.main(["result", *own])["n"] == 6
+    report.main(["result", *own])
+    assert "model_epoch-2" in capsys.readouterr().out or (shapes / "result" / "report.html").exists()
+    assert "could not be tested" not in (shapes / "result" / "report.html").read_text()
+    show_samples.main(["shapes.py", "--data", str(drawn["newts"])])
+    assert (shapes / "samples.png").exists()
 
-    def run(*command):
-        printed = tmp_path / "printed"
-        printed.unlink(missing_ok=True)
-        assert call(run_in_copy, tmp_path, *command, output=printed) == 0, printed.read_text()
-        return printed.read_text()
 
-    assert "Test accuracy: " in run("recipes/shapes.py", "--sample", "--workers", "0")
-    assert "madara" in run("recipes/predict.py", "result", "data/drawn_shapes/test")
-    assert (tmp_path / "result" / "model_epoch-2").exists()
+def test_a_run_s_folder_leads_to_no_code(shapes, drawn, capsys):
+    (shapes / "shapes.py").write_text("raise SystemExit('the stranger's code ran')")
+    images = str(drawn["newts"] / "test")
+    saved = read_args("result")
+    for name in ("shapes", "shapes.py", str(shapes / "shapes.py"), "os", "../mine/shapes", "recipes.pets"):
+        write_json(shapes / "result" / "args.json", saved | {"recipe": name})
+        for main, arguments in ((predict.main, ["result", images]), (evaluate_run.main, ["result"])):
+            with pytest.raises(SystemExit) as caught:
+                main(arguments)
+            assert caught.value.code == 2
+            assert f"is of a recipe that is none of the package, {name}: give the file" in capsys.readouterr().err
+        report.main(["result"])
+        assert "with --recipe FILE" in capsys.readouterr().out
+
+
+def test_a_recipe_that_has_changed_since_the_run_or_is_another_is_told(shapes, drawn, caplog, capsys):
+    (shapes / "shapes.py").write_text((shapes / "shapes.py").read_text() + "# more\n")
+    evaluate_run.main(["result", "--recipe", "shapes.py"])
+    assert "shapes.py has changed since the run in result; its network may be another one." in caplog.messages
+    for text, told in (
+        ("x = 1", "other.py is no recipe: it has no OPTIONS, load, reader, make_model"),
+        (None, "no file"),
+    ):
+        if text is None:
+            (shapes / "other.py").unlink()
+        else:
+            (shapes / "other.py").write_text(text)
+        with pytest.raises(SystemExit):
+            evaluate_run.main(["result", "--recipe", "other.py"])
+        assert told in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evaluate_run.main(["result", "--recipe", "pets"])
+    assert "the run in result is one of shapes.py, and not of pets." in capsys.readouterr().err
 
 
 def test_what_a_killed_write_left_is_removed_at_the_next_start(drawn, tmp_path):
@@ -803,34 +845,34 @@ def test_a_run_without_its_arguments_is_not_resumed_with_others(drawn, finished,
 
 
 def test_the_arguments_come_back_with_a_folder_that_was_removed(drawn, tmp_path, monkeypatch):
-    out, add = tmp_path / "out", common.add_extensions
+    out, start = tmp_path / "out", RunFolder.start
 
     def remove(trainer):
         shutil.rmtree(out)
 
-    def add_and_remove(recipe, args, run, evaluator):
-        add(recipe, args, run, evaluator)
-        run.extend(remove, "remove", trigger=(2, "iteration"))
+    def add_and_start(folder, trainer, splits, classes):
+        trainer.extend(remove, "remove", trigger=(2, "iteration"))
+        start(folder, trainer, splits, classes)
 
-    monkeypatch.setattr(common, "add_extensions", add_and_remove)
+    monkeypatch.setattr(RunFolder, "start", add_and_start)
     with pytest.warns(UserWarning, match="is no longer as this run left it"):
         train("newts", drawn["newts"], out, length=3)
-    assert common.read_args(out)["recipe"] == "newts" and (out / "cnn.pt").exists()
+    assert read_args(out)["recipe"] == "newts" and (out / "cnn.pt").exists()
 
 
 def test_the_death_of_a_worker_is_told_in_the_words_of_the_command_line(drawn, tmp_path, monkeypatch):
-    add = common.add_extensions
+    start = RunFolder.start
 
     def kill(trainer):
         for process in multiprocessing.active_children():
             process.kill()
             process.join()
 
-    def add_and_kill(recipe, args, run, evaluator):
-        add(recipe, args, run, evaluator)
-        run.extend(kill, "kill", trigger=(1, "iteration"))
+    def add_and_start(folder, trainer, splits, classes):
+        trainer.extend(kill, "kill", trigger=(1, "iteration"))
+        start(folder, trainer, splits, classes)
 
-    monkeypatch.setattr(common, "add_extensions", add_and_kill)
+    monkeypatch.setattr(RunFolder, "start", add_and_start)
     expected = rf"error: a process .* by signal 9 .*take fewer --workers .*; then --resume --out {tmp_path} goes on\.$"
     with pytest.raises(SystemExit, match=expected):
         train("newts", drawn["newts"], tmp_path, "--workers", "1", length=5)

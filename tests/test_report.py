@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from recipes import evaluate_run, report, resnet_products
-from recipes.parts import common
 
 SMALL = ["--model", "test_efficientnet", "--image-size", "32", "--scale", "32", "--batch-size", "16", "--workers", "0"]
 SMALL += ["--epochs", "2", "--lr", "0.01"]
@@ -79,7 +78,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "result"
-    common.main(resnet_products.RECIPE, ["--data", str(data), "--out", str(out), *SMALL])
+    resnet_products.main(["--data", str(data), "--out", str(out), *SMALL])
     return out
 
 

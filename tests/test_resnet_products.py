@@ -19,10 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import extensions
 from extensions import curves
 from recipes import plot_log, resnet_products, show_samples
-from recipes.parts import common, networks
+from recipes.parts import networks
 from recipes.parts.drawn import products as drawn_products
 from recipes.parts.online_products import SUPER_LABEL_NAMES
 from recipes.parts.transforms import Normalize
+from recipes.parts.tuning import freeze, parameter_groups
 from trainer import Classifier
 from trainer.iterators import SerialIterator
 
@@ -31,9 +32,7 @@ SMALL = ["--model", "test_resnet", "--image-size", "32", "--scale", "32", "--bat
 
 
 def train(data, out, *options):
-    return common.main(
-        resnet_products.RECIPE, ["--data", str(data), "--out", str(out), *SMALL, "--epochs", "2", *options]
-    )
+    return resnet_products.main(["--data", str(data), "--out", str(out), *SMALL, "--epochs", "2", *options])
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ def finished(data, tmp_path_factory):
 def refused(capsys, *arguments):
     """Runs the recipe with what it must refuse; returns what it says."""
     with pytest.raises(SystemExit) as caught:
-        common.main(resnet_products.RECIPE, [str(a) for a in arguments])
+        resnet_products.main([str(a) for a in arguments])
     assert caught.value.code == 2
     return capsys.readouterr().err
 
@@ -71,7 +70,7 @@ def test_the_weights_are_a_plain_state_dict_and_give_the_test_accuracy(finished,
     out, result = finished
     model = timm.create_model("test_resnet", num_classes=12)
     model.load_state_dict(torch.load(out / "model_epoch-2", weights_only=True))
-    args = common.parse(resnet_products.RECIPE, ["--data", str(data), *SMALL])
+    args = resnet_products.OPTIONS.parse(["--data", str(data), *SMALL])
     test = torch.utils.data.Subset(resnet_products.load(args, False)[0]["test"], range(7))
     normalize = Normalize(resnet_products.CHAINERCV_MEAN, (1.0, 1.0, 1.0))
     iterator = SerialIterator(test, 7, repeat=False, shuffle=False)
@@ -138,7 +137,7 @@ def test_a_resumed_run_is_the_same_run(finished, data, tmp_path, caplog):
     train(data, tmp_path, "--epochs", "1")
     (tmp_path / "snapshot_iter_9").write_bytes(b"x" * 100)
     assert "resumed" not in caplog.text
-    common.main(resnet_products.RECIPE, ["--out", str(tmp_path), "--resume", "--epochs", "2", "--workers", "1"])
+    resnet_products.main(["--out", str(tmp_path), "--resume", "--epochs", "2", "--workers", "1"])
     assert f"resumed from {tmp_path}/snapshot_epoch-1 at iteration " in caplog.text
     weights = [torch.load(out / "model_epoch-2", weights_only=True) for out in (whole, tmp_path)]
     assert equal(*map(dict, weights))
@@ -153,7 +152,7 @@ def test_a_damaged_newest_snapshot_is_passed_over(data, tmp_path, caplog):
     newest = bytearray((tmp_path / "snapshot_epoch-2").read_bytes())
     newest[1000] ^= 1
     (tmp_path / "snapshot_epoch-2").write_bytes(newest)
-    common.main(resnet_products.RECIPE, ["--out", str(tmp_path), "--resume"])
+    resnet_products.main(["--out", str(tmp_path), "--resume"])
     assert "passed over: " in caplog.text and "snapshot_epoch-2 is damaged" in caplog.text
     assert "snapshot_epoch-1 at iteration" in caplog.text
 
@@ -212,11 +211,9 @@ def test_what_a_resumed_run_cannot_change_is_refused(finished, tmp_path, capsys)
 
 def test_a_finished_run_may_be_resumed_into_another_folder_and_on_from_there(finished, tmp_path):
     out, result = finished
-    again = common.main(resnet_products.RECIPE, ["--resume", str(out / "snapshot_epoch-2"), "--out", str(tmp_path)])
+    again = resnet_products.main(["--resume", str(out / "snapshot_epoch-2"), "--out", str(tmp_path)])
     assert again == pytest.approx(result)
-    common.main(
-        resnet_products.RECIPE, ["--resume", str(out / "snapshot_epoch-1"), "--out", str(tmp_path), "--epochs", "3"]
-    )
+    resnet_products.main(["--resume", str(out / "snapshot_epoch-1"), "--out", str(tmp_path), "--epochs", "3"])
     assert json.loads((tmp_path / "args.json").read_text())["args"]["epochs"] == 3
     assert (tmp_path / "model_epoch-3").exists()
 
@@ -225,7 +222,7 @@ def test_a_cut_snapshot_is_passed_over_with_a_word(data, tmp_path, caplog):
     train(data, tmp_path)
     newest = tmp_path / "snapshot_epoch-2"
     newest.write_bytes(newest.read_bytes()[:10000])
-    common.main(resnet_products.RECIPE, ["--out", str(tmp_path), "--resume"])
+    resnet_products.main(["--out", str(tmp_path), "--resume"])
     assert "snapshot_epoch-2 is not a snapshot, or is cut short" in caplog.text
     assert "snapshot_epoch-1 at iteration" in caplog.text
 
@@ -234,7 +231,7 @@ def test_an_interrupted_run_says_how_to_go_on(data, tmp_path, monkeypatch):
     def interrupt(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(common.StandardUpdater, "update_core", interrupt)
+    monkeypatch.setattr(resnet_products.StandardUpdater, "update_core", interrupt)
     with pytest.raises(
         SystemExit, match=r"interrupted at iteration 0; --resume --out .* goes on from the last snapshot"
     ):
@@ -264,7 +261,7 @@ def test_a_broken_photograph_stops_the_run_with_its_path(data, tmp_path):
 
 
 def splits(data, *options):
-    return resnet_products.load(common.parse(resnet_products.RECIPE, ["--data", str(data), *SMALL, *options]), True)[0]
+    return resnet_products.load(resnet_products.OPTIONS.parse(["--data", str(data), *SMALL, *options]), True)[0]
 
 
 def kinds(split):
@@ -291,7 +288,7 @@ def test_it_says_which_classes_the_test_part_holds(data, tmp_path, capsys):
 
 
 def parse(*options):
-    return common.parse(resnet_products.RECIPE, [*SMALL, "--sample", *options])
+    return resnet_products.OPTIONS.parse([*SMALL, "--sample", *options])
 
 
 def make_model(*options):
@@ -345,7 +342,7 @@ def test_pretrained_brings_the_model_s_own_mean_and_std(monkeypatch):
 )
 def test_freezing_leaves_out_gradients_and_statistics(what, trained, frozen_norms):
     model, _ = make_model()
-    resnet_products.freeze(model, what)
+    freeze(model, what)
     learning = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
     expected = {"all": {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}, "fc": {"fc"}}
     expected["but the stem"] = expected["all"] - {"conv1", "bn1"}
@@ -364,7 +361,7 @@ def test_frozen_batch_norms_stay_frozen_through_training_and_evaluation(data, tm
 
 def test_the_trunk_may_learn_at_a_rate_of_its_own(data, tmp_path):
     model, _ = make_model()
-    groups = resnet_products.make_optimizer(parse("--lr", "0.01", "--trunk-lr-scale", "0.1"), model).param_groups
+    groups = parameter_groups(model, 0.01, 0.1)
     assert [(group["lr"], len(group["params"])) for group in groups][0] == (0.01, 2)
     assert groups[1]["lr"] == pytest.approx(0.001)
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
@@ -397,9 +394,9 @@ def test_adam_s_step_takes_a_few_grouped_kernels_and_not_some_for_each_weight(mo
         return kernels.count
 
     assert kernels_of(torch.optim.Adam(model.parameters(), fused=False)) > 1000
-    assert kernels_of(resnet_products.make_optimizer(parse(), model)) < 20
-    assert kernels_of(resnet_products.make_optimizer(parse("--fused"), model)) < 5
-    assert kernels_of(resnet_products.make_optimizer(parse("--trunk-lr-scale", "0.1"), model)) < 2 * 20
+    assert kernels_of(torch.optim.Adam(parameter_groups(model, 0.001))) < 20
+    assert kernels_of(torch.optim.Adam(parameter_groups(model, 0.001), fused=True)) < 5
+    assert kernels_of(torch.optim.Adam(parameter_groups(model, 0.001, 0.1))) < 2 * 20
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -427,7 +424,7 @@ def test_without_photographs_it_says_so_in_one_line_and_draws(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(drawn_products, "TRAIN_PRODUCTS", 1)
     monkeypatch.setattr(drawn_products, "TEST_PRODUCTS", 1)
-    common.main(resnet_products.RECIPE, [*SMALL, "--epochs", "1"])
+    resnet_products.main([*SMALL, "--epochs", "1"])
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith(
         "Pictures drawn into data/drawn_products (epochs 1, batch size 16, lr 0.0007, image size 32, scale"

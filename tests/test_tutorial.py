@@ -12,7 +12,6 @@ from helpers import make_data
 import extensions
 from recipes import (
     alexnet_cifar10,
-    common,
     evaluate_run,
     lenet_mnist,
     newts,
@@ -57,10 +56,7 @@ def parse(command, monkeypatch):
     monkeypatch.setattr(parsers, "parse_args", parse_args)
     script = MAINS[name]
     with pytest.raises(Parsed) as parsed:
-        if hasattr(script, "main"):
-            script.main(options)
-        else:
-            common.main(script.RECIPE, options)
+        script.main(options)
     return parsed.value.args[0]
 
 
@@ -106,8 +102,8 @@ def test_a_command_with_an_option_that_is_not_there_would_be_found(monkeypatch, 
 def test_commands_in_the_text_name_options_that_exist():
     known = {}
     for script in SCRIPTS:
-        if hasattr(script, "RECIPE"):
-            known |= common.make_parser(script.RECIPE)._option_string_actions
+        if hasattr(script, "OPTIONS"):
+            known |= script.OPTIONS._option_string_actions
     for text in PAGES.values():
         spans = " ".join(re.findall(r"`([^`]+)`", BLOCK.sub("", text)))
         named = re.findall(r"--[a-z][a-z-]*", spans)

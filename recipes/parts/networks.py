@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import os
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 import torchvision
 from torch import nn
 
+import trainer.random
+from recipes.parts.image_files import BadImageError
 from recipes.parts.parser import say
+from recipes.parts.transforms import Normalize, collate_images
 from trainer import saving
 from trainer.saving.state import fitting
 
@@ -197,3 +203,49 @@ def load_weights(network: nn.Module, path: str | Path, head: Sequence[str] = ())
 
 def _is_other(given: torch.Tensor, own: torch.Tensor) -> bool:
     return given.dtype.is_floating_point != own.dtype.is_floating_point or given.layout is not own.layout
+
+
+def as_asked(args: Namespace, network: nn.Module, normalize: Normalize) -> None:
+    """Brings a network and its input into the memory format that was asked for."""
+    if args.channels_last:
+        network.to(memory_format=torch.channels_last)
+        normalize.memory_format = torch.channels_last
+
+
+def prepare(args: Namespace, network: nn.Module, normalize: Normalize, dataset: Any) -> None:
+    """Makes a network ready for training: ``--channels-last``, ``--compile`` and ``--deterministic``, if asked for.
+
+    Raises:
+        ValueError: If it cannot take the images of the data set.
+    """
+    if args.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
+        torch.use_deterministic_algorithms(True)
+    as_asked(args, network, normalize)
+    _check_fit(network, normalize, dataset)
+    if args.compile:
+        network.compile()
+
+
+def _check_fit(network: nn.Module, normalize: Normalize, dataset: Any) -> None:
+    """Refuses images that a network cannot take, before anything is written; leaves the generators as they were."""
+    with trainer.random.preserved():
+        try:
+            image, label = dataset[0]
+        except BadImageError:
+            return  # the run will tell of it, or skip it
+    modes = [module.training for module in network.modules()]
+    pixels, _ = normalize(collate_images([(image, label)]), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            network.eval()(pixels)
+    except (AssertionError, RuntimeError) as error:  # timm's transformers assert
+        if "memory" in str(error):
+            raise
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"the network cannot take images of shape {tuple(image.shape)} ({reason}); choose another size or network."
+        ) from error
+    finally:
+        for module, mode in zip(network.modules(), modes, strict=True):
+            module.training = mode

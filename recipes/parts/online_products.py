@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import shutil
@@ -9,14 +10,18 @@ import stat
 import zipfile
 from collections.abc import Callable
 from functools import partial
+from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from recipes.parts import image_files, transforms
 from recipes.parts.downloads import fetch
 from recipes.parts.image_files import UnfitImageError, named, read_named, read_rgb
+from trainer.datasets import TransformDataset
+from trainer.datasets.cached import CachedDataset, describe_files
 from trainer.saving.files import regular
 
 # By http, as it is published; the SHA-256, which TensorFlow Datasets knows too, says whether it is that file.
@@ -132,6 +137,26 @@ def _read_list(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     if not paths:
         raise ValueError(f"{path} lists no images.")
     return paths, np.array(class_ids, np.int64), np.array(super_class_ids, np.int64)
+
+
+def cached(dataset: TransformDataset, folder: str | Path) -> CachedDataset:
+    """Returns a data set whose pixels are kept in a file, which is named by all that decides them.
+
+    Args:
+        dataset: A transform of an :class:`OnlineProductsDataset` that reads by ``ScaleAndCrop.read``.
+        folder: Where the file is.
+    """
+    images = dataset.dataset
+    packages = ("pillow", "simplejpeg", "torch")
+    code = b"".join(Path(module.__file__).read_bytes() for module in (image_files, transforms))
+    key = {
+        "files": describe_files([images.list_file.name, *images.paths], images.root),  # the list: labels are kept too
+        **vars(images.read.__self__),
+        "decoder": image_files.DECODER,
+        "code": hashlib.sha256(code).hexdigest()[:16],
+        "versions": {package: metadata.version(package) for package in packages},
+    }
+    return CachedDataset(dataset, Path(folder) / "train", key)
 
 
 def download(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import logging
+import sys
+from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from recipes.parts import common, networks
+from recipes.parts import networks, run_folder
 from recipes.parts.transforms import Normalize
+from trainer.checks import log
 from trainer.updaters.precision import autocast
 
 
@@ -21,8 +28,8 @@ class Trained(NamedTuple):
     ``saved`` is what the run's ``args.json`` holds.
     """
 
-    recipe: common.Recipe
-    args: common.Args
+    recipe: ModuleType
+    args: Namespace
     classes: list[str]
     network: nn.Module
     normalize: Normalize
@@ -30,13 +37,75 @@ class Trained(NamedTuple):
     saved: dict[str, Any]
 
 
-def load(path: str | Path, device: str | None = None, workers: int | None = None) -> Trained:
+def recipe_names() -> list[str]:
+    """Returns the names of the recipes of the package: its files that have ``OPTIONS``."""
+    return sorted(path.stem for path in run_folder.OWN.glob("*.py") if b"\nOPTIONS = " in path.read_bytes())
+
+
+def find_recipe(name: str) -> ModuleType:
+    """Returns a recipe of the package, or of a file whose path somebody has typed.
+
+    Raises:
+        ValueError: If there is none of that name, or the file is no recipe.
+        FileNotFoundError: If there is no such file.
+    """
+    if not name.endswith(".py"):
+        if name not in recipe_names():
+            raise ValueError(
+                f"there is no recipe {name!r}; there are {', '.join(recipe_names())}, or give the path of a file (.py)."
+            )
+        return importlib.import_module(f"recipes.{name}")
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {name}: give the path of a recipe.")
+    if path.parent == run_folder.OWN and path.stem in recipe_names():
+        return importlib.import_module(f"recipes.{path.stem}")
+    if (found := sys.modules.get(path.stem)) is None:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        found = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = found  # and so processes that load data find it:
+        sys.path.append(str(path.parent))
+        spec.loader.exec_module(found)
+    elif Path(getattr(found, "__file__", None) or "").resolve() != path:
+        raise ValueError(f"{name} has the name of another module, {path.stem}: rename the file.")
+    needed = ("OPTIONS", "load", "reader", "make_model")
+    if missing := [part for part in needed if not hasattr(found, part)]:
+        raise ValueError(f"{name} is no recipe: it has no {', '.join(missing)}; docs/recipes.md shows one.")
+    return found
+
+
+def recipe_of(saved: dict[str, Any], folder: str | Path, typed: str | None = None) -> ModuleType:
+    """Returns the recipe of a run: one of the package, or that of the file whose path was typed.
+
+    What a run's folder says never leads to code of elsewhere, for anyone may have written it.
+
+    Raises:
+        ValueError: If the run is of another recipe, or of one that is none of the package and was not typed.
+    """
+    if typed is None:
+        if "sha256" in saved or saved["recipe"] not in recipe_names():
+            raise ValueError(
+                f"the run in {folder} is of a recipe that is none of the package, {saved['recipe']}: give the file of"
+                " that recipe, if you trust it, with --recipe FILE."
+            )
+        return find_recipe(saved["recipe"])
+    recipe = find_recipe(typed)
+    if recipe.OPTIONS.name != saved["recipe"]:
+        raise ValueError(f"the run in {folder} is one of {saved['recipe']}.py, and not of {typed}.")
+    if saved.get("sha256") not in (None, run_folder.hash_of(recipe.OPTIONS.file)):
+        log(logging.WARNING, f"{typed} has changed since the run in {folder}; its network may be another one.")
+    return recipe
+
+
+def load(path: str | Path, device: str | None = None, workers: int | None = None, recipe: str | None = None) -> Trained:
     """Returns the network of a file of weights beside its run's ``args.json``, or the last one of a run's folder.
 
     Args:
         path: The file or the folder.
         device: Where the network goes: CUDA by default, where there is one.
         workers: Processes that load images; one for each CPU, up to 8, by default.
+        recipe: Path of the recipe's file, if it is none of the package.
 
     Raises:
         OSError: If there is no such file.
@@ -48,19 +117,21 @@ def load(path: str | Path, device: str | None = None, workers: int | None = None
         raise FileNotFoundError(f"there is no {path}: name a run's folder, or a file of weights in one.")
     if not (folder / "args.json").is_file():
         raise FileNotFoundError(f"{folder} is no run's folder: it has no args.json, which tells network and classes.")
-    saved = common.read_args(folder)
-    common.warn_of_decoder(saved, folder)
-    recipe = common.load_recipe(saved["recipe"])
-    args = common.of_run(recipe, saved["args"] | {"out": str(folder)}, device, workers)  # it may have moved
+    module = recipe_of(run_folder.read_args(folder), folder, recipe)
+    options = module.OPTIONS
+    saved = run_folder.read_args(folder, options)
+    run_folder.warn_of_decoder(saved, folder)
+    args = options.of_run(saved["args"] | {"out": str(folder)}, device, workers)  # it may have moved
     if path.is_dir():
-        files = common.weights_files(recipe, folder) or common.named_as_weights(recipe, folder)  # a folder, say
+        files = run_folder.named_as_weights(options.weights, folder)
+        files = [file for file in files if file.is_file()] or files  # a folder, say
         if not files:
-            each = "epoch" if recipe.round == (1, "epoch") else "{} {}s".format(*recipe.round)
-            raise FileNotFoundError(f"{folder} has no weights yet: they are written after the first {each}.")
+            raise FileNotFoundError(f"{folder} has no weights yet: they are written with its first validation.")
         path = files[-1]
-    network, normalize = common.make_model(recipe, args, len(saved["classes"]), fresh=True)
+    network, normalize = module.make_model(args, len(saved["classes"]), fresh=True)
+    networks.as_asked(args, network, normalize)
     networks.load_weights(network, path)
-    return Trained(recipe, args, saved["classes"], network.to(args.device).eval(), normalize, path, saved)
+    return Trained(module, args, saved["classes"], network.to(args.device).eval(), normalize, path, saved)
 
 
 def probabilities(trained: Trained, batches: Iterable[Any]) -> tuple[np.ndarray, np.ndarray]:
