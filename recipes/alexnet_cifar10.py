@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         trainer.extend(extensions.observe_lr(), trigger=(1, "iteration"))
         trainer.extend(extensions.Evaluator(valid_iter, model, normalize, precision=args.precision))
         trainer.extend(extensions.LogReport(trigger=(1, "epoch")))
-        trainer.extend(extensions.PrintReport(COLUMNS))
+        trainer.extend(extensions.PrintReport(COLUMNS), trigger=(1, "epoch"))
         trainer.extend(extensions.ProgressBar(update_interval=1))
         for name in ("loss", "accuracy"):
             keys = [f"main/{name}", f"validation/main/{name}"]

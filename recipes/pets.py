@@ -36,17 +36,9 @@ from trainer.datasets import split_dataset_random
 from trainer.iterators import MultiprocessIterator
 from trainer.random import set_seed
 
-TUTORIAL: dict[str, Any] = {
-    "data": "data/pets",
-    "target": "breed",
-    "model": "alexnet",
-    "pretrained": False,
-    "epochs": 30,
-    "batch_size": 32,
-    "lr": 0.0001,  # Adam's default of 0.001 is too high for AlexNet, which has no batch norm: it does not start
-    "scale": 256,
-    "image_size": 224,
-}
+TUTORIAL: dict[str, Any] = {"data": "data/pets", "target": "breed", "model": "alexnet", "pretrained": False}
+# Adam's default of 0.001 is too high for AlexNet, which has no batch norm: it does not start.
+TUTORIAL |= {"epochs": 30, "batch_size": 32, "lr": 0.0001, "scale": 256, "image_size": 224}
 SAMPLE = {"data": "data/drawn_pets", "epochs": 20, "scale": 96, "image_size": 96}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CATEGORIES = ["cat", "dog"]
@@ -144,7 +136,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         trainer.extend(extensions.observe_lr(bias_corrected=True), trigger=(1, "iteration"))
         trainer.extend(extensions.Evaluator(valid_iter, model, normalize, precision=args.precision))
         trainer.extend(extensions.LogReport(trigger=(1, "epoch")))
-        trainer.extend(extensions.PrintReport(COLUMNS))
+        trainer.extend(extensions.PrintReport(COLUMNS), trigger=(1, "epoch"))
         trainer.extend(extensions.ProgressBar(update_interval=1))
         for name in ("loss", "accuracy"):
             keys = [f"main/{name}", f"validation/main/{name}"]

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import time
 import traceback
@@ -560,6 +561,33 @@ def outcome(run, out, error):
     return {part: leaves(value) for part, value in parts.items()}
 
 
+# The sample runs of the recipes, short; and what their resumed runs are asked for.
+RECIPES = {
+    "resnet_products": ("--epochs 1", "--epochs 2"),
+    "alexnet_cifar10": ("--epochs 1 --batch-size 250", "--epochs 2"),
+    "pets": ("--epochs 1", "--epochs 2"),
+    "newts": ("--iterations 10 --snapshot-interval 5", "--iterations 15"),
+    "lenet_mnist": ("--epochs 1 --batch-size 200", "--epochs 2"),
+}
+
+
+def train(name, out, options):
+    """Runs a recipe in a process of its own; returns what it has left in its folder."""
+    command = [sys.executable, "-m", f"recipes.{name}", "--out", str(out), *options.split()]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    parts = {"error": None if done.returncode == 0 else done.stdout.splitlines()[-1:]}
+    for path in sorted(path for path in Path(out).iterdir() if not path.name.startswith(".")):
+        if path.name == "log" or path.name.startswith(("test.", "evaluation_")):
+            parts[f"entries of {path.name}"] = json.loads(path.read_text())
+        elif path.name.startswith("snapshot_"):  # the log's digest in it is of a file that holds times
+            snapshot = leaves(load(path))
+            parts[f"snapshot {path.name}"] = {key: leaf for key, leaf in snapshot.items() if "LogReport" not in key}
+        elif path.suffix in (".pth", ".pt") or path.name.startswith("model_"):
+            parts[f"weights {path.name}"] = load_weights(path)
+    parts["names of files"] = sorted(path.name for path in Path(out).iterdir() if not path.name.startswith("."))
+    return {part: leaves(value) for part, value in parts.items()}
+
+
 class Killed(BaseException):
     """No Exception: nothing is saved on it."""
 
@@ -590,11 +618,14 @@ def main(part, folder, file, *names):
     warnings.simplefilter("ignore")
     folder = Path(folder)
     outcomes, times = {}, {}
-    for name in names or SETUPS:
+    for name in names or [*SETUPS, *RECIPES]:
         begin = time.perf_counter()
         stopped = folder / "stopped" / name
         try:
-            if part == "first":
+            if name in RECIPES:
+                options = ("--sample " + RECIPES[name][0], "--resume " + RECIPES[name][1])[part != "first"]
+                outcomes[name] = train(name, stopped, options)
+            elif part == "first":
                 outcomes[name] = perform(name, folder / "whole" / name)
                 shutil.rmtree(folder / "whole" / name)
                 perform(name, stopped, stop=STOP)

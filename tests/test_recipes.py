@@ -315,7 +315,7 @@ def test_an_unknown_recipe_is_refused_with_those_that_there_are():
 
 def test_a_run_is_resumed_by_its_own_recipe_only(finished, capsys):
     told = refused(capsys, "pets", "--resume", "--out", finished["lenet_mnist"][0])
-    assert "is one of lenet_mnist.py: resume it with that." in told
+    assert "is one of lenet_mnist, and not of pets." in told
 
 
 @every_recipe
@@ -825,7 +825,7 @@ def test_a_recipe_that_has_changed_since_the_run_or_is_another_is_told(shapes, d
         assert told in capsys.readouterr().err
     with pytest.raises(SystemExit):
         evaluate_run.main(["result", "--recipe", "pets"])
-    assert "the run in result is one of shapes.py, and not of pets." in capsys.readouterr().err
+    assert "the run in result is one of shapes, and not of pets." in capsys.readouterr().err
 
 
 def test_what_a_killed_write_left_is_removed_at_the_next_start(drawn, tmp_path):

@@ -267,7 +267,7 @@ def read_args(path: str | Path, options: Options | None = None) -> dict[str, Any
             f"{path} cannot be read ({str(error).rstrip('.')}): it is not what a recipe writes."
         ) from error
     if options is not None and saved["recipe"] != options.name:
-        raise ValueError(f"the run in {Path(path).parent} is one of {saved['recipe']}.py: resume it with that.")
+        raise ValueError(f"the run in {Path(path).parent} is one of {saved['recipe']}, and not of {options.name}.")
     return saved
 
 

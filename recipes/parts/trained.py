@@ -92,7 +92,7 @@ def recipe_of(saved: dict[str, Any], folder: str | Path, typed: str | None = Non
         return find_recipe(saved["recipe"])
     recipe = find_recipe(typed)
     if recipe.OPTIONS.name != saved["recipe"]:
-        raise ValueError(f"the run in {folder} is one of {saved['recipe']}.py, and not of {typed}.")
+        raise ValueError(f"the run in {folder} is one of {saved['recipe']}, and not of {typed}.")
     if saved.get("sha256") not in (None, run_folder.hash_of(recipe.OPTIONS.file)):
         log(logging.WARNING, f"{typed} has changed since the run in {folder}; its network may be another one.")
     return recipe
