@@ -126,7 +126,7 @@ def loss_of(
         if multi_label:
             counts = torch.stack(list(labels)).sum(0)
         else:
-            counts = torch.bincount(torch.as_tensor(labels), minlength=len(classes))
+            counts = torch.bincount(torch.as_tensor(labels, dtype=torch.long), minlength=len(classes))
         for name, count in zip(classes, counts.tolist(), strict=True):
             if not 0 < count < len(labels):
                 raise ValueError(
