@@ -151,7 +151,7 @@ def test_a_model_of_timm_is_tested_with_its_own_crop_and_interpolation():
         ScaleAndCrop(9, 8, interpolation="lanczos")
 
 
-@pytest.mark.parametrize("size", [(130, 97), (40, 60), (30, 20), (1, 900), (900, 3)])
+@pytest.mark.parametrize("size", [(130, 97), (40, 60), (30, 20), (3, 900), (900, 3)])
 def test_bicubic_scaling_is_torch_s_to_the_bit(size):
     image = photograph(*size)
     wide, high = [int(48 * side / min(size)) for side in size]
