@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class ScaleAndCrop:
     """Scales an image to a shorter side and takes its middle, as a uint8 tensor of shape (3, crop, crop).
 
     The geometry is that of :func:`scale` and :func:`center_crop`, in one step: what is cropped away is not computed.
-    Pixels are within one grey level of Pillow's, and just as near to ChainerCV's, which resizes 32-bit floats.
+    Bilinear pixels are within one grey level of Pillow's, and just as near to ChainerCV's, which resizes 32-bit floats.
 
     Called with a Pillow image it is a transform; :meth:`read` does the same from a file, faster.
 
@@ -71,15 +71,34 @@ class ScaleAndCrop:
         reduced: Whether :meth:`read` decodes a large JPEG at 1/2, 1/4 or 1/8 of its size, where that leaves it at
             least ``REDUCED_MARGIN`` times as large as the scaled image. Much faster; the pixels are slightly others.
         turned: Whether :meth:`read` turns an image as its EXIF data say.
+        interpolation: ``"bilinear"`` or ``"bicubic"``, which many models of timm are trained with.
     """
 
-    def __init__(self, scale: int, crop: int, reduced: bool = False, turned: bool = True) -> None:
+    interpolation = "bilinear"
+
+    def __init__(
+        self, scale: int, crop: int, reduced: bool = False, turned: bool = True, interpolation: str = "bilinear"
+    ) -> None:
         if scale < crop:
             raise ValueError(f"the scale must not be smaller than the crop, got {scale} < {crop}.")
+        if interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation must be 'bilinear' or 'bicubic', got {interpolation!r}.")
         self.scale = scale
         self.crop = crop
         self.reduced = reduced
         self.turned = turned
+        if interpolation != "bilinear":  # else it is left out of the key, as caches from before bicubic have it
+            self.interpolation = interpolation
+
+    @classmethod
+    def of_pretrained(cls, config: Mapping[str, Any], size: int | None = None, reduced: bool = False) -> ScaleAndCrop:
+        """Returns the geometry that a model of timm is tested with, from its ``pretrained_cfg``.
+
+        Its ``crop_pct`` and ``interpolation`` hold for any ``size`` of the crop; without one its ``input_size`` does.
+        The middle is taken whatever its ``crop_mode``: few models are tested on squashed or bordered images.
+        """
+        crop = size or config["input_size"][-1]
+        return cls(max(crop, int(crop / config["crop_pct"])), crop, reduced, interpolation=config["interpolation"])
 
     def __repr__(self) -> str:
         """Names all that decides the pixels, and so makes a key for a cache."""
@@ -93,45 +112,10 @@ class ScaleAndCrop:
     def read(self, path: str | Path) -> torch.Tensor:
         """Returns the middle of a scaled image file of any mode, as ``self(read_rgb(path))`` does.
 
-        A JPEG is decoded by simplejpeg (libjpeg-turbo), which takes less time than Pillow for the same pixels; any
-        other file, and a JPEG in which it finds the least fault, by Pillow, which takes it or says what is wrong.
-
         Raises:
             BadImageError: If the file is missing, damaged, no image, or has more than ``max_pixels()``.
         """
-        try:
-            found = self._by_simplejpeg(path) if size_of(path) <= max_pixels() else None  # Pillow reads it in pieces
-        except Exception:  # Pillow says what is wrong, if anything is
-            found = None
-        return self(read_rgb(path, self.turned)) if found is None else self._middle(*found)
-
-    def _by_simplejpeg(self, path: str | Path) -> tuple[torch.Tensor, float, float] | None:
-        """Returns the pixels of a JPEG with the width and height that they stand for; None for what Pillow is to do."""
-        with open(path, "rb", buffering=0) as file:
-            data = file.readall()
-        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-        if space in ("CMYK", "YCCK") or width * height > max_pixels():
-            return None
-        turn = _jpeg_orientation(data) if self.turned else 1
-        times = self._reduction(width, height, turn)
-        pixels = simplejpeg.decode_jpeg(data, min_height=-(-height // times), min_width=-(-width // times))
-        if turn != 1:
-            colours = pixels.view("V3")[..., 0]  # to be moved as one, which takes half the time
-            if turn > 4:
-                colours, width, height = colours.T, height, width
-            rows, columns = (-1 if turn in those else 1 for those in ((3, 4, 7, 8), (2, 3, 6, 7)))
-            colours = np.ascontiguousarray(colours[::rows, ::columns])
-            pixels = colours.view(np.uint8).reshape(*colours.shape, 3)
-        return torch.from_numpy(pixels), width / times, height / times
-
-    def _reduction(self, width: int, height: int, turn: int) -> int:
-        """Returns how many times smaller an image of this size may be decoded: 1, 2, 4 or 8."""
-        least = REDUCED_MARGIN * self.scale
-        for times in (8, 4, 2) if self.reduced else ():
-            # What stands for a fraction must be the last row or column, and a turn may make it the first.
-            if min(width, height) >= times * least and (turn == 1 or width % times == height % times == 0):
-                return times
-        return 1
+        return self._middle(*decode(path, self.turned, self.scale if self.reduced else None))
 
     def _middle(self, pixels: torch.Tensor, width: float, height: float) -> torch.Tensor:
         """Scales and crops pixels of shape (height, width, 3), as they lie in memory.
@@ -143,10 +127,38 @@ class ScaleAndCrop:
         image = pixels[None].permute(0, 3, 1, 2)  # to torch's fast path: one image, channels last
         rows, columns = _places(height, new_height, self.crop), _places(width, new_width, self.crop)
         if columns is not None:  # already here, as there are far fewer of them
-            start, stop = int(columns[0]), int(columns[-1]) + 2
+            start, stop = max(0, int(columns[0]) - 1), int(columns[-1]) + 3
             image, columns = image[..., start:stop], columns - start
-        image = _resized_middle(image, 2, height, new_height, self.crop, rows)  # rows are the cheaper ones to resize
-        return _resized_middle(image, 3, width, new_width, self.crop, columns)[0]
+        # Rows first: they are the cheaper ones to resize.
+        image = _resized_middle(image, 2, height, new_height, self.crop, rows, self.interpolation)
+        return _resized_middle(image, 3, width, new_width, self.crop, columns, self.interpolation)[0]
+
+
+def decode(
+    path: str | Path, turned: bool = True, reduced_for: float | None = None
+) -> tuple[torch.Tensor, float, float]:
+    """Returns an image file of any mode as pixels (height, width, 3), with the width and height that they stand for.
+
+    A JPEG is decoded by simplejpeg (libjpeg-turbo), which takes less time than Pillow for the same pixels; any
+    other file, and a JPEG in which it finds the least fault, by Pillow, which takes it or says what is wrong.
+
+    Args:
+        path: Of the file.
+        turned: Whether it is turned as its EXIF data say.
+        reduced_for: Pixels of the shorter side to which the image is going to be scaled: a JPEG is decoded at 1/2,
+            1/4 or 1/8 of its size where that leaves it ``REDUCED_MARGIN`` times as large. None: decoded as it is.
+
+    Raises:
+        BadImageError: If the file is missing, damaged, no image, or has more than ``max_pixels()``.
+    """
+    try:  # Pillow reads a larger file in pieces
+        found = _by_simplejpeg(path, turned, reduced_for) if size_of(path) <= max_pixels() else None
+    except Exception:  # Pillow says what is wrong, if anything is
+        found = None
+    if found is None:
+        image = read_rgb(path, turned)
+        found = torch.from_numpy(np.array(image)), *image.size
+    return found
 
 
 def collate_images(samples: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -185,6 +197,37 @@ class Normalize:
         return cls([255 * value for value in mean], [255 * value for value in std])
 
 
+def _by_simplejpeg(
+    path: str | Path, turned: bool, reduced_for: float | None
+) -> tuple[torch.Tensor, float, float] | None:
+    """Returns what :func:`decode` does of a JPEG; None for what Pillow is to do."""
+    with open(path, "rb", buffering=0) as file:
+        data = file.readall()
+    height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    if space in ("CMYK", "YCCK") or width * height > max_pixels():
+        return None
+    turn = _jpeg_orientation(data) if turned else 1
+    times = 1 if reduced_for is None else _reduction(width, height, turn, REDUCED_MARGIN * reduced_for)
+    pixels = simplejpeg.decode_jpeg(data, min_height=-(-height // times), min_width=-(-width // times))
+    if turn != 1:
+        colours = pixels.view("V3")[..., 0]  # to be moved as one, which takes half the time
+        if turn > 4:
+            colours, width, height = colours.T, height, width
+        rows, columns = (-1 if turn in those else 1 for those in ((3, 4, 7, 8), (2, 3, 6, 7)))
+        colours = np.ascontiguousarray(colours[::rows, ::columns])
+        pixels = colours.view(np.uint8).reshape(*colours.shape, 3)
+    return torch.from_numpy(pixels), width / times, height / times
+
+
+def _reduction(width: int, height: int, turn: int, least: float) -> int:
+    """Returns how many times smaller an image may be decoded, so that no side gets shorter than ``least``."""
+    for times in (8, 4, 2):
+        # What stands for a fraction must be the last row or column, and a turn may make it the first.
+        if min(width, height) >= times * least and (turn == 1 or width % times == height % times == 0):
+            return times
+    return 1
+
+
 def _jpeg_orientation(data: bytes) -> int:
     """Returns how the EXIF data or the XMP of a JPEG ask to turn it; without either, nothing is parsed."""
     at = 2
@@ -211,15 +254,15 @@ def _places(side: float, size: int, crop: int) -> torch.Tensor | None:
     if size <= side or offset <= crop:
         return None
     middles = torch.arange(offset, offset + crop, dtype=torch.float64) + 0.5
-    return (middles * (1 / (size / side)) - 0.5).clamp(0, side - 1)
+    return middles * (1 / (size / side)) - 0.5
 
 
 def _resized_middle(
-    image: torch.Tensor, dim: int, side: float, size: int, crop: int, places: torch.Tensor | None
+    image: torch.Tensor, dim: int, side: float, size: int, crop: int, places: torch.Tensor | None, interpolation: str
 ) -> torch.Tensor:
     """Resizes a dimension (2 or 3) from ``side`` to ``size`` pixels, as far as needed, and takes its middle."""
     if places is not None:
-        return _interpolated(image, dim, places)
+        return _interpolated(image, dim, places, interpolation)
     offset = _offset(size, crop)
     if side != size:
         shape, scales = list(image.shape[2:]), [None, None]
@@ -227,14 +270,28 @@ def _resized_middle(
         shape[dim - 2] = offset + crop if size < side else size
         scales[dim - 2] = size / side
         # What F.interpolate(antialias=True) calls; only here may the size differ from what the scale makes it.
-        image = torch.ops.aten._upsample_bilinear2d_aa(image, shape, False, *scales)
+        image = getattr(torch.ops.aten, f"_upsample_{interpolation}2d_aa")(image, shape, False, *scales)
     return image.narrow(dim, offset, crop)
 
 
-def _interpolated(image: torch.Tensor, dim: int, places: torch.Tensor) -> torch.Tensor:
+def _interpolated(image: torch.Tensor, dim: int, places: torch.Tensor, interpolation: str) -> torch.Tensor:
     """Interpolates a dimension at some places, to the bits of torch, which can only begin at the first pixel."""
-    first, total = places.long(), torch.zeros((), dtype=torch.int32)
-    for index, weight in ((first, 1 - (places - first)), (first + 1, places - first)):
-        fixed = (weight * 2**14 + 0.5).int().view([-1 if d == dim else 1 for d in range(4)])
-        total = total + image.index_select(dim, index.clamp(max=image.shape[dim] - 1)) * fixed
-    return ((total + 2**13) >> 14).to(torch.uint8).contiguous(memory_format=torch.channels_last)
+    first = places.floor().long()
+    after = places - first
+    if interpolation == "bilinear":
+        weights = {0: 1 - after, 1: after}
+    else:  # Keys's cubic convolution, a = -0.5
+        weights = {
+            -1: after * (after * (2 - after) - 1) / 2,
+            0: (after * after * (3 * after - 5) + 2) / 2,
+            1: after * (after * (4 - 3 * after) + 1) / 2,
+            2: after * after * (after - 1) / 2,
+        }
+    last = image.shape[dim] - 1
+    inside = {step: weight * ((first + step >= 0) & (first + step <= last)) for step, weight in weights.items()}
+    whole, total = sum(inside.values()), torch.zeros((), dtype=torch.int32)
+    for step, weight in inside.items():
+        weight = weight / whole
+        fixed = (weight * 2**14 + weight.sign() / 2).int().view([-1 if d == dim else 1 for d in range(4)])
+        total = total + image.index_select(dim, (first + step).clamp(0, last)) * fixed
+    return ((total + 2**13) >> 14).clamp(0, 255).to(torch.uint8).contiguous(memory_format=torch.channels_last)
