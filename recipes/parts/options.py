@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 import math
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
-from extensions.snapshot_files import snapshots_in
-from recipes.parts import run_folder
-from recipes.parts.parser import Parser, say
-from trainer.checks import log
-from trainer.mistakes import as_device
-from trainer.saving.files import read_bytes
-from trainer.saving.snapshots import read_tail
-from trainer.updaters.precision import DTYPES
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from recipes.parts.parser import Parser
 
 Args = argparse.Namespace
 
@@ -106,7 +90,13 @@ class Options(Parser):
         self.add("training", "--lr", type=float, metavar="X", least=0, help="learning rate")
         told = "such as cpu or cuda:1 (CUDA where there is one)"
         self.add("training", "--device", on_resume="machine", help=told)
-        self.add("training", "--precision", choices=tuple(DTYPES), on_resume="free", help="fp32, or torch's autocast")
+        self.add(
+            "training",
+            "--precision",
+            choices=("fp32", "bf16", "fp16"),
+            on_resume="free",
+            help="fp32, or torch's autocast",
+        )
         told = "keep images and weights in that memory format"
         self.add("training", "--channels-last", action="store_true", on_resume="warn", help=told)
         told = "compile the network; the first iteration takes minutes"
@@ -172,62 +162,13 @@ class Options(Parser):
     def parse(self, argv: list[str] | None = None) -> Args:
         """Returns the arguments of a command line: what was not asked for is as in the resumed run, or the default."""
         args = self.parse_args(argv)
+        from recipes.parts.settling import settle  # imports torch, which takes seconds: --help and typing errors do not
+
         try:
-            self._settle(args)
+            settle(self, args)
         except (OSError, ValueError) as error:
             self.error(str(error))
-        if args.print_config:
-            say(self._toml(args), kept="\n")
-            sys.exit(0)
         return args
-
-    def _settle(self, args: Args) -> None:
-        if args.config is not None:
-            for key, value in self._read_config(args.config).items():
-                if getattr(args, key) is None:
-                    setattr(args, key, value)
-        asked = {key: value for key, value in vars(args).items() if value is not None}
-        saved = self._of_resumed(args)
-        if args.resume == "" and saved and not snapshots_in(Path(saved["out"]), run_folder.SNAPSHOTS):
-            if found := run_folder.weights_files(self.weights, saved["out"]):
-                raise ValueError(
-                    f"there is no snapshot in {saved['out']} to go on from, though there are weights such as"
-                    f" {found[-1].name}: start anew with --overwrite and not --resume, or take another --out."
-                )
-            del asked["resume"]
-            args.resume, args.overwrite = None, True  # it was stopped before its first snapshot
-            log(logging.WARNING, f"There is no snapshot in {saved['out']} yet: the run begins anew.")
-        for key in self.of_kind("keep"):
-            if key in asked and key in saved and asked[key] != saved[key]:
-                raise ValueError(
-                    f"--{key.replace('_', '-')} cannot change on --resume: the run has {saved[key]}, not {asked[key]};"
-                    " leave it out, or start a new run."
-                )
-        chosen = saved | asked
-        if "data" in asked:
-            chosen["sample"] = asked.get("sample")
-        elif self.sample_by_default and "data" not in chosen and not asked.get("download"):
-            chosen["sample"] = asked.get("sample") or not Path(self.defaults["data"]).exists()
-        vars(args).update(self.usual(chosen.get("sample")) | chosen)
-        self._use_this_machine(args)
-        self._check(args)
-
-    def of_run(self, saved: dict[str, Any], device: str | None, workers: int | None) -> Args:
-        """Returns the arguments of a run, to use its network here: the machine's are those of now."""
-        args = self.parse_args([])
-        kept = {key: saved[key] for key in self.of_kind("keep", "warn", "free") if key in saved}
-        vars(args).update(self.defaults | kept | {"sample": None, "device": device, "workers": workers})
-        self._use_this_machine(args)
-        self._check(args)
-        return args
-
-    def _use_this_machine(self, args: Args) -> None:
-        import torch
-
-        if args.workers is None:
-            args.workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 8)
-        if args.device is None:
-            args.device = "cuda" if torch.cuda.is_available() else "cpu"
 
     def check_saved(self, saved: dict[str, Any], where: str) -> None:
         """Refuses values of a file that the command line would not have taken.
@@ -243,31 +184,12 @@ class Options(Parser):
             if not fits or (action.choices is not None and value is not None and value not in action.choices):
                 raise ValueError(f"{where}{action.dest} is {str(value)[:40]!r}")
 
-    def _of_resumed(self, args: Args) -> dict[str, Any]:
-        """Returns the arguments of the run that is to be resumed, but for those that belong to the machine."""
-        if args.resume is None:
-            return {}
-        folder = run_folder.resumed(args)
-        if not os.path.lexists(folder / "args.json"):
-            snapshots = snapshots_in(folder, run_folder.SNAPSHOTS)
-            if read_tail(args.resume) if args.resume else snapshots:
-                raise ValueError(
-                    f"{folder} has no args.json, which says how its run was made: put it back, or start a new run."
-                )
-            return {}
-        saved = run_folder.read_args(folder, self)
-        run_folder.warn_of_decoder(saved, folder)
-        kept = self.of_kind("keep", "warn", "free")
-        return {key: value for key, value in saved["args"].items() if key in kept} | {"out": str(folder)}
+    def check_bounds(self, args: Args) -> None:
+        """Refuses numbers out of bounds, and texts that are empty.
 
-    def _check(self, args: Args) -> None:
-        """Refuses values out of range, before anything is written."""
-        if args.force and args.resume is None:
-            raise ValueError("--force goes with --resume.")
-        if args.resume is not None and args.overwrite:
-            raise ValueError(
-                "give --resume or --overwrite, not both: one goes on with the run in --out, one removes it."
-            )
+        Raises:
+            ValueError: If there is one.
+        """
         for key, (low, high, is_open) in self._ranges.items():
             value = getattr(args, key)
             if value is None or ((low < value if is_open else low <= value) and value <= high and math.isfinite(value)):
@@ -276,43 +198,7 @@ class Options(Parser):
             if math.isfinite(high):
                 bounds = [f"{low:g} to {high:g}"] if not is_open else [*bounds, f"at most {high:g}"]
             raise ValueError(f"--{key.replace('_', '-')} must be {' and '.join(bounds) or 'a number'}, got {value}.")
-        if args.out == "" or (Path(args.out).exists() and not Path(args.out).is_dir()):
-            raise ValueError(f"--out must name a folder, got {args.out!r}.")
         for action in self._actions:
-            if getattr(args, action.dest, None) == "" and action.dest != "resume":
+            if getattr(args, action.dest, None) == "" and action.dest not in ("resume", "out"):
                 name = "/".join(action.option_strings) or action.metavar
                 raise ValueError(f"{name} must not be empty, got ''; is the variable that holds it set?")
-        if {"scale", "image_size"} <= self.defaults.keys() and args.scale < args.image_size:
-            raise ValueError(f"--scale must not be smaller than --image-size, got {args.scale} < {args.image_size}.")
-        try:
-            as_device(args.device)
-        except ValueError as error:
-            raise ValueError(f"--{error}") from None
-
-    # -- files of options
-
-    def _read_config(self, path: str) -> dict[str, Any]:
-        """Returns the options of a TOML file, or of the args.json of a run of this recipe.
-
-        Raises:
-            OSError: If it cannot be read.
-            ValueError: If it is no such file, or has what is no option, or a value that is none of it.
-        """
-        if path.endswith(".json"):
-            found = run_folder.read_args(path, self)["args"]
-            return {key: value for key, value in found.items() if key in self.of_kind("keep", "warn", "free")}
-        try:
-            found = {
-                key.replace("-", "_"): value for key, value in tomllib.loads(read_bytes(Path(path)).decode()).items()
-            }
-        except ValueError as error:
-            raise ValueError(f"{path} cannot be read: it is not TOML ({error}).") from error
-        known = self.of_kind("keep", "warn", "free", "machine")
-        if other := [key for key in found if key not in known]:
-            raise ValueError(f"{path}: {other[0]} is no option that a file may set; --print-config prints those.")
-        self.check_saved(found, f"{path}: ")
-        return found
-
-    def _toml(self, args: Args) -> str:
-        values = {key: getattr(args, key) for key in self.of_kind("keep", "warn", "free", "machine")}
-        return "\n".join(f"{key.replace('_', '-')} = {json.dumps(v)}" for key, v in values.items() if v is not None)

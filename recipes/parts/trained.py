@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from recipes.parts import networks, run_folder
+from recipes.parts import networks, run_folder, settling
 from recipes.parts.transforms import Normalize
 from trainer.checks import log
 from trainer.updaters.precision import autocast
@@ -121,7 +121,7 @@ def load(path: str | Path, device: str | None = None, workers: int | None = None
     options = module.OPTIONS
     saved = run_folder.read_args(folder, options)
     run_folder.warn_of_decoder(saved, folder)
-    args = options.of_run(saved["args"] | {"out": str(folder)}, device, workers)  # it may have moved
+    args = settling.of_run(options, saved["args"] | {"out": str(folder)}, device, workers)  # it may have moved
     if path.is_dir():
         files = run_folder.named_as_weights(options.weights, folder)
         files = [file for file in files if file.is_file()] or files  # a folder, say
