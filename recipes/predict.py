@@ -4,8 +4,8 @@
     python recipes/predict.py result/model_epoch-4 photos --format csv -o predictions.csv --grid predictions.png
 
 Classes, network and what is done to an image are those of the run. A folder stands for all images in it and in its
-folders, sorted (.jpg, .png, .webp and the like; nothing whose name begins with a dot). An image that is broken is told
-on the standard error and left out; the others are predicted, and the exit code is 1.
+folders, sorted (.jpg, .png and whatever Pillow reads; nothing whose name begins with a dot). An image that is broken is
+told on the standard error and left out; the others are predicted, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from recipes.evaluate_run import add_options, draw_images, open_run, refuse_nan, title_of, write_figure
 from recipes.parts.image_files import BadImageError, images_in, read_named
@@ -59,7 +58,7 @@ def find_images(names: Iterable[str]) -> list[str]:
         if os.path.isdir(name):
             found = images_in(name)
             if not found:
-                raise FileNotFoundError(f"{name} holds no image ({', '.join(IMG_EXTENSIONS)}); name another folder.")
+                raise FileNotFoundError(f"{name} holds no image (.jpg, .png and the like); name another folder.")
             paths += found
         elif os.path.exists(name):
             paths.append(name)

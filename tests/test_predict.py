@@ -143,10 +143,20 @@ def test_a_digit_of_any_colours_is_read_as_the_digits_of_the_run(tmp_path, monke
 
 
 def test_a_folder_stands_for_its_images_and_those_of_its_folders_sorted(tmp_path):
-    for name in ("b/2.JPG", "b/1.png", "a.webp", "notes.txt", ".hidden.jpg", ".thumbs/1.jpg", "c/d/e.jpeg"):
+    for name in (
+        "b/2.JPG",
+        "b/1.png",
+        "a.webp",
+        "d.jp2",
+        "notes.txt",
+        "e.pdf",
+        ".hidden.jpg",
+        ".thumbs/1.jpg",
+        "c/d/e.jpeg",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    expected = [str(tmp_path / name) for name in ("a.webp", "b/1.png", "b/2.JPG", "c/d/e.jpeg")]
+    expected = [str(tmp_path / name) for name in ("a.webp", "b/1.png", "b/2.JPG", "c/d/e.jpeg", "d.jp2")]
     assert predict.find_images([str(tmp_path)]) == expected
     first = str(tmp_path / "notes.txt")
     assert predict.find_images([first, str(tmp_path / "b")]) == [first, *expected[1:3]], "a file is taken at its word"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,24 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
 
 from trainer.checks import headline, log, printable
 
 # The version of the pixels that a file has here, to be raised with each change of them: runs and caches record it.
 # 2: turned as the EXIF data say; 16 bits and floats scaled to 8 bits; LAB.
 DECODER = 2
+
+# Plug-ins of Pillow's, where they are installed: HEIC, and AVIF for a Pillow without it.
+with suppress(ImportError):
+    importlib.import_module("pillow_heif").register_heif_opener()
+with suppress(ImportError):
+    importlib.import_module("pillow_avif")
+# Pillow knows their names, but has no decoder of them; or they are videos and programs.
+_NO_PHOTOGRAPHS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"}
+
+PLUGINS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".hif": "pillow-heif", ".avif": "pillow-avif-plugin"}
+NO_IMAGE = "not an image"
+RAW = {".3fr", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw", ".x3f"}
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -186,15 +198,36 @@ def _in_8_bits(image: Image.Image) -> np.ndarray:
 
 
 def is_image(path: str) -> bool:
-    """Returns whether a file's name is that of an image; what is hidden is none."""
-    return has_file_allowed_extension(path, IMG_EXTENSIONS) and not os.path.basename(path).startswith(".")
+    """Returns whether a file's name is that of an image which Pillow reads; what is hidden is none."""
+    return os.path.splitext(path)[1].lower() in _extensions() and not os.path.basename(path).startswith(".")
+
+
+def unfit(path: str) -> str:
+    """Returns why a file is no image by its name, and what helps; an empty string if it is one."""
+    if is_image(path):
+        return ""
+    extension = os.path.splitext(path)[1].lower()
+    if extension in PLUGINS:
+        return f"which Pillow reads after: pip install {PLUGINS[extension]}"
+    return "RAW, to be converted to JPEG or TIFF" if extension in RAW else NO_IMAGE
+
+
+@cache
+def _extensions() -> frozenset[str]:
+    known = Image.registered_extensions()  # with those of the plug-ins
+    return frozenset(extension for extension, kind in known.items() if kind not in _NO_PHOTOGRAPHS)
 
 
 def images_in(root: str, deep: bool = True) -> list[str]:
-    """Returns the images in a folder, and if ``deep`` in the folders in it, sorted; nothing that is hidden.
+    """Returns the images among :func:`files_in` a folder."""
+    return [path for path in files_in(root, deep) if is_image(path)]
+
+
+def files_in(root: str, deep: bool = True, hidden: list[str] | None = None) -> list[str]:
+    """Returns the files in a folder, and if ``deep`` in the folders in it, sorted.
 
     Links to files and folders are followed, but for a link to a folder in which it lies itself, or that was searched
-    already. What is passed over is logged.
+    already. Such a link is logged. Of what is hidden only ``hidden`` gets the path.
     """
     paths, twice, known = list[str](), list[str](), set[str]()  # known: real paths of folders
     folders, links = deque([root]), deque[str]()
@@ -206,10 +239,13 @@ def images_in(root: str, deep: bool = True) -> list[str]:
         known.add(place)
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             path, is_link = entry.path, entry.is_symlink()
-            if os.path.isdir(path) if is_link else entry.is_dir():
-                if deep and not entry.name.startswith("."):
-                    (folders if not is_link else twice if _leads_up(path, root) else links).append(path)
-            elif is_image(path):
+            if entry.name.startswith("."):
+                if hidden is not None:
+                    hidden.append(path)
+            elif os.path.isdir(path) if is_link else entry.is_dir():
+                if deep:
+                    (folders if not is_link else twice if leads_up(path, root) else links).append(path)
+            else:
                 paths.append(path)
     if twice:
         more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
@@ -217,7 +253,7 @@ def images_in(root: str, deep: bool = True) -> list[str]:
     return sorted(paths)
 
 
-def _leads_up(path: str, root: str) -> bool:
+def leads_up(path: str, root: str) -> bool:
     """Returns whether a link leads to a folder that it lies in itself, or that ``root`` lies in."""
     target = os.path.realpath(path)
     return any(Path(os.path.realpath(place)).is_relative_to(target) for place in (root, os.path.dirname(path)))
@@ -228,7 +264,7 @@ class _ClassFolder(ImageFolder):
         """Leaves hidden folders out, such as .ipynb_checkpoints, and links to a folder above."""
         root = str(directory)
         names = [name for name in super().find_classes(root)[0] if not name.startswith(".")]
-        names = [name for name in names if not _leads_up(os.path.join(root, name), root)]
+        names = [name for name in names if not leads_up(os.path.join(root, name), root)]
         return names, {name: label for label, name in enumerate(names)}
 
     @staticmethod
@@ -271,8 +307,7 @@ def class_folders(
         except FileNotFoundError as error:
             reason = str(error).splitlines()[0].rstrip(". ")
             raise FileNotFoundError(
-                f"{root / split}: {reason}; each folder in it is a class and must hold images"
-                f" ({', '.join(IMG_EXTENSIONS)})."
+                f"{root / split}: {reason}; each folder in it is a class and must hold images (.jpg, .png, ...)."
             ) from error
     train, test = sets["train"], sets["test"]
     if len(train.classes) < 2:
