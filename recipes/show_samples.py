@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 import trainer.random
-from recipes.evaluate_run import use_installed_fonts, write_figure
 from recipes.parts import common
 from recipes.parts.parser import say, stop
+from recipes.parts.pictures import use_installed_fonts, write_figure
 from trainer.checks import printable
 
 COUNT = 5

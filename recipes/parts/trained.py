@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,15 +67,20 @@ def load(path: str | Path, device: str | None = None, workers: int | None = None
 def probabilities(trained: Trained, batches: Iterable[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the classes' probabilities, float32 of shape (N, classes), and the labels, int64 of shape (N,).
 
+    Where an image may have several labels, each has a probability of its own, and the labels are of shape (N, classes).
+
     Args:
         trained: What :func:`load` returned.
         batches: Of images and labels, such as an iterator gives them.
     """
     device = torch.device(trained.args.device)
+    of_scores = (
+        torch.sigmoid if getattr(trained.args, "multi_label", False) else functools.partial(torch.softmax, dim=1)
+    )
     found, known = [], []
     with torch.no_grad(), autocast(trained.args.precision, device):
         for batch in batches:
             images, labels = trained.normalize(batch, device)
-            found.append(trained.network(images).float().softmax(1).cpu())
+            found.append(of_scores(trained.network(images).float()).cpu())
             known.append(labels.cpu())
     return torch.cat(found).numpy(), torch.cat(known).numpy()
