@@ -270,6 +270,8 @@ def write(trained: Trained, split: str, folder: Path, data: str | None = None) -
         pictures["mistakes"] = draw_mistakes(evaluation, told)
     files = {name: folder / f"{name}_{split}.png" for name in ("confusion", "mistakes")}
     say(f"{trained.weights} on the {told['n']} images of {split}")
+    if split == "test" and data is None and "valid" not in trained.saved["splits"]:
+        say("The run validated on them, too: a best epoch chosen by that was chosen on the test set.")
     say(f"\n{table(told)}\n", kept="\n")
     common.write_json(folder / f"evaluation_{split}.json", told)
     for name, path in files.items():

@@ -130,6 +130,13 @@ def test_images_that_were_skipped_are_replaced_in_what_is_returned_too(products,
     assert found.labels[5] == whole.labels[6] and np.array_equal(found.labels[6:], whole.labels[6:])
 
 
+def test_that_the_best_epoch_was_chosen_on_the_test_set_is_said_once(products, digits, capsys):
+    remark = "The run validated on them, too: a best epoch chosen by that was chosen on the test set."
+    for folder, split, count in ((digits, "test", 1), (digits, "train", 0), (products, "test", 0)):
+        run(folder, "--split", split)
+        assert capsys.readouterr().out.count(remark) == count
+
+
 # -- the folder
 
 

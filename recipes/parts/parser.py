@@ -24,7 +24,7 @@ COMMANDS |= {name: name for name in ("finetune", "predict", "report", "runs", "s
 
 def printable(text: str, kept: str = "") -> str:
     """Returns what ``trainer.checks.printable`` does, and imports it, which takes torch, only where it must escape."""
-    if text.isprintable():
+    if text.translate(dict.fromkeys(map(ord, kept), "")).isprintable():
         return text
     from trainer.checks import printable as escaped
 
@@ -70,7 +70,10 @@ def as_typed(text: str, name: str) -> str:
 
 def say(text: str, file: TextIO | None = None, kept: str = "") -> None:
     """Prints a line, on standard output if no file is given; lines, if newlines are kept."""
-    print(printable(text, kept), file=file, flush=True)
+    try:
+        print(printable(text, kept), file=file, flush=True)
+    except BrokenPipeError:  # head, say, has seen enough; Python would tell of it again when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (file or sys.stdout).fileno())
 
 
 def stop(text: str) -> NoReturn:

@@ -1,0 +1,128 @@
+"""Trains image classifiers, and tells what became of them.
+
+    kusari finetune photos
+    kusari train pets --sample
+    kusari predict result photo.jpg
+
+``kusari COMMAND --help`` tells the options of a command, ``kusari train`` lists the recipes, and ``kusari train
+my_recipe.py`` runs a file of your own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from recipes.parts import tool_options
+from recipes.parts.parser import COMMANDS, Parser, kusari, say
+from recipes.parts.tool_options import RECIPES, docstring
+
+MODULES = {typed: name for name, typed in COMMANDS.items() if (RECIPES / f"{name}.py").is_file()}
+
+
+def recipe_names() -> list[str]:
+    """Returns the names of the recipes; none is imported, for that takes seconds."""
+    is_recipe = re.compile(rb"^(OPTIONS|RECIPE) = ", re.MULTILINE)
+    return [path.stem for path in sorted(RECIPES.glob("*.py")) if is_recipe.search(path.read_bytes())]
+
+
+def listed(files: dict[str, str]) -> list[str]:
+    """Returns a line for each of some commands or recipes: what is typed, and what its file does."""
+    width = max(map(len, files))
+    return [f"  {typed:{width}}  {docstring(RECIPES / f'{name}.py').splitlines()[0]}" for typed, name in files.items()]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the recipe or tool that a command line names."""
+    argv = sys.argv[1:] if argv is None else argv
+    commands = ["commands:", *listed(MODULES), "", "recipes, by train RECIPE:", *listed({n: n for n in recipe_names()})]
+    description = (__doc__ or "").replace("``", "")
+    parser = Parser(prog=kusari() or "kusari", usage="%(prog)s COMMAND ...", description=description)
+    parser.epilog = "\n".join(commands)
+    parser.add_argument("command", metavar="COMMAND", nargs="?", help="one of those below, or train")
+    told = "print a script that completes commands, options and files in bash, zsh or tcsh"
+    parser.add_argument("--print-completion", metavar="SHELL", choices=("bash", "zsh", "tcsh"), help=told)
+    args = parser.parse_args(argv[: 2 if argv[:1] == ["--print-completion"] else 1])
+    if args.print_completion:
+        print_completion(parser, args.print_completion)
+    elif args.command is None:
+        parser.error("name a command (--help lists them)")
+    else:
+        start(parser, args.command, argv)
+
+
+def print_completion(parser: Parser, shell: str) -> None:
+    """Prints a script that completes commands, options and files."""
+    try:
+        import shtab
+    except ImportError:
+        parser.error("--print-completion needs shtab: pip install shtab")
+    whole = Parser(prog="kusari")
+    commands = whole.add_subparsers()
+    commands.add_parser("train", help="train").add_argument("recipe", choices=recipe_names())
+    for typed, name in MODULES.items():
+        tool = commands.add_parser(typed, help=typed)
+        if name in tool_options.TOOLS:
+            tool_options.TOOLS[name](tool)
+        for action in tool._actions:
+            if action.metavar in ("RUN", "FOLDER", "DIR", "LOG", "IMAGE", "FILE", "WEIGHTS"):
+                action.complete = shtab.FILE  # type: ignore[attr-defined]  # so shtab is told
+    say(str(shtab.complete(whole, shell)), kept="\n\t")
+
+
+def start(parser: Parser, chosen: str, argv: list[str]) -> None:
+    """Runs a recipe or tool."""
+    if chosen == "train" and (len(argv) == 1 or argv[1] in ("-h", "--help")):
+        say("\n".join(listed({name: name for name in recipe_names()})), kept="\n")
+        say(f"{parser.prog} train NAME --help tells the options of one; the path of a file (.py) runs one of your own.")
+    elif chosen == "train":
+        find_recipe(parser, argv[1]).main(argv[2:])
+    elif chosen in MODULES:
+        name = MODULES[chosen]
+        if name in tool_options.TOOLS:
+            tool_options.make_parser(name).parse_args(argv[1:])  # --help and mistakes are answered before torch comes
+        importlib.import_module(f"recipes.{name}").main(argv[1:])
+    else:
+        parser.error(f"there is no command {chosen!r}{near(chosen, ('train', *MODULES))} (--help lists them)")
+
+
+def find_recipe(parser: Parser, name: str) -> ModuleType:
+    """Returns the recipe of a name, or of a typed path."""
+    path = Path(name).resolve()
+    if name in recipe_names():
+        return importlib.import_module(f"recipes.{name}")
+    if name.startswith("-"):
+        parser.error(f"the recipe comes first: {parser.prog} train NAME {name} ...")
+    if path.suffix != ".py" or not path.is_file():
+        what = "file" if path.suffix == ".py" else "recipe"
+        parser.error(f"there is no {what} {name!r}{near(path.stem, recipe_names())} ({parser.prog} train lists them)")
+    recipe = sys.modules.get(path.stem)
+    other = importlib.util.find_spec(path.stem) if recipe is None and path.stem.isidentifier() else None
+    if recipe is None and (other is None or Path(other.origin or "").resolve() == path):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        recipe = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = recipe
+        sys.path.insert(0, str(path.parent))  # as Python does; processes that load data find it there
+        spec.loader.exec_module(recipe)
+    if recipe is None or Path(getattr(recipe, "__file__", None) or "").resolve() != path:
+        parser.error(f"{name} has the name of another module, {path.stem}: rename the file")
+    if not hasattr(recipe, "main"):
+        parser.error(f"{name} is no recipe: it has no main(argv)")
+    return recipe
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """Returns words that name the closest of some names, or nothing."""
+    found = difflib.get_close_matches(name, list(names), 1)
+    return f": did you mean {found[0]}?" if found else ""
+
+
+if __name__ == "__main__":
+    main()
