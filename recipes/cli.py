@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 from recipes.parts import tool_options
-from recipes.parts.parser import COMMANDS, Parser, kusari, say
+from recipes.parts.parser import COMMANDS, Parser, kusari, say, stop
 from recipes.parts.tool_options import RECIPES, docstring
 
 MODULES = {typed: name for name, typed in COMMANDS.items() if (RECIPES / f"{name}.py").is_file()}
@@ -54,7 +54,10 @@ def main(argv: list[str] | None = None) -> None:
     elif args.command is None:
         parser.error("name a command (--help lists them)")
     else:
-        start(parser, args.command, argv)
+        try:
+            start(parser, args.command, argv)
+        except KeyboardInterrupt:  # a recipe in training has its own answer
+            stop(f"{parser.prog}: interrupted.")
 
 
 def print_completion(parser: Parser, shell: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipes import cli, evaluate_run, lenet_mnist, plot_log, predict, report, summary
+from recipes import cli, evaluate_run, lenet_mnist, plot_log, predict, report, runs, summary
 from recipes.parts import parser, tool_options
 
 ROOT = Path(__file__).parent.parent
@@ -102,6 +102,14 @@ def test_a_recipe_gets_all_that_follows_its_name(kusari, monkeypatch):
     monkeypatch.setattr(lenet_mnist, "main", seen.append)
     kusari("train", "lenet_mnist", "--help", "--epochs", "3")
     assert seen == [["--help", "--epochs", "3"]]
+
+
+def test_an_interrupt_is_one_line(kusari, monkeypatch):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "main", interrupted)
+    assert kusari("runs", ".")[0] == "kusari: interrupted."
 
 
 def test_train_lists_the_recipes(kusari):
