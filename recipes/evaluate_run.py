@@ -1,9 +1,11 @@
-"""Evaluates the network of a run: accuracy, the classes one by one, which was taken for which, and the worst mistakes.
+"""Evaluates the network of a run: accuracy, F1, the classes one by one, confusion matrix, and the worst mistakes.
 
     python recipes/evaluate_run.py result
 
 The last weights of the run's folder go over a split of its data set. Into the folder come evaluation_<split>.json,
-confusion_<split>.png and mistakes_<split>.png, which shows the mistakes that the network was most certain of.
+confusion_<split>.png and mistakes_<split>.png, which shows the mistakes that the network was most certain of. Where an
+image may have several labels, those of 0.5 or more are predicted, each is counted by itself, and there is no confusion
+matrix.
 """
 
 from __future__ import annotations
@@ -14,38 +16,42 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch.utils.data import Subset
 
-from recipes.parts import run_folder, testing
+from recipes.parts import run_folder, testing, tool_options
 from recipes.parts.image_files import BadImageError
-from recipes.parts.parser import Parser, say
+from recipes.parts.parser import say
+from recipes.parts.pictures import draw_confusion, draw_images, title_of, title_of_labels, write_figure
 from recipes.parts.trained import Trained, load, probabilities
-from trainer import saving
 from trainer.checks import printable
 from trainer.iterators import BadSampleError
 from trainer.iterators.workers import WorkerError
 
 TOP = 5
-FEW = 3  # classes
-MOST_NUMBERED = 100  # classes: beyond, the numbers in the confusion matrix could not be read
-CJK_FONTS = ("Noto Sans CJK JP", "Noto Sans JP", "IPAexGothic", "IPAGothic", "Hiragino Sans", "Yu Gothic", "Meiryo")
-WRONG, RIGHT = "\N{BALLOT X}", "\N{CHECK MARK}"
+THRESHOLD = 0.5  # of several labels, those of this probability or more are predicted
 
 
 class Evaluation(NamedTuple):
-    """What a network makes of a split: row ``i`` of ``probabilities`` and ``labels[i]`` belong to ``dataset[i]``."""
+    """What a network makes of a split: row ``i`` of ``probabilities`` and ``labels[i]`` belong to ``dataset[i]``.
+
+    Where an image may have several labels (multi-label), ``labels`` and ``predictions`` are bool of shape (N, classes).
+    """
 
     dataset: Any
     split: str
     classes: list[str]
     probabilities: np.ndarray  # float32, (N, classes)
-    labels: np.ndarray  # int64, (N,)
+    labels: np.ndarray  # int64, (N,); multi-label: bool, (N, classes)
 
     @property
     def predictions(self) -> np.ndarray:
         """The most probable classes, int64 of shape (N,)."""
-        return self.probabilities.argmax(1)
+        return self.probabilities >= THRESHOLD if self.multi_label else self.probabilities.argmax(1)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.labels.ndim == 2
 
 
 # -- the numbers
@@ -87,7 +93,7 @@ def evaluate(trained: Trained, split: str, data: str | None = None) -> Evaluatio
         for bad in iterator.bad_samples:
             order[bad["position"]] = bad["replaced_by"]
         dataset = Subset(dataset, order)
-    return Evaluation(dataset, split, classes, found, labels)
+    return Evaluation(dataset, split, classes, found, labels if labels.ndim == 1 else labels >= THRESHOLD)
 
 
 def refuse_nan(found: np.ndarray, trained: Trained) -> None:
@@ -106,45 +112,98 @@ def confusion(evaluation: Evaluation) -> np.ndarray:
 
 
 def mistakes(evaluation: Evaluation, count: int = 16) -> list[int]:
-    """Returns the indices of wrong predictions, the most probable first."""
-    wrong = np.flatnonzero(evaluation.predictions != evaluation.labels)
-    certainty = evaluation.probabilities[wrong].max(1)
-    return wrong[np.argsort(-certainty, kind="stable")][:count].tolist()
+    """Returns the indices of wrong predictions, the most probable first; of several labels the most certain counts."""
+    if evaluation.multi_label:
+        certainty = _certainty_of_wrong(evaluation).max(1)
+        wrong = np.flatnonzero(certainty >= 0)
+    else:
+        certainty = evaluation.probabilities.max(1)
+        wrong = np.flatnonzero(evaluation.predictions != evaluation.labels)
+    return [int(index) for index in wrong[np.argsort(-certainty[wrong], kind="stable")][:count]]
+
+
+def _certainty_of_wrong(evaluation: Evaluation, rows: Any = slice(None)) -> np.ndarray:
+    """Returns how far beyond the threshold each label is that is wrong, and -1 for those that are right."""
+    distance = np.abs(evaluation.probabilities[rows] - THRESHOLD)
+    return np.where(evaluation.predictions[rows] != evaluation.labels[rows], distance, -1)
 
 
 def summary(evaluation: Evaluation) -> dict[str, Any]:
-    """Returns the numbers as a dict for JSON; those of a class that was never predicted, or never there, are None."""
-    matrix, n = confusion(evaluation), len(evaluation.labels)
-    right, truth, predicted = matrix.diagonal().tolist(), matrix.sum(1).tolist(), matrix.sum(0).tolist()
-    top = np.argsort(-evaluation.probabilities, axis=1, kind="stable")[:, :TOP] == evaluation.labels[:, None]
+    """Returns the numbers as a dict for JSON; those with nothing to count, as of a class never predicted, are None.
+
+    Of a network for one label: ``top5`` and ``confusion``. For several: ``multi_label`` is True, ``accuracy`` the share
+    of labels that are right, ``exact_match`` that of images where all are, and there are ``micro_f1`` and the average
+    precisions with their mean. Means over classes take those that occur.
+    """
+    labels, predictions, n = evaluation.labels, evaluation.predictions, len(evaluation.labels)
+    told: dict[str, Any] = {"split": evaluation.split, "n": n}
+    if evaluation.multi_label:
+        right, truth, predicted = (part.sum(0).tolist() for part in (labels & predictions, labels, predictions))
+        same = labels == predictions
+        told |= {"multi_label": True, "accuracy": int(same.sum()) / same.size}
+        told |= {"exact_match": int(same.all(1).sum()) / n, "micro_f1": _f1(sum(right), sum(truth), sum(predicted))}
+    else:
+        matrix = confusion(evaluation)
+        right, truth, predicted = matrix.diagonal().tolist(), matrix.sum(1).tolist(), matrix.sum(0).tolist()
+        top = np.argsort(-evaluation.probabilities, axis=1, kind="stable")[:, :TOP] == labels[:, None]
+        told |= {"accuracy": sum(right) / n, "top5": int(top.sum()) / n if len(evaluation.classes) > TOP else None}
     classes = [
-        {"name": name, "n": truth[i], "precision": _ratio(right[i], predicted[i]), "recall": _ratio(right[i], truth[i])}
-        for i, name in enumerate(evaluation.classes)
+        {"name": name, "n": whole, "precision": _ratio(hits, taken), "recall": _ratio(hits, whole)}
+        | {"f1": _f1(hits, whole, taken)}
+        for name, hits, whole, taken in zip(evaluation.classes, right, truth, predicted, strict=True)
     ]
-    return {
-        "split": evaluation.split,
-        "n": n,
-        "accuracy": sum(right) / n,
-        "top5": int(top.sum()) / n if len(classes) > TOP else None,
-        "classes": classes,
-        "confusion": matrix.tolist(),
-        "mistakes": [_mistake(evaluation, index) for index in mistakes(evaluation)],
-    }
+    if evaluation.multi_label:
+        for i, one in enumerate(classes):
+            one["average_precision"] = average_precision(evaluation.probabilities[:, i], labels[:, i])
+        told["mean_average_precision"] = _mean(classes, "average_precision")
+    told |= {"macro_f1": _mean(classes, "f1"), "classes": classes}
+    if not evaluation.multi_label:
+        told["confusion"] = matrix.tolist()
+    return told | {"mistakes": [_mistake(evaluation, index) for index in mistakes(evaluation)]}
 
 
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
+def _f1(right: int, truth: int, predicted: int) -> float | None:
+    """Returns the harmonic mean of precision and recall: 0 where one of them is, None where neither has a meaning."""
+    return _ratio(2 * right, truth + predicted)
+
+
+def _mean(classes: list[dict[str, Any]], key: str) -> float | None:
+    """Returns the mean over the classes that occur."""
+    there = [one[key] for one in classes if one["n"]]
+    return sum(there) / len(there) if there else None
+
+
+def average_precision(probabilities: np.ndarray, truth: np.ndarray) -> float | None:
+    """Returns the mean of the precisions at which each of the images with a label is found; None if there is none.
+
+    scikit-learn: ``average_precision_score``.
+    """
+    if not truth.any():
+        return None
+    order = np.argsort(-probabilities, kind="stable")
+    ends = np.flatnonzero(np.diff(probabilities[order], append=-1))  # equal ones are found together
+    found = np.cumsum(truth[order])[ends]
+    return float((np.diff(found, prepend=0) * found / (ends + 1)).sum() / found[-1])
+
+
 def _mistake(evaluation: Evaluation, index: int) -> dict[str, Any]:
-    prediction = evaluation.predictions[index]
-    return {
-        "index": index,
-        "path": path_of(evaluation.dataset, index),
-        "truth": evaluation.classes[evaluation.labels[index]],
-        "prediction": evaluation.classes[prediction],
-        "probability": float(evaluation.probabilities[index, prediction]),
-    }
+    truth, prediction = evaluation.labels[index], evaluation.predictions[index]
+    told: dict[str, Any] = {"index": index, "path": path_of(evaluation.dataset, index)}
+    if evaluation.multi_label:
+        worst = int(_certainty_of_wrong(evaluation, index).argmax())
+        told |= {"truth": chosen(evaluation.classes, truth), "prediction": chosen(evaluation.classes, prediction)}
+        return told | {"label": evaluation.classes[worst], "probability": float(evaluation.probabilities[index, worst])}
+    told |= {"truth": evaluation.classes[truth], "prediction": evaluation.classes[prediction]}
+    return told | {"probability": float(evaluation.probabilities[index, prediction])}
+
+
+def chosen(classes: Sequence[str], which: np.ndarray) -> list[str]:
+    """Returns the names of the classes at which an array is true."""
+    return [name for name, is_chosen in zip(classes, which, strict=True) if is_chosen]
 
 
 def path_of(dataset: Any, index: int) -> str | None:
@@ -162,114 +221,59 @@ def path_of(dataset: Any, index: int) -> str | None:
 
 def table(told: dict[str, Any]) -> str:
     """Returns what is told on the terminal of a :func:`summary`."""
-    right = sum(row[i] for i, row in enumerate(told["confusion"]))
-    lines = [f"accuracy  {told['accuracy']:.4f}  ({right} of {told['n']})"]
-    if told["top5"] is not None:
-        lines.append(f"top-{TOP}     {told['top5']:.4f}")
+    n, of_classes, several = told["n"], len(told["classes"]), "multi_label" in told
+    whole, things = (n * of_classes, " labels") if several else (n, "")
+    rows = [("accuracy", told["accuracy"], f"({round(told['accuracy'] * whole)} of {whole}{things})")]
+    if several:
+        rows.append(("exact match", told["exact_match"], f"({round(told['exact_match'] * n)} of {n} images)"))
+    elif told["top5"] is not None:
+        rows.append((f"top-{TOP}", told["top5"], ""))
+    rows.append(("macro F1", told["macro_f1"], "(mean over the classes that occur)"))
+    if several:
+        rows.append(("micro F1", told["micro_f1"], "(all labels together)"))
+        rows.append(("mean AP", told["mean_average_precision"], "(AP: average precision)"))
+    width = max(len(name) for name, *_ in rows)
+    lines = [
+        f"{name:{width}}  {'-' if value is None else f'{value:.4f}'}  {remark}".rstrip() for name, value, remark in rows
+    ]
     names = [printable(one["name"]) for one in told["classes"]]
     width = max(len("class"), *map(len, names))
-    lines += ["", f"{'class':{width}}  precision  recall  {'n':>6}"]
+    columns = {"precision": "precision", "recall": "recall", "f1": "F1", "average_precision": "AP"}
+    columns = {key: f"{head:>{max(len(head), 5)}}" for key, head in columns.items() if key in told["classes"][0]}
+    lines += ["", "  ".join([f"{'class':{width}}", *columns.values(), f"{'n':>6}"])]
     for name, one in zip(names, told["classes"], strict=True):
-        precision, recall = ("-" if one[key] is None else f"{one[key]:.3f}" for key in ("precision", "recall"))
-        lines.append(f"{name:{width}}  {precision:>9}  {recall:>6}  {one['n']:6}")
+        cells = ("-" if one[key] is None else f"{one[key]:.3f}" for key in columns)
+        aligned = (f"{cell:>{len(head)}}" for cell, head in zip(cells, columns.values(), strict=True))
+        lines.append("  ".join([f"{name:{width}}", *aligned, f"{one['n']:6}"]))
     return "\n".join(lines)
 
 
-# -- the pictures
-
-
-def use_installed_fonts() -> None:
-    """Lets matplotlib draw Chinese, Japanese and Korean names, where a font for them is installed."""
-    from matplotlib import font_manager, rcParams
-
-    installed = set(font_manager.get_font_names())
-    rcParams["font.family"] = ["DejaVu Sans", *(name for name in CJK_FONTS if name in installed)]
-
-
-def draw_confusion(matrix: np.ndarray, classes: Sequence[str]) -> Any:
-    """Returns a matplotlib figure of a confusion matrix: counts, coloured by their share of the row."""
-    from matplotlib.figure import Figure
-
-    use_installed_fonts()
-    classes, n = [printable(name) for name in classes], len(classes)
-    matrix = np.asarray(matrix)
-    side = max(2.4, min(0.34 * n, 40.0))  # inches
-    longest = 0.085 * max(map(len, classes))
-    margin = 0.6 + longest
-    figure = Figure(figsize=(side + margin + 0.9, side + margin), layout="constrained")
-    panel = figure.subplots()
-    share = matrix / matrix.sum(1, keepdims=True).clip(1)
-    image = panel.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    panel.set(xlabel="prediction", ylabel="truth")
-    panel.set_xticks(range(n), classes, rotation=90 if longest > side / n else 0, fontsize=9, parse_math=False)
-    panel.set_yticks(range(n), classes, fontsize=9, parse_math=False)
-    panel.set_xticks(np.arange(n + 1) - 0.5, minor=True)
-    panel.set_yticks(np.arange(n + 1) - 0.5, minor=True)
-    panel.grid(which="minor", color="0.9", linewidth=0.6)
-    panel.tick_params(which="both", length=0)
-    if n <= MOST_NUMBERED:
-        size = min(12.0, 72 * side / n * 1.3 / max(3, len(str(matrix.max()))))  # points: a digit is 0.64 as wide
-        # Among many classes a blank is read faster than a 0.
-        for row, column in np.argwhere((matrix > 0) | np.eye(n, dtype=bool) | (n <= FEW)):
-            colour = "white" if share[row, column] > 0.65 else "black"
-            panel.text(column, row, matrix[row, column], ha="center", va="center", fontsize=size, color=colour)
-    figure.colorbar(image, ax=panel, shrink=min(1.0, 4 / side), aspect=25, label="share of the truth's images")
-    return figure
-
-
-def title_of(prediction: str, probability: float, truth: str | None) -> str:
-    """Returns the title of an image: a mark, if the truth is known, the prediction, and the truth if it is another."""
-    mark = "" if truth is None else f"{RIGHT if prediction == truth else WRONG} "
-    title = f"{mark}{prediction} ({probability:.2f})"
-    return title if truth in (None, prediction) else f"{title}\nin truth {truth}"
-
-
-def draw_images(images: Sequence[torch.Tensor], titles: Sequence[str]) -> Any:
-    """Returns a matplotlib figure: a grid of uint8 images of shape (C, H, W), C being 1 or 3, with their titles.
-
-    Titles are those of :func:`title_of`, or any; those that begin with its mark of a mistake are coloured.
-    """
-    from matplotlib.figure import Figure
-
-    use_installed_fonts()
-    columns = min(len(images), max(4, min(8, round(len(images) ** 0.5))))
-    rows = -(-len(images) // columns)
-    titles = [printable(title, "\n") for title in titles]
-    longest = max(len(line) for title in titles for line in title.split("\n"))
-    size = max(6.0, min(10.0, 240 / longest))  # points; a line fits the width of its image
-    figure = Figure(figsize=(2.0 * columns, 2.5 * rows), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for panel, image, title in zip(panels, images, titles, strict=False):
-        panel.imshow(image.permute(1, 2, 0).squeeze(2).numpy(), cmap="gray", vmin=0, vmax=255)
-        colour = "#B22222" if title.startswith(WRONG) else "black"
-        panel.set_title(title, fontsize=size, color=colour, parse_math=False)
-        panel.set(xticks=[], yticks=[])
-    for panel in panels[len(images) :]:
-        panel.remove()
-    return figure
+# -- the files
 
 
 def draw_mistakes(evaluation: Evaluation, told: dict[str, Any]) -> Any:
     """Returns a matplotlib figure of the mistakes in a :func:`summary`."""
     found = told["mistakes"]
-    titles = [title_of(one["prediction"], one["probability"], one["truth"]) for one in found]
+    if evaluation.multi_label:
+        titles = [title_of_labels(one["prediction"], one["truth"]) for one in found]
+    else:
+        titles = [title_of(one["prediction"], one["probability"], one["truth"]) for one in found]
     return draw_images([evaluation.dataset[one["index"]][0] for one in found], titles)
-
-
-def write_figure(path: Path, figure: Any, dpi: int = 120) -> None:
-    """Writes a picture, whole or not at all; its suffix says of which format."""
-    saving.write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or None, dpi=dpi))
 
 
 def write(trained: Trained, split: str, folder: Path, data: str | None = None) -> dict[str, Any]:
     """Evaluates, prints, and writes the files into a folder; returns what evaluation_<split>.json holds."""
     evaluation = evaluate(trained, split, data)
     told = summary(evaluation)
-    pictures = {"confusion": draw_confusion(confusion(evaluation), evaluation.classes)}
+    pictures = {}
+    if not evaluation.multi_label:
+        pictures["confusion"] = draw_confusion(confusion(evaluation), evaluation.classes)
     if told["mistakes"]:
         pictures["mistakes"] = draw_mistakes(evaluation, told)
     files = {name: folder / f"{name}_{split}.png" for name in ("confusion", "mistakes")}
     say(f"{trained.weights} on the {told['n']} images of {split}")
+    if split == "test" and data is None and "valid" not in trained.saved["splits"]:
+        say("The run validated on them, too: a best epoch chosen by that was chosen on the test set.")
     say(f"\n{table(told)}\n", kept="\n")
     run_folder.write_json(folder / f"evaluation_{split}.json", told)
     for name, path in files.items():
@@ -283,13 +287,6 @@ def write(trained: Trained, split: str, folder: Path, data: str | None = None) -
 
 
 # -- the command line
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what predict.py has, too."""
-    parser.add_argument("--device", help="such as cpu or cuda:1 (CUDA where there is one)")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images in a batch (the run's)")
-    parser.add_argument("--recipe", metavar="FILE", help="the file of the run's recipe, if it is none of the package")
 
 
 def open_run(parser: argparse.ArgumentParser, args: argparse.Namespace, path: str, workers: int | None) -> Trained:
@@ -307,12 +304,7 @@ def open_run(parser: argparse.ArgumentParser, args: argparse.Namespace, path: st
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Evaluates, prints and writes; returns what evaluation_<split>.json holds."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", metavar="RUN", help="the folder of a run, which has args.json and weights")
-    parser.add_argument("--split", default="test", help="test, train, or valid if the recipe has it (test)")
-    parser.add_argument("--data", metavar="DIR", help="folder of the data set (the run's)")
-    add_options(parser)
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that load images (one for each CPU)")
+    parser = tool_options.make_parser("evaluate_run")
     args = parser.parse_args(argv)
     run = Path(args.run)
     if run.is_file():

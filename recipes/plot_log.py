@@ -11,7 +11,6 @@ over all its points. What cannot be drawn is said.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
@@ -22,11 +21,12 @@ import numpy as np
 
 from extensions import curves
 from extensions.log_file import checked
-from recipes.parts.parser import Parser, say
+from recipes.parts import tool_options
+from recipes.parts.parser import say
+from recipes.parts.tool_options import X_KEYS
 from trainer import saving
 from trainer.saving.files import parse_json, read_bytes
 
-X_KEYS = ("epoch", "iteration", "elapsed_time")
 X_LABELS = {"epoch": "epoch", "iteration": "iteration", "elapsed_time": "elapsed time [s]"}
 
 Entries = list[dict[str, Any]]
@@ -131,12 +131,7 @@ def positions(entries: Entries, x: str) -> list[float]:
 
 def main(argv: list[str] | None = None) -> None:
     """Reads the logs and writes or shows the picture."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("logs", nargs="+", metavar="LOG", help="a log, such as result/log")
-    parser.add_argument("-o", metavar="FILE", help="write a PNG, SVG or PDF, by its suffix; else a window opens")
-    parser.add_argument("--keys", nargs="+", metavar="KEY", help="what to draw, such as main/loss (every number)")
-    parser.add_argument("--x", choices=X_KEYS, help="the horizontal axis (epoch; iteration within the first epoch)")
-    parser.add_argument("--log-scale", action="store_true", help="draw values on a logarithmic scale, spikes and all")
+    parser = tool_options.make_parser("plot_log")
     args = parser.parse_args(argv)
     try:
         names = [Path(log).parent.name or Path(log).name for log in args.logs]

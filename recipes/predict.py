@@ -10,9 +10,6 @@ told on the standard error and left out; the others are predicted, and the exit 
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
 import json
 import os
 import sys
@@ -24,19 +21,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from recipes.evaluate_run import add_options, draw_images, open_run, refuse_nan, title_of, write_figure
+from recipes.evaluate_run import THRESHOLD, chosen, open_run, refuse_nan
+from recipes.parts import tool_options
 from recipes.parts.image_files import BadImageError, images_in, read_named
-from recipes.parts.parser import Parser, say, stop
+from recipes.parts.parser import csv_line, say, stop
+from recipes.parts.pictures import draw_images, some, title_of, write_figure
+from recipes.parts.tool_options import FEW, MOST_DRAWN, TOP
 from recipes.parts.trained import Trained, probabilities
 from recipes.parts.transforms import collate_images
 from trainer.checks import printable
-
-FEW = 5  # classes: all of them fit a line of the terminal
-TOP = 3  # of more
-# A spreadsheet takes a text that begins with one of these for a formula; with an apostrophe before it, for a text. An
-# apostrophe gets one, too: to read a table, take one away.
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
-MOST_DRAWN = 64  # images: more would be too small to see, and have to be kept
 
 
 class Prediction(NamedTuple):
@@ -104,52 +97,69 @@ def truth_of(path: str, classes: list[str]) -> str | None:
 # -- how it is told
 
 
-def text_lines(found: Iterable[Prediction], classes: list[str], paths: list[str], top: int | None) -> Iterator[str]:
-    """Yields a line for each image: its path, and the most probable classes in columns."""
+def text_lines(
+    found: Iterable[Prediction], classes: list[str], paths: list[str], top: int | None, several: bool = False
+) -> Iterator[str]:
+    """Yields a line for each image: its path, and the most probable classes in columns.
+
+    Where an image may have ``several`` labels, all that are predicted come first, then a bar, then others up to
+    ``top``.
+    """
     count = top or (len(classes) if len(classes) <= FEW else TOP)
     classes = [printable(name) for name in classes]
     path_width, width = (max(len(printable(name)) for name in names) for names in (paths, classes))
     for path, _, row in found:
-        best = np.argsort(-row, kind="stable")[:count]
+        best = np.argsort(-row, kind="stable")
         columns = [f"{classes[i]:{width}} {row[i]:.4f}" for i in best]
+        if several:
+            n = int((row >= THRESHOLD).sum())
+            columns = [*columns[:n], "|", *columns[n : max(n, count)]]
+        else:
+            columns = columns[:count]
         yield "  ".join([f"{printable(path):{path_width}}", *columns]) + "\n"
 
 
-def json_lines(found: Iterable[Prediction], classes: list[str]) -> Iterator[str]:
-    """Yields the lines of a JSON list."""
+def json_lines(found: Iterable[Prediction], classes: list[str], several: bool = False) -> Iterator[str]:
+    """Yields the lines of a JSON list; with ``several`` labels to an image the prediction is a list, too."""
     start = "[\n"
     for path, _, row in found:
         best, all_of_them = int(row.argmax()), row.tolist()
-        told = {"path": path, "prediction": classes[best], "probability": all_of_them[best]}
+        told: dict[str, Any] = {"path": path}
+        if several:
+            told["prediction"] = chosen(classes, row >= THRESHOLD)
+        else:
+            told |= {"prediction": classes[best], "probability": all_of_them[best]}
         told["probabilities"] = dict(zip(classes, all_of_them, strict=True))
         yield start + json.dumps(told)
         start = ",\n"
     yield "\n]\n" if start != "[\n" else "[]\n"
 
 
-def csv_lines(found: Iterable[Prediction], classes: list[str], shown: Callable[[str], str] = str) -> Iterator[str]:
-    """Yields the lines of a table: path, prediction, probability, and a column for each class; names as ``shown``."""
+def csv_lines(
+    found: Iterable[Prediction], classes: list[str], shown: Callable[[str], str] = str, several: bool = False
+) -> Iterator[str]:
+    """Yields the lines of a table: path, prediction, probability, and a column for each class; names as ``shown``.
+
+    With ``several`` labels to an image ``;`` joins them, and only the columns of the classes have probabilities.
+    """
     classes = [shown(name) for name in classes]
-    yield _csv_line(["path", "prediction", "probability", *classes])
+    yield csv_line(["path", "prediction", *([] if several else ["probability"]), *classes])
     for path, _, row in found:
         best, all_of_them = int(row.argmax()), row.tolist()
-        yield _csv_line([shown(path), classes[best], all_of_them[best], *all_of_them])
+        first = [";".join(chosen(classes, row >= THRESHOLD))] if several else [classes[best], all_of_them[best]]
+        yield csv_line([shown(path), *first, *all_of_them])
 
 
-def _csv_line(values: list[Any]) -> str:
-    line = io.StringIO()
-    cells = [f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value for value in values]
-    csv.writer(line).writerow(cells)  # with \r\n, for until Python 3.13 it quotes only what its lines end with
-    return line.getvalue()[:-2] + "\n"
-
-
-def draw(found: list[Prediction], classes: list[str]) -> Any:
+def draw(found: list[Prediction], classes: list[str], several: bool = False) -> Any:
     """Returns a matplotlib figure of images with what they were taken for and, if it is known, the truth."""
-    best = [int(row.argmax()) for _, _, row in found]
-    titles = [
-        title_of(classes[i], one.probabilities[i], truth_of(one.path, classes))
-        for i, one in zip(best, found, strict=True)
-    ]
+    titles = []
+    for path, _, row in found:
+        best = np.argsort(-row, kind="stable")
+        if several:
+            labels = [f"{classes[i]} ({row[i]:.2f})" for i in best if row[i] >= THRESHOLD]
+            titles.append(some(labels, "\n") or "no label")
+        else:
+            titles.append(title_of(classes[best[0]], row[best[0]], truth_of(path, classes)))
     return draw_images([one.image for one in found], titles)
 
 
@@ -164,26 +174,9 @@ def kept(found: Iterable[Prediction], drawn: list[Prediction] | None) -> Iterato
 # -- the command line
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Returns the command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    weights = "a file of weights in the folder of a run, or that folder: then the last ones"
-    parser.add_argument("weights", metavar="WEIGHTS", help=weights)
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders of them")
-    parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="of what is told (text)")
-    top = f"classes in a line of text (all, if there are no more than {FEW}; else {TOP})"
-    parser.add_argument("--top", type=int, metavar="N", help=top)
-    parser.add_argument("-o", metavar="FILE", help="where it is written (the standard output)")
-    grid = f"draw the first {MOST_DRAWN} images into a PNG, SVG or PDF, with the prediction and, if the folder or the"
-    grid += " file is named after it (pug/, pug_final/ or pug_12.jpg), the truth"
-    parser.add_argument("--grid", metavar="FILE", help=grid)
-    add_options(parser)
-    return parser
-
-
 def main(argv: list[str] | None = None) -> None:
     """Predicts and tells."""
-    parser = make_parser()
+    parser = tool_options.make_parser("predict")
     args = parser.parse_args(argv)
     if args.top is not None and args.top < 1:
         parser.error(f"--top must be 1 or more, got {args.top}.")
@@ -197,17 +190,18 @@ def main(argv: list[str] | None = None) -> None:
         trained = open_run(parser, args, args.weights, workers=0)
         drawn: list[Prediction] = []
         found = kept(predict(trained, paths, broken), drawn if args.grid else None)
+        several = bool(getattr(trained.args, "multi_label", False))
         lines = {
-            "text": text_lines(found, trained.classes, paths, args.top),
-            "json": json_lines(found, trained.classes),
-            "csv": csv_lines(found, trained.classes, printable if args.o is None else str),
+            "text": text_lines(found, trained.classes, paths, args.top, several),
+            "json": json_lines(found, trained.classes, several),
+            "csv": csv_lines(found, trained.classes, printable if args.o is None else str, several),
         }[args.format]  # none has begun
         any_name = {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
         with nullcontext(sys.stdout) if args.o is None else open(args.o, "w", **any_name) as out:
             out.writelines(lines)
             out.flush()
         if drawn:
-            write_figure(Path(args.grid), draw(drawn, trained.classes))
+            write_figure(Path(args.grid), draw(drawn, trained.classes, several))
     except BrokenPipeError:  # head, say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tells of it when it exits
         if args.grid:

@@ -28,8 +28,8 @@ from PIL import Image
 
 from extensions import curves
 from recipes import evaluate_run, plot_log
-from recipes.parts import run_folder, trained
-from recipes.parts.parser import Parser, say
+from recipes.parts import run_folder, tool_options, trained
+from recipes.parts.parser import say
 from trainer import saving
 from trainer.checks import printable
 from trainer.iterators import BadSampleError
@@ -721,13 +721,7 @@ def page(runs: Sequence[Run], evaluations: Sequence[evaluate_run.Evaluation | st
 
 def main(argv: list[str] | None = None) -> None:
     """Reads the runs, tests their networks and writes the page."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, such as result")
-    parser.add_argument("-o", metavar="FILE", help="the page to write (report.html in the first RUN)")
-    parser.add_argument("--data", metavar="DIR", help="folder of the data set (the run's)")
-    parser.add_argument("--recipe", metavar="FILE", help="the file of the runs' recipe, if it is none of the package")
-    parser.add_argument("--device", help="such as cpu or cuda:1 (CUDA where there is one)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that load images (one for each CPU)")
+    parser = tool_options.make_parser("report")
     args = parser.parse_args(argv)
     import matplotlib
 

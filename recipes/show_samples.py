@@ -9,15 +9,14 @@ gets them, augmented if they are to train on.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recipes.evaluate_run import use_installed_fonts, write_figure
-from recipes.parts.parser import Parser, say
+from recipes.parts.parser import Parser, as_typed, say
+from recipes.parts.pictures import use_installed_fonts, write_figure
 from recipes.parts.trained import find_recipe
 from trainer.checks import printable
 from trainer.random import set_seed
@@ -46,7 +45,7 @@ def draw(splits: dict[str, Any], classes: list[str], seed: int) -> Any:
 def main(argv: list[str] | None = None) -> None:
     """Loads the splits and writes the picture."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(description=as_typed(__doc__ or "", "show_samples"), allow_abbrev=False)
     parser.add_argument("-o", metavar="FILE", default="samples.png", help="the picture to write (samples.png)")
     name, *rest = argv if argv and not argv[0].startswith("-") else ["resnet_products", *argv]
     args, rest = parser.parse_known_args(rest)

@@ -10,15 +10,14 @@ what has no parameters, such as pooling or the products of attention, counts not
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import torchinfo
 from torch import nn
 from torchinfo.enums import Units
 
-from recipes.parts import networks
-from recipes.parts.parser import Parser, say
+from recipes.parts import networks, tool_options
+from recipes.parts.parser import say
 
 
 def summarize(name: str, shape: tuple[int, ...] | None = None, classes: int | None = None, depth: int = 2) -> Any:
@@ -58,29 +57,9 @@ def _text(shape: tuple[int, ...]) -> str:
     return ",".join(map(str, shape))
 
 
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        shape = tuple(map(int, text.replace("x", ",").split(",")))
-    except ValueError:
-        shape = ()
-    if len(shape) != 3 or min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"must be channels,height,width, each 1 or more, got {text!r}; e.g. 3,224,224")
-    return shape
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text!r}")
-    return int(text)
-
-
 def main(argv: list[str] | None = None) -> None:
     """Prints the table."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", metavar="MODEL", help=f"{', '.join(networks.NETWORKS)}, or any model of timm")
-    parser.add_argument("--input", type=_shape, metavar="C,H,W", help="shape of the image (the network's own)")
-    parser.add_argument("--classes", type=_positive, metavar="N", help="number of classes (the network's own)")
-    parser.add_argument("--depth", type=_positive, default=2, metavar="N", help="levels of modules within modules (2)")
+    parser = tool_options.make_parser("summary")
     args = parser.parse_args(argv)
     try:
         info = summarize(args.model, args.input, args.classes, args.depth)

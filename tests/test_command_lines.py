@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 RECIPES = ["resnet_products", "alexnet_cifar10", "pets", "newts", "lenet_mnist"]
-TOOLS = ["plot_log", "predict", "evaluate_run", "report", "show_samples", "summary"]
+TOOLS = ["plot_log", "predict", "evaluate_run", "report", "runs", "show_samples", "summary"]
 
 
 def call(name, arguments):

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tags import write_tags
 from torch.utils.data import Subset
 from torchvision.datasets import ImageFolder
 
 from recipes import evaluate_run, lenet_mnist, resnet_products
 from recipes.evaluate_run import Evaluation
-from recipes.parts import run_folder, trained
+from recipes.parts import pictures, run_folder, trained
 from recipes.parts.drawn import digits as drawn_digits
 from recipes.parts.image_files import ImageFiles
 
@@ -69,17 +70,24 @@ def test_the_accuracy_is_that_of_the_training_to_the_last_digit(products, digits
     assert accuracy == pytest.approx(run(digits, "--batch-size", 7)["accuracy"])
 
 
-def test_precision_recall_and_confusion_are_counted_by_class():
+def test_precision_recall_f1_and_confusion_are_counted_by_class():
     a, b = [0.8, 0.1, 0.1], [0.2, 0.7, 0.1]
     found = evaluation([0, 0, 0, 0, 1, 1], [a, b, b, a, b, a])
     assert evaluate_run.confusion(found).tolist() == [[2, 2, 0], [1, 1, 0], [0, 0, 0]], "rows are the truth"
     told = evaluate_run.summary(found)
     assert told["classes"] == [
-        {"name": "a", "n": 4, "precision": 2 / 3, "recall": 2 / 4},
-        {"name": "b", "n": 2, "precision": 1 / 3, "recall": 1 / 2},
-        {"name": "c", "n": 0, "precision": None, "recall": None},
+        {"name": "a", "n": 4, "precision": 2 / 3, "recall": 2 / 4, "f1": 4 / 7},
+        {"name": "b", "n": 2, "precision": 1 / 3, "recall": 1 / 2, "f1": 2 / 5},
+        {"name": "c", "n": 0, "precision": None, "recall": None, "f1": None},
     ]
+    assert told["macro_f1"] == pytest.approx((4 / 7 + 2 / 5) / 2), "over the classes that occur"
     assert (told["split"], told["n"], told["accuracy"], told["top5"]) == ("test", 6, 3 / 6, None)
+
+
+def test_a_class_that_occurs_and_is_never_found_has_an_f1_of_0():
+    found = evaluation([0, 1], [[0.9, 0.1, 0.0], [0.8, 0.1, 0.1]])
+    told = evaluate_run.summary(found)
+    assert [one["f1"] for one in told["classes"]] == [2 / 3, 0, None] and told["macro_f1"] == 1 / 3
 
 
 def test_top_5_counts_the_five_most_probable_of_more_than_five_classes():
@@ -122,6 +130,13 @@ def test_images_that_were_skipped_are_replaced_in_what_is_returned_too(products,
     assert found.labels[5] == whole.labels[6] and np.array_equal(found.labels[6:], whole.labels[6:])
 
 
+def test_that_the_best_epoch_was_chosen_on_the_test_set_is_said_once(products, digits, capsys):
+    remark = "The run validated on them, too: a best epoch chosen by that was chosen on the test set."
+    for folder, split, count in ((digits, "test", 1), (digits, "train", 0), (products, "test", 0)):
+        run(folder, "--split", split)
+        assert capsys.readouterr().out.count(remark) == count
+
+
 # -- the folder
 
 
@@ -134,7 +149,7 @@ def test_numbers_and_pictures_come_into_the_folder(digits, capsys):
     out = capsys.readouterr().out
     assert f"accuracy  {told['accuracy']:.4f}  ({round(61 * told['accuracy'])} of 61)" in out
     assert f"top-5     {told['top5']:.4f}" in out
-    assert re.search(r"^7 +(\d\.\d{3}|-) +\d\.\d{3} +6$", out, re.MULTILINE)
+    assert re.search(r"^7 +(\d\.\d{3}|-) +\d\.\d{3} +\d\.\d{3} +6$", out, re.MULTILINE)
     assert "Wrote evaluation_test.json, confusion_test.png, mistakes_test.png." in out
 
 
@@ -153,10 +168,11 @@ def test_the_table_marks_what_has_no_value():
     told = evaluate_run.summary(evaluation([0, 0], [[0.9, 0.1], [0.8, 0.2]]))
     assert evaluate_run.table(told).splitlines() == [
         "accuracy  1.0000  (2 of 2)",
+        "macro F1  1.0000  (mean over the classes that occur)",
         "",
-        "class  precision  recall       n",
-        "a          1.000   1.000       2",
-        "b              -       -       0",
+        "class  precision  recall     F1       n",
+        "a          1.000   1.000  1.000       2",
+        "b              -       -      -       0",
     ]
 
 
@@ -205,6 +221,83 @@ def test_a_network_that_has_diverged_is_refused(products, tmp_path, capsys):
     assert "model_epoch-3 gives NaN and no probabilities: the training has diverged" in refused(capsys, tmp_path)
 
 
+# -- several labels to an image
+
+
+@pytest.fixture
+def tags(tmp_path, monkeypatch):
+    return write_tags(tmp_path, monkeypatch)
+
+
+def run_of(labels, probabilities, names="abc"):
+    return Evaluation([], "test", list(names), np.array(probabilities, np.float32), np.array(labels, bool))
+
+
+def test_each_label_is_counted_by_itself_where_an_image_may_have_several():
+    labels = [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 0]]
+    found = run_of(labels, [[0.9, 0.2, 0.1], [0.5, 0.4, 0.1], [0.8, 0.1, 0.1], [0.3, 0.7, 0.1]])
+    told = evaluate_run.summary(found)
+    assert {key: value for key, value in told.items() if key not in ("classes", "mistakes")} == {
+        "split": "test", "n": 4, "multi_label": True, "accuracy": 10 / 12, "exact_match": 2 / 4,
+        "micro_f1": 2 * 3 / (4 + 4), "macro_f1": pytest.approx((4 / 5 + 2 / 3) / 2),
+        "mean_average_precision": pytest.approx((5 / 6 + 1) / 2),
+    }  # fmt: skip
+    assert told["classes"] == [
+        {"name": "a", "n": 2, "precision": 2 / 3, "recall": 1, "f1": 4 / 5, "average_precision": pytest.approx(5 / 6)},
+        {"name": "b", "n": 2, "precision": 1, "recall": 1 / 2, "f1": 2 / 3, "average_precision": 1},
+        {"name": "c", "n": 0, "precision": None, "recall": None, "f1": None, "average_precision": None},
+    ]
+    assert told["mistakes"] == [
+        {"index": 2, "path": None, "truth": [], "prediction": ["a"], "label": "a", "probability": pytest.approx(0.8)},
+        {"index": 1, "path": None, "truth": ["a", "b"], "prediction": ["a"], "label": "b",
+         "probability": pytest.approx(0.4)},
+    ]  # fmt: skip
+    assert evaluate_run.table(told).splitlines() == [
+        "accuracy     0.8333  (10 of 12 labels)",
+        "exact match  0.5000  (2 of 4 images)",
+        "macro F1     0.7333  (mean over the classes that occur)",
+        "micro F1     0.7500  (all labels together)",
+        "mean AP      0.9167  (AP: average precision)",
+        "",
+        "class  precision  recall     F1     AP       n",
+        "a          0.667   1.000  0.800  0.833       2",
+        "b          1.000   0.500  0.667  1.000       2",
+        "c              -       -      -      -       0",
+    ]
+
+
+def test_the_average_precision_takes_equal_probabilities_together():
+    assert evaluate_run.average_precision(np.full(4, 0.5), np.array([True, False, False, True])) == 0.5
+    found = evaluate_run.average_precision(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1], bool))
+    assert found == pytest.approx((1 + 2 / 3) / 2), "scikit-learn's example"
+
+
+def test_labels_that_never_occur_have_no_mean():
+    told = evaluate_run.summary(run_of([[0, 0, 0]], [[0.1, 0.1, 0.1]]))
+    assert (told["macro_f1"], told["micro_f1"], told["accuracy"], told["mistakes"]) == (None, None, 1, [])
+    assert "macro F1     -  (" in evaluate_run.table(told)
+
+
+def test_a_run_of_several_labels_has_no_confusion_matrix(tags, capsys):
+    (tags / "confusion_test.png").touch()
+    told = run(tags)
+    assert json.loads((tags / "evaluation_test.json").read_text()) == told
+    assert told["multi_label"] is True and "confusion" not in told and not (tags / "confusion_test.png").exists()
+    assert (told["n"], told["accuracy"], told["exact_match"]) == (8, 22 / 24, 6 / 8)
+    assert sorted((one["index"], one["truth"], one["prediction"]) for one in told["mistakes"]) == [
+        (0, ["red"], []), (7, ["red", "green"], ["red", "green", "blue"]),
+    ]  # fmt: skip
+    assert (tags / "mistakes_test.png").read_bytes()[:4] == b"\x89PNG"
+    assert "Wrote evaluation_test.json, mistakes_test.png." in capsys.readouterr().out
+
+
+def test_the_title_of_a_mistake_in_several_labels_says_what_is_missing_and_what_is_too_much():
+    assert pictures.title_of_labels(["cat"], ["dog", "cat"]) == "\N{BALLOT X} missing: dog"
+    assert pictures.title_of_labels(["cat"], ["dog"]) == "\N{BALLOT X} missing: dog\ntoo much: cat"
+    many = pictures.title_of_labels(list("abcde"), [])
+    assert many == "\N{BALLOT X} too much: a, b, c, and 2 more"
+
+
 # -- the pictures
 
 
@@ -213,20 +306,20 @@ def test_a_confusion_matrix_names_the_classes_and_counts_as_far_as_numbers_can_b
     names = [f"class_${i}$" for i in range(n)]
     matrix = np.diag(np.arange(n))
     matrix[1, 0] = 7
-    figure = evaluate_run.draw_confusion(matrix, names)
+    figure = pictures.draw_confusion(matrix, names)
     figure.draw_without_rendering()  # a name is no formula
     panel = figure.axes[0]
     assert [text.get_text() for text in panel.get_yticklabels()] == names
     assert [text.get_text() for text in panel.get_xticklabels()] == names
     numbers = {text.get_position(): int(text.get_text()) for text in panel.texts}
     expected = {(i, i): i for i in range(n)} | {(0, 1): 7} | ({(1, 0): 0} if n == 2 else {})
-    assert numbers == (expected if n <= evaluate_run.MOST_NUMBERED else {})
+    assert numbers == (expected if n <= pictures.MOST_NUMBERED else {})
     assert panel.get_xlabel() == "prediction" and panel.get_ylabel() == "truth"
 
 
 def test_names_and_numbers_of_a_confusion_matrix_do_not_overlap():
     names = ["staffordshire_bull_terrier"] * 37
-    figure = evaluate_run.draw_confusion(np.full((37, 37), 1234), names)
+    figure = pictures.draw_confusion(np.full((37, 37), 1234), names)
     figure.draw_without_rendering()
     panel = figure.axes[0]
     for texts in (panel.get_xticklabels(), panel.get_yticklabels(), panel.texts[:37]):
@@ -239,16 +332,16 @@ def test_names_and_numbers_of_a_confusion_matrix_do_not_overlap():
 
 
 def test_right_and_wrong_predictions_are_told_apart_without_colours():
-    assert evaluate_run.title_of("pug", 0.987, "pug") == "\N{CHECK MARK} pug (0.99)"
-    assert evaluate_run.title_of("pug", 0.987, "boxer") == "\N{BALLOT X} pug (0.99)\nin truth boxer"
-    assert evaluate_run.title_of("pug", 0.987, None) == "pug (0.99)"
+    assert pictures.title_of("pug", 0.987, "pug") == "\N{CHECK MARK} pug (0.99)"
+    assert pictures.title_of("pug", 0.987, "boxer") == "\N{BALLOT X} pug (0.99)\nin truth boxer"
+    assert pictures.title_of("pug", 0.987, None) == "pug (0.99)"
 
 
 @pytest.mark.parametrize(("channels", "n"), [(1, 1), (1, 16), (3, 5)])
 def test_images_are_drawn_as_they_are_with_their_titles(channels, n):
     images = [torch.randint(0, 200, (channels, 8, 8), dtype=torch.uint8) for _ in range(n)]
-    titles = [evaluate_run.title_of("staffordshire_bull_terrier", 0.5, "american_pit_bull_terrier") for _ in images]
-    figure = evaluate_run.draw_images(images, titles)
+    titles = [pictures.title_of("staffordshire_bull_terrier", 0.5, "american_pit_bull_terrier") for _ in images]
+    figure = pictures.draw_images(images, titles)
     figure.draw_without_rendering()
     assert [panel.get_title() for panel in figure.axes] == titles
     for panel, image in zip(figure.axes, images):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from processes import call
+from tags import write_tags
 
 from recipes import evaluate_run, lenet_mnist, newts, predict, resnet_products
 from recipes.parts import trained
@@ -136,6 +137,36 @@ def test_a_digit_of_any_colours_is_read_as_the_digits_of_the_run(tmp_path, monke
     assert grey["probabilities"] == rgb["probabilities"]
     assert list(grey["probabilities"].values()) == pytest.approx(found.probabilities[3].tolist(), rel=1e-4)
     told(capsys, tmp_path, tmp_path / "grey.png", "--grid", tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_of_several_labels_all_that_are_predicted_come_first(tmp_path, monkeypatch, capsys):
+    write_tags(tmp_path, monkeypatch)
+    for name, colour in (("1.png", "yellow"), ("2.png", "black")):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / name)
+    files = tmp_path / "1.png", tmp_path / "2.png"
+    yellow, black = (line.split()[1:] for line in told(capsys, tmp_path, *files).splitlines())
+    assert sorted(yellow[:4:2]) == ["green", "red"] and yellow[4:] == ["|", "blue", "0.0067"]
+    assert black[0] == "|" and sorted(black[1::2]) == ["blue", "green", "red"]
+    assert len(told(capsys, tmp_path, files[0], "--top", 1).split()) == 6, "what is predicted is never cut"
+    rows = json.loads(told(capsys, tmp_path, *files, "--format", "json"))
+    assert [row["prediction"] for row in rows] == [["red", "green"], []]
+    assert all(list(row) == ["path", "prediction", "probabilities"] for row in rows)
+    assert list(rows[0]["probabilities"].values()) == pytest.approx([0.9933, 0.9933, 0.0067], abs=1e-4)
+    header, *lines = csv.reader(io.StringIO(told(capsys, tmp_path, *files, "--format", "csv")))
+    assert header == ["path", "prediction", "red", "green", "blue"]
+    assert [line[1] for line in lines] == ["red;green", ""]
+
+
+def test_a_grid_of_several_labels_names_them_all(tmp_path, monkeypatch, capsys):
+    image = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    rows = np.array([[0.2, 0.75, 0.9], [0.1, 0.2, 0.3]], np.float32)
+    found = [predict.Prediction("pug/1.jpg", image, row) for row in rows]
+    titles = [panel.get_title() for panel in predict.draw(found, ["pug", "boxer", "cat"], several=True).axes]
+    assert titles == ["cat (0.90)\nboxer (0.75)", "no label"]
+    write_tags(tmp_path, monkeypatch)
+    Image.new("RGB", (8, 8), "yellow").save(tmp_path / "1.png")
+    told(capsys, tmp_path, tmp_path / "1.png", "--grid", tmp_path / "grid.png")
     assert (tmp_path / "grid.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from recipes.parts.parser import Parser
+from recipes.parts.parser import Parser, as_typed
 
 Args = argparse.Namespace
 
@@ -41,9 +41,9 @@ class Options(Parser):
         has_download: bool = False,
         weights: str = "model_epoch-{.updater.epoch}",
     ) -> None:
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
         self.file = Path(file).resolve()
         self.name = self.file.stem
+        super().__init__(description=as_typed(description or "", self.name))
         self.defaults, self.sample = COMMON | defaults, sample or {}
         self.sample_by_default, self.weights = sample_by_default, weights
         self._on_resume: dict[str, str] = {}

@@ -3,18 +3,77 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import difflib
 import io
+import itertools
 import os
+import shlex
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from trainer.checks import printable
+# A spreadsheet takes a text that begins with one of these for a formula; with an apostrophe before it, for a text. An
+# apostrophe gets one, too: to read a table, take one away.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
+# Of the command ``kusari``, those that are not called as their file in recipes/; recipes are under ``train``.
+COMMANDS = {"plot_log": "plot", "evaluate_run": "evaluate", "show_samples": "samples"}
+COMMANDS |= {name: name for name in ("finetune", "predict", "report", "runs", "summary")}
+
+
+def printable(text: str, kept: str = "") -> str:
+    """Returns what ``trainer.checks.printable`` does, and imports it, which takes torch, only where it must escape."""
+    if text.translate(dict.fromkeys(map(ord, kept), "")).isprintable():
+        return text
+    from trainer.checks import printable as escaped
+
+    return escaped(text, kept)
+
+
+def kusari() -> str | None:
+    """Returns what was typed to start the command ``kusari``; None if a recipe or tool was started as a file."""
+    stem = Path(sys.argv[0]).stem
+    return "kusari" if stem == "kusari" else f"python {shlex.quote(sys.argv[0])}" if stem == "cli" else None
+
+
+def started() -> str | None:
+    """Returns how ``kusari`` was asked for what runs now, such as ``kusari train pets``; None if it was not."""
+    if (start := kusari()) is None:
+        return None
+    words = itertools.takewhile(
+        lambda word: not word.startswith("-"), sys.argv[1 : 3 if sys.argv[1:2] == ["train"] else 2]
+    )
+    return " ".join([start, *map(shlex.quote, words)])
+
+
+def command(name: str) -> str:
+    """Returns what to type for a recipe or tool, in the way in which the user started this program.
+
+    Args:
+        name: Of its file, without ``.py``.
+    """
+    program = Path(sys.argv[0])
+    if start := kusari():
+        if name in COMMANDS:
+            return f"{start} {COMMANDS[name]}"
+        typed = sys.argv[2] if sys.argv[1:2] == ["train"] and len(sys.argv) > 2 else name
+        return f"{start} train {shlex.quote(typed) if Path(typed).stem == name else name}"
+    beside = program if program.stem == name else program.parent / f"{name}.py"
+    return f"python {shlex.quote(str(beside)) if beside.is_file() else f'recipes/{name}.py'}"
+
+
+def as_typed(text: str, name: str) -> str:
+    """Returns the docstring of a recipe or tool with the commands in it as the user types them."""
+    return text.replace(f"python recipes/{name}.py", command(name))
 
 
 def say(text: str, file: TextIO | None = None, kept: str = "") -> None:
     """Prints a line, on standard output if no file is given; lines, if newlines are kept."""
-    print(printable(text, kept), file=file, flush=True)
+    try:
+        print(printable(text, kept), file=file, flush=True)
+    except BrokenPipeError:  # head, say, has seen enough; Python would tell of it again when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (file or sys.stdout).fileno())
 
 
 def stop(text: str) -> NoReturn:
@@ -22,8 +81,19 @@ def stop(text: str) -> NoReturn:
     sys.exit(printable(text))
 
 
+def csv_line(values: Iterable[Any]) -> str:
+    """Returns a line of a CSV in which no text begins as a formula does."""
+    line = io.StringIO()
+    cells = [f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value for value in values]
+    csv.writer(line).writerow(cells)  # with \r\n, for until Python 3.13 it quotes only what its lines end with
+    return line.getvalue()[:-2] + "\n"
+
+
 class Parser(argparse.ArgumentParser):
     """Prints an error in one line, not after eight of usage, and names the option that was perhaps meant."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"prog": started(), "formatter_class": argparse.RawDescriptionHelpFormatter} | kwargs)
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parses; whatever is printed from now on, what the terminal's encoding lacks is written as escapes."""

@@ -23,7 +23,7 @@ from torch import nn
 from extensions.own_run import own_run_first
 from extensions.snapshot_files import load_first, snapshots_in
 from recipes.parts.image_files import DECODER, BadImageError
-from recipes.parts.parser import stop
+from recipes.parts.parser import command, stop
 from trainer import Trainer, saving
 from trainer.checks import log, logger
 from trainer.iterators import BadSampleError
@@ -60,7 +60,7 @@ class RunFolder:
     @property
     def advice(self) -> str:
         """What to type after a stop."""
-        return f"python recipes/{self.options.name}.py {self.goes_on}."
+        return f"{command(self.options.name)} {self.goes_on}."
 
     def start(self, trainer: Trainer, splits: dict[str, Any], classes: list[str]) -> None:
         """Resumes a run if that was asked for, else removes the one that is to be overwritten; writes ``args.json``.

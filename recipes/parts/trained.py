@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import logging
@@ -37,13 +38,20 @@ class Trained(NamedTuple):
     saved: dict[str, Any]
 
 
+NEEDED = ("OPTIONS", "load", "reader", "make_model")  # of a recipe, to rebuild what it has trained
+
+
 def recipe_names() -> list[str]:
     """Returns the names of the recipes of the package: its files that have ``OPTIONS``."""
     return sorted(path.stem for path in run_folder.OWN.glob("*.py") if b"\nOPTIONS = " in path.read_bytes())
 
 
-def find_recipe(name: str) -> ModuleType:
+def find_recipe(name: str, needed: tuple[str, ...] = NEEDED) -> ModuleType:
     """Returns a recipe of the package, or of a file whose path somebody has typed.
+
+    Args:
+        name: Of the recipe, or the path.
+        needed: What the recipe must define.
 
     Raises:
         ValueError: If there is none of that name, or the file is no recipe.
@@ -60,16 +68,20 @@ def find_recipe(name: str) -> ModuleType:
         raise FileNotFoundError(f"there is no file {name}: give the path of a recipe.")
     if path.parent == run_folder.OWN and path.stem in recipe_names():
         return importlib.import_module(f"recipes.{path.stem}")
-    if (found := sys.modules.get(path.stem)) is None:
+    found = sys.modules.get(path.stem)
+    other = importlib.util.find_spec(path.stem) if found is None and path.stem.isidentifier() else None
+    if found is None and (other is None or Path(other.origin or "").resolve() == path):
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None and spec.loader is not None
-        found = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = found  # and so processes that load data find it:
-        sys.path.append(str(path.parent))
-        spec.loader.exec_module(found)
-    elif Path(getattr(found, "__file__", None) or "").resolve() != path:
+        found = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+        sys.path.append(str(path.parent))  # where processes that load data find it
+        try:
+            spec.loader.exec_module(found)
+        except BaseException:
+            del sys.modules[path.stem]
+            raise
+    if found is None or Path(getattr(found, "__file__", None) or "").resolve() != path:
         raise ValueError(f"{name} has the name of another module, {path.stem}: rename the file.")
-    needed = ("OPTIONS", "load", "reader", "make_model")
     if missing := [part for part in needed if not hasattr(found, part)]:
         raise ValueError(f"{name} is no recipe: it has no {', '.join(missing)}; docs/recipes.md shows one.")
     return found
@@ -137,15 +149,20 @@ def load(path: str | Path, device: str | None = None, workers: int | None = None
 def probabilities(trained: Trained, batches: Iterable[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the classes' probabilities, float32 of shape (N, classes), and the labels, int64 of shape (N,).
 
+    Where an image may have several labels, each has a probability of its own, and the labels are of shape (N, classes).
+
     Args:
         trained: What :func:`load` returned.
         batches: Of images and labels, such as an iterator gives them.
     """
     device = torch.device(trained.args.device)
+    of_scores = (
+        torch.sigmoid if getattr(trained.args, "multi_label", False) else functools.partial(torch.softmax, dim=1)
+    )
     found, known = [], []
     with torch.no_grad(), autocast(trained.args.precision, device):
         for batch in batches:
             images, labels = trained.normalize(batch, device)
-            found.append(trained.network(images).float().softmax(1).cpu())
+            found.append(of_scores(trained.network(images).float()).cpu())
             known.append(labels.cpu())
     return torch.cat(found).numpy(), torch.cat(known).numpy()

@@ -1,0 +1,153 @@
+"""Trains image classifiers, and tells what became of them.
+
+    kusari finetune photos
+    kusari train pets --sample
+    kusari predict result photo.jpg
+
+``kusari COMMAND --help`` tells the options of a command, ``kusari train`` lists the recipes, and ``kusari train
+my_recipe.py`` runs a file of your own.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from recipes.parts import tool_options
+from recipes.parts.parser import COMMANDS, Parser, kusari, say, stop
+from recipes.parts.tool_options import RECIPES, docstring
+
+MODULES = {typed: name for name, typed in COMMANDS.items() if (RECIPES / f"{name}.py").is_file()}
+
+
+def recipe_names() -> list[str]:
+    """Returns the names of the recipes; none is imported, for that takes seconds."""
+    is_recipe = re.compile(rb"^OPTIONS = ", re.MULTILINE)
+    return [path.stem for path in sorted(RECIPES.glob("*.py")) if is_recipe.search(path.read_bytes())]
+
+
+def listed(files: dict[str, str]) -> list[str]:
+    """Returns a line for each of some commands or recipes: what is typed, and what its file does."""
+    width = max(map(len, files))
+    return [f"  {typed:{width}}  {docstring(RECIPES / f'{name}.py').splitlines()[0]}" for typed, name in files.items()]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the recipe or tool that a command line names."""
+    argv = sys.argv[1:] if argv is None else argv
+    commands = ["commands:", *listed(MODULES), "", "recipes, by train RECIPE:", *listed({n: n for n in recipe_names()})]
+    description = (__doc__ or "").replace("``", "")
+    parser = Parser(prog=kusari() or "kusari", usage="%(prog)s COMMAND ...", description=description)
+    parser.epilog = "\n".join(commands)
+    parser.add_argument("command", metavar="COMMAND", nargs="?", help="one of those below, or train")
+    told = "print a script that completes commands, options and files in bash, zsh or tcsh"
+    parser.add_argument("--print-completion", metavar="SHELL", choices=("bash", "zsh", "tcsh"), help=told)
+    args = parser.parse_args(argv[: 2 if argv[:1] == ["--print-completion"] else 1])
+    if args.print_completion:
+        print_completion(parser, args.print_completion)
+    elif args.command is None:
+        parser.error("name a command (--help lists them)")
+    else:
+        try:
+            start(parser, args.command, argv)
+        except KeyboardInterrupt:  # a recipe in training has its own answer
+            stop(f"{parser.prog}: interrupted.")
+
+
+def print_completion(parser: Parser, shell: str) -> None:
+    """Prints a script that completes commands, options and files."""
+    try:
+        import shtab
+    except ImportError:
+        parser.error("--print-completion needs shtab: pip install shtab")
+    whole = Parser(prog="kusari")
+    commands = whole.add_subparsers()
+    commands.add_parser("train", help="train").add_argument("recipe", choices=recipe_names())
+    for typed, name in MODULES.items():
+        tool = commands.add_parser(typed, help=typed)
+        if name in tool_options.TOOLS:
+            tool_options.TOOLS[name](tool)
+        for action in tool._actions:
+            if action.metavar in ("RUN", "FOLDER", "DIR", "LOG", "IMAGE", "FILE", "WEIGHTS"):
+                action.complete = shtab.FILE  # type: ignore[attr-defined]  # so shtab is told
+    say(str(shtab.complete(whole, shell)), kept="\n\t")
+
+
+def start(parser: Parser, chosen: str, argv: list[str]) -> None:
+    """Runs a recipe or tool."""
+    if chosen == "train" and (len(argv) == 1 or argv[1] in ("-h", "--help")):
+        say("\n".join(listed({name: name for name in recipe_names()})), kept="\n")
+        say(f"{parser.prog} train NAME --help tells the options of one; the path of a file (.py) runs one of your own.")
+    elif chosen == "train":
+        train(parser, argv[1], argv[2:])
+    elif chosen in MODULES:
+        name = MODULES[chosen]
+        if name in tool_options.TOOLS:
+            tool_options.make_parser(name).parse_args(argv[1:])  # --help and mistakes are answered before torch comes
+        importlib.import_module(f"recipes.{name}").main(argv[1:])
+    else:
+        parser.error(f"there is no command {chosen!r}{near(chosen, ('train', *MODULES))} (--help lists them)")
+
+
+def train(parser: Parser, name: str, argv: list[str]) -> None:
+    """Runs the recipe of a name, or of a file whose path was typed."""
+    if name.startswith("-"):
+        parser.error(f"the recipe comes first: {parser.prog} train NAME {name} ...")
+    path = Path(name) if name.endswith(".py") else RECIPES / f"{name}.py"
+    if not path.is_file() or (path.parent == RECIPES and path.stem not in recipe_names()):
+        what = "file" if name.endswith(".py") else "recipe"
+        parser.error(f"there is no {what} {name!r}{near(path.stem, recipe_names())} ({parser.prog} train lists them)")
+    if {"-h", "--help"}.intersection(argv) and (options := options_of(path)):
+        options.print_help()
+        return
+    from recipes.parts.trained import find_recipe  # imports torch
+
+    try:
+        recipe = find_recipe(name, ("main",))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    recipe.main(argv)
+
+
+def options_of(path: Path) -> Any:
+    """Returns the options of a recipe without the seconds that its imports take; None if they need one of those.
+
+    Only the statements are run that make its ``OPTIONS``, and those that make what these name.
+    """
+    tree, needed, kept = ast.parse(path.read_bytes()), {"OPTIONS"}, list[ast.stmt]()
+    for node in reversed(tree.body):
+        named = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            is_needed = bool({alias.asname or alias.name for alias in node.names} & needed)
+            if is_needed and getattr(node, "module", None) not in ("typing", "recipes.parts.options"):
+                return None
+        elif isinstance(node, ast.Expr):
+            is_needed = ast.unparse(node).startswith(("OPTIONS.", "add("))  # of add = OPTIONS.add
+        else:
+            is_needed = isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)) and any(
+                isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store) and part.id in needed
+                for part in ast.walk(node)
+            )
+        if is_needed:
+            kept.insert(0, node)
+            needed |= named
+    module = {"__doc__": ast.get_docstring(tree), "__file__": str(path)}
+    exec(compile(ast.Module(kept, []), str(path), "exec"), module)
+    return module.get("OPTIONS")
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """Returns words that name the closest of some names, or nothing."""
+    found = difflib.get_close_matches(name, list(names), 1)
+    return f": did you mean {found[0]}?" if found else ""
+
+
+if __name__ == "__main__":
+    main()
