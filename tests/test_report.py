@@ -17,6 +17,7 @@ from PIL import Image
 
 from recipes import evaluate_run, report, resnet_products
 from recipes.parts import common
+from recipes.parts.page import duration, percent, picture, text_of
 
 SMALL = ["--model", "test_efficientnet", "--image-size", "32", "--scale", "32", "--batch-size", "16", "--workers", "0"]
 SMALL += ["--epochs", "2", "--lr", "0.01"]
@@ -160,7 +161,7 @@ def test_curves_are_those_of_the_log_and_timing_comes_from_it(run, page):
     assert "Loss over epoch: training, validation" in told and "Accuracy over epoch: training, validation" in told
     assert "Learning rate over epoch" in told and "Iterations per second over epoch" in told
     seconds = json.loads((run / "log").read_text())[-1]["elapsed_time"]
-    assert f"Total{report.duration(seconds)} validation and snapshots included" in page[0].text
+    assert f"Total{duration(seconds)} validation and snapshots included" in page[0].text
 
 
 def test_speed_and_the_time_of_an_epoch_are_differences_in_the_log(tmp_path, other):
@@ -178,7 +179,7 @@ def test_the_last_entries_of_the_log_and_test_json_are_tables(run, page):
     assert head[:3] == ["epoch", "iteration", "elapsed_time"] and "validation/main/accuracy" in head
     assert [row[1] for row in rows] == [str(entry["iteration"]) for entry in entries[-10:]]
     test = json.loads((run / "test.json").read_text())
-    assert page[0].tables["test.json"][1:] == [[key, report.text_of(value)] for key, value in test.items()]
+    assert page[0].tables["test.json"][1:] == [[key, text_of(value)] for key, value in test.items()]
 
 
 def test_confusion_classes_samples_and_mistakes_are_those_of_evaluate_run(run, page, data):
@@ -187,7 +188,7 @@ def test_confusion_classes_samples_and_mistakes_are_those_of_evaluate_run(run, p
     assert head[1:] == [row[0] for row in rows] == [one["name"] for one in told["classes"]]
     assert [[int(n or 0) for n in row[1:]] for row in rows] == told["confusion"]
     assert page[0].tables["Classes"][1:] == [
-        [one["name"], str(one["n"]), report.percent(one["precision"]), report.percent(one["recall"])]
+        [one["name"], str(one["n"]), *(percent(one[key]) for key in ("precision", "recall", "f1") if key in one)]
         for one in told["classes"]
     ]
     assert len(page[0].images) == report.SAMPLES + len(told["mistakes"])
@@ -213,9 +214,9 @@ def test_small_images_keep_their_pixels_and_photographs_are_made_jpeg():
         return kind, Image.open(io.BytesIO(base64.b64decode(text)))
 
     grey = torch.arange(64, dtype=torch.uint8).reshape(1, 8, 8)
-    kind, image = opened(report.picture(grey, "grey"))
+    kind, image = opened(picture(grey)["src"])
     assert kind == "png" and image.mode == "L" and np.array_equal(np.array(image), grey[0].numpy())
-    kind, image = opened(report.picture(torch.zeros(3, 300, 448, dtype=torch.uint8), "large"))
+    kind, image = opened(picture(torch.zeros(3, 300, 448, dtype=torch.uint8))["src"])
     assert kind == "jpeg" and image.size == (224, 150)
 
 
