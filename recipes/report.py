@@ -13,11 +13,7 @@ tested when the run has ended.
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
-import os
-import re
-import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,17 +25,19 @@ import pandas as pd
 from recipes import evaluate_run, plot_log
 from recipes.parts import common, trained
 from recipes.parts.page import charts, picture, render, text_of
+from recipes.parts.page.arguments import arguments, differing
+from recipes.parts.page.watch import end_reloading, log_in, watch, write
 from recipes.parts.parser import Parser, say, stop
-from trainer import saving
 from trainer.iterators import BadSampleError
 from trainer.saving import check
 from trainer.saving.files import parse_json, read_bytes
-from trainer.saving.lock import NAME as LOCK
 
 SAMPLES, LOG_ENTRIES = 12, 10
 ACCURACY = "validation/main/accuracy"
 SPEED, EPOCH_TIME = "iterations per second", "seconds per epoch"
 WATCH, DAY = 10.0, 86_400  # seconds
+
+Tested = evaluate_run.Evaluation | str  # or why there is none
 
 
 class Run(NamedTuple):
@@ -53,11 +51,6 @@ class Run(NamedTuple):
     test: dict[str, Any]
     problems: dict[str, str]  # by file
     weights: str = "The network"  # the file that the page's test is of
-
-
-def log_in(folder: Path) -> Path | None:
-    """Returns the log of a run's folder, or None if there is none yet."""
-    return next((folder / name for name in ("log", "log.jsonl") if (folder / name).exists()), None)
 
 
 def read_run(folder: str | Path) -> Run:
@@ -175,8 +168,7 @@ def timing(run: Run) -> dict[str, Any]:
 
 def log_end(run: Run) -> dict[str, Any]:
     """Returns the last entries of the log."""
-    columns = [x for x in plot_log.X_KEYS if x in run.log]
-    columns += [key for key in run.log.columns if key not in columns]
+    columns = [x for x in plot_log.X_KEYS if x in run.log] + [key for key in run.log if key not in plot_log.X_KEYS]
     last = run.log[columns].iloc[-LOG_ENTRIES:].astype(object)
     return {"n": len(run.log), "columns": columns, "rows": list(last.itertuples(index=False, name=None))}
 
@@ -210,46 +202,10 @@ def test_accuracy(run: Run) -> float | None:
     return value if isinstance(value, (int, float)) else None
 
 
-def usual_args(run: Run) -> dict[str, Any] | None:
-    """Returns the defaults of a run's recipe, its sample's where that was drawn; None if it is not known here."""
-    try:
-        recipe = common.load_recipe(run.saved["recipe"])
-    except (KeyError, ValueError):
-        return None
-    return common.SETTINGS | recipe.settings | (recipe.sample if run.saved["args"].get("sample") else {})
-
-
-def arguments(run: Run) -> dict[str, Any]:
-    """Returns the arguments: first those that are not the recipe's own, with what that has; if it is known."""
-    given, usual = run.saved.get("args", {}), usual_args(run)
-    if usual is None:
-        return {"rows": [(option(key), value) for key, value in given.items()], "changed": None}
-    changed = [key for key in given if is_changed(key, given[key], usual.get(key))]
-    rows = [(option(key), given[key], text_of(usual.get(key))) for key in changed]
-    rows += [(option(key), value, "") for key, value in given.items() if key not in changed]
-    return {"rows": rows, "changed": len(changed)}
-
-
-def option(key: str) -> str:
-    """Returns an argument's name as it is typed."""
-    return key.replace("_", "-")
-
-
-def is_changed(key: str, value: Any, usual: Any) -> bool:
-    """Returns whether somebody asked for a value; what belongs to the machine is nobody's wish."""
-    if key in ("device", "workers", "out"):
-        return False
-    if key == "data":  # a run keeps the whole path, from wherever it was started
-        return Path(value) != Path(usual).absolute()
-    return (value or None) != (usual or None) if usual is None or isinstance(usual, bool) else value != usual
-
-
 # -- the network, tested
 
 
-def tested(
-    run: Run, device: str | None, workers: int | None, data: str | None
-) -> tuple[Run, evaluate_run.Evaluation | str]:
+def tested(run: Run, device: str | None, workers: int | None, data: str | None) -> tuple[Run, Tested]:
     """Returns the run with the name of its weights, and what they make of the test images or why nobody knows."""
     try:
         network = trained.load(run.folder, device, workers)
@@ -260,7 +216,7 @@ def tested(
         return run, str(error)
 
 
-def test_of(run: Run, evaluation: evaluate_run.Evaluation | str) -> dict[str, Any]:
+def test_of(run: Run, evaluation: Tested) -> dict[str, Any]:
     """Returns what was found by the network's test: numbers, samples and mistakes."""
     if isinstance(evaluation, str):
         return {"missing": [f"The network could not be tested when this page was made: {evaluation}"]}
@@ -306,28 +262,15 @@ def names_of(runs: Sequence[Run]) -> list[str]:
     return names if len(set(names)) == len(names) else [f"{name} ({i})" for i, name in enumerate(names, 1)]
 
 
-def differing(runs: Sequence[Run]) -> list[list[Any]]:
-    """Returns recipe, arguments and versions in which the runs differ, as rows of a table."""
-    settings = [
-        {("", "recipe"): run.saved.get("recipe")}
-        | {(part, key): value for part in ("args", "versions") for key, value in run.saved.get(part, {}).items()}
-        for run in runs
-    ]
-    keys = [key for key in dict.fromkeys(itertools.chain(*settings)) if key != ("args", "out")]
-    rows = [[option(key[1]), *(of_run.get(key) for of_run in settings)] for key in keys]
-    return [row for row in rows if any(value != row[1] for value in row[2:])]
-
-
-def about(name: str, run: Run, evaluation: evaluate_run.Evaluation | str) -> dict[str, Any]:
+def about(name: str, run: Run, evaluation: Tested) -> dict[str, Any]:
     """Returns all that is known of a run, as run.html shows it."""
-    valid, data = numbers(run, ACCURACY), run.saved.get("data", [])
-    unit = next((x for x in ("epoch", "iteration") if x in run.log), None)
+    valid, data, x = numbers(run, ACCURACY), run.saved.get("data", []), x_of([run])
     return run._asdict() | {
         "name": name,
         "written": written(run),
         "accuracy": test_accuracy(run),
         "best": valid.max() if len(valid) else None,
-        "best_at": f"{unit} {text_of(float(run.log[unit][valid.idxmax()]))}" if unit and len(valid) else "",
+        "best_at": f"{plot_log.X_LABELS[x]} {text_of(run.log[x][valid.idxmax()])}" if len(valid) else "",
         "last": last_of(run, ACCURACY),
         "validated_on": validated_on(run),
         "reached": {key: last_of(run, key) for key in plot_log.X_KEYS},
@@ -337,76 +280,24 @@ def about(name: str, run: Run, evaluation: evaluate_run.Evaluation | str) -> dic
         "timing": timing(run),
         "profile": profile(run),
         "log": log_end(run),
-        "arguments": arguments(run),
+        "arguments": arguments(run.saved),
     }
 
 
-def page(runs: Sequence[Run], evaluations: Sequence[evaluate_run.Evaluation | str], refresh: int = 0) -> str:
+def page(runs: Sequence[Run], evaluations: Sequence[Tested], refresh: int = 0) -> str:
     """Returns the whole page; it reloads itself every so many seconds, if any."""
     named = dict(zip(names_of(runs), runs, strict=True))
     return render(
         "page.html",
         runs=[about(name, run, told) for (name, run), told in zip(named.items(), evaluations, strict=True)],
-        differing=differing(runs),
-        curves=curves_of(named),
+        differing=differing([run.saved for run in runs]),
+        curves=curves_of(named) if len(runs) > 1 else {},
         refresh=refresh,
         made=time.strftime("%Y-%m-%d %H:%M"),
     )
 
 
 # -- the command line
-
-
-def write(out: Path, page: bytes) -> None:
-    """Writes the page, whole or not at all."""
-    saving.write(out, lambda file: file.write(page))
-
-
-def goes_on(folder: Path) -> bool:
-    """Tells whether a run holds a folder. Its lock is read and never taken, which could keep a run out."""
-    try:
-        told = re.match(r"process (\d{1,9}) on (.*)\n", read_bytes(folder / LOCK).decode(errors="replace"))
-        if told and told[2] == socket.gethostname():
-            os.kill(int(told[1]), 0)
-    except (FileNotFoundError, ProcessLookupError):  # it was released, or its holder killed
-        return False
-    except PermissionError:
-        pass  # another user's
-    return True
-
-
-def watch(folders: Sequence[Path], out: Path, seconds: float) -> None:
-    """Makes the page anew whenever a log has changed, until all runs have begun and none goes on."""
-    seen: list[tuple[int, int]] = []
-    said = ""
-    while True:
-        logs = [log_in(folder) for folder in folders]
-        if None not in logs and not any([goes_on(folder) for folder in folders]):
-            return  # what is wrong with the logs now is told by whoever reads them next
-        try:
-            stats = [(log or folder).stat() for log, folder in zip(logs, folders, strict=True)]
-            if (now := [(stat.st_mtime_ns, stat.st_size) for stat in stats]) != seen:
-                runs = [read_run(folder) for folder in folders]
-                x_of(runs)
-                untested = ["the run goes on; it is tested when that has ended."] * len(runs)
-                write(out, page(runs, untested, math.ceil(seconds)).encode())
-                seen, told = now, f"Wrote {out}, and makes it anew while the run goes on; Ctrl-C ends that."
-        except (OSError, ValueError) as error:
-            if not all(folder.is_dir() for folder in folders):
-                raise
-            told = f"Waits, for {error}"
-        if told != said:
-            say(told)
-            said = told
-        time.sleep(seconds)
-
-
-def end_reloading(out: Path) -> None:
-    """Lets a page that was watched stay as it is."""
-    page = read_bytes(out) if out.is_file() else b""
-    still = re.sub(rb'<meta http-equiv="refresh"[^>]*>\n|<p class="warn watched">.*?</p>\n', b"", page)
-    if still != page:
-        write(out, still)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -429,21 +320,23 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("the following arguments are required: RUN")
     if args.watch is not None and not 0 < args.watch <= DAY:
         parser.error(f"--watch takes more than 0 and at most {DAY} seconds, got {args.watch:g}.")
-    import matplotlib
-
-    matplotlib.use("agg")  # no window, whatever there is
     folders = [Path(run) for run in args.runs]
     out = Path(args.o or folders[0] / "report.html")
     try:
         try:
             if args.watch is not None:
-                watch(folders, out, args.watch)
+                # To test the networks each time would take long, and slow the runs down.
+                untested = ["the run goes on; it is tested when that has ended."] * len(folders)
+                watch(
+                    folders, out, args.watch, lambda: page([*map(read_run, folders)], untested, math.ceil(args.watch))
+                )
             runs = [read_run(folder) for folder in folders]
             x_of(runs)
             found = [tested(run, args.device, args.workers, args.data) for run in runs]
             write(out, page(*zip(*found, strict=True)).encode())
         except BaseException:
-            end_reloading(out)
+            if args.watch is not None:
+                end_reloading(out)
             raise
     except KeyboardInterrupt:
         stop(f"{parser.prog}: interrupted.")
