@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from html import escape, unescape
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ import torch
 from PIL import Image
 
 from recipes import evaluate_run, report, resnet_products
+from recipes.parts.page import duration, percent, picture, text_of
+from trainer.saving.lock import FolderLock
 
 SMALL = ["--model", "test_efficientnet", "--image-size", "32", "--scale", "32", "--batch-size", "16", "--workers", "0"]
 SMALL += ["--epochs", "2", "--lr", "0.01"]
@@ -159,7 +162,7 @@ def test_curves_are_those_of_the_log_and_timing_comes_from_it(run, page):
     assert "Loss over epoch: training, validation" in told and "Accuracy over epoch: training, validation" in told
     assert "Learning rate over epoch" in told and "Iterations per second over epoch" in told
     seconds = json.loads((run / "log").read_text())[-1]["elapsed_time"]
-    assert f"Total{report.duration(seconds)} validation and snapshots included" in page[0].text
+    assert f"Total{duration(seconds)} validation and snapshots included" in page[0].text
 
 
 def test_speed_and_the_time_of_an_epoch_are_differences_in_the_log(tmp_path, other):
@@ -177,7 +180,7 @@ def test_the_last_entries_of_the_log_and_test_json_are_tables(run, page):
     assert head[:3] == ["epoch", "iteration", "elapsed_time"] and "validation/main/accuracy" in head
     assert [row[1] for row in rows] == [str(entry["iteration"]) for entry in entries[-10:]]
     test = json.loads((run / "test.json").read_text())
-    assert page[0].tables["test.json"][1:] == [[key, report.text_of(value)] for key, value in test.items()]
+    assert page[0].tables["test.json"][1:] == [[key, text_of(value)] for key, value in test.items()]
 
 
 def test_confusion_classes_samples_and_mistakes_are_those_of_evaluate_run(run, page, data):
@@ -186,7 +189,7 @@ def test_confusion_classes_samples_and_mistakes_are_those_of_evaluate_run(run, p
     assert head[1:] == [row[0] for row in rows] == [one["name"] for one in told["classes"]]
     assert [[int(n or 0) for n in row[1:]] for row in rows] == told["confusion"]
     assert page[0].tables["Classes"][1:] == [
-        [one["name"], str(one["n"]), report.percent(one["precision"]), report.percent(one["recall"])]
+        [one["name"], str(one["n"]), *(percent(one[key]) for key in ("precision", "recall", "f1") if key in one)]
         for one in told["classes"]
     ]
     assert len(page[0].images) == report.SAMPLES + len(told["mistakes"])
@@ -212,9 +215,9 @@ def test_small_images_keep_their_pixels_and_photographs_are_made_jpeg():
         return kind, Image.open(io.BytesIO(base64.b64decode(text)))
 
     grey = torch.arange(64, dtype=torch.uint8).reshape(1, 8, 8)
-    kind, image = opened(report.picture(grey, "grey"))
+    kind, image = opened(picture(grey)["src"])
     assert kind == "png" and image.mode == "L" and np.array_equal(np.array(image), grey[0].numpy())
-    kind, image = opened(report.picture(torch.zeros(3, 300, 448, dtype=torch.uint8), "large"))
+    kind, image = opened(picture(torch.zeros(3, 300, 448, dtype=torch.uint8))["src"])
     assert kind == "jpeg" and image.size == (224, 150)
 
 
@@ -237,6 +240,14 @@ def test_a_page_with_photographs_is_below_a_megabyte(run):
 
 
 # -- one file, and whole
+
+
+def test_an_installed_copy_has_the_templates():
+    folder = Path(report.__file__).parent / "parts" / "page"
+    patterns = re.search(
+        r'^"recipes.parts.page" = \[(.*)\]', (Path(__file__).parent.parent / "pyproject.toml").read_text(), re.MULTILINE
+    )[1]
+    assert {f'"*{path.suffix}"' for path in folder.iterdir() if path.is_file()} == {'"*.py"', *patterns.split(", ")}
 
 
 @pytest.fixture(scope="module")
@@ -328,6 +339,14 @@ def test_a_test_json_that_cannot_be_read_leaves_the_rest(other, content):
     assert "test.json cannot be read (" in page.text and len(page.images) >= report.SAMPLES
 
 
+@pytest.mark.parametrize("content", [5, None, "a <b>", {"a": 1}, [["<i>"], None]])
+def test_what_args_json_has_of_the_data_may_be_anything(other, content):
+    saved = json.loads((other / "args.json").read_text())
+    (other / "args.json").write_text(json.dumps(saved | {"data": content}))
+    page = Page(report.page([report.read_run(other)], ["not here"]))
+    assert "Loss over epoch: training, validation" in page.charts and not {"b", "i"} & page.tags
+
+
 def test_a_run_of_a_recipe_that_is_not_here_is_shown_with_its_arguments(other):
     saved = json.loads((other / "args.json").read_text())
     (other / "args.json").write_text(json.dumps(saved | {"recipe": "mine"}))
@@ -368,6 +387,168 @@ def test_what_is_no_run_is_refused_with_what_to_do(run, other, tmp_path, capsys)
     assert "the logs have none of epoch, iteration, elapsed_time in common to draw curves over" in told
     (tmp_path / "file").touch()
     assert str(tmp_path / "file") in refused(capsys, run, "-o", tmp_path / "file" / "page.html")
+
+
+# -- what only some runs have
+
+
+def test_a_run_that_validates_on_its_test_set_has_the_page_say_so(run, other, page):
+    told = "Validation is the test set: its best value was chosen on the images it is tested on."
+    assert told not in page[0].text
+    saved = json.loads((other / "args.json").read_text())
+    del saved["splits"]["valid"]
+    (other / "args.json").write_text(json.dumps(saved))
+    evaluations = [evaluation_of(["cat", "dog"], 20), "not here"]
+    found = Page(report.page([report.read_run(other), report.read_run(run)], evaluations))
+    assert found.text.count(told) == 1
+    assert ["validated on", "the test set", "images of its own"] in found.tables["Comparison"]
+
+
+def test_the_page_names_the_weights_and_tells_what_a_recipe_says_of_its_data(other):
+    saved = json.loads((other / "args.json").read_text())
+    (other / "args.json").write_text(json.dumps(saved | {"data": ["3 files are no images: <a>.txt and 2 more"]}))
+    page, _ = make(other)
+    assert "3 files are no images: <a>.txt and 2 more" in page.text
+    assert "model_epoch-2 on the 24 images of the test split, tested when this page was made." in page.text
+
+
+def test_f1_is_shown_of_each_class_and_of_all(run, monkeypatch):
+    evaluation = evaluation_of(["cat", "dog"], 20)
+    told = evaluate_run.summary(evaluation)
+    classes = [one | {"f1": f1} for one, f1 in zip(told["classes"], (0.25, None))]
+    monkeypatch.setattr(evaluate_run, "summary", lambda evaluation: told | {"f1": 0.125, "classes": classes})
+    page = Page(report.page([report.read_run(run)], [evaluation]))
+    assert page.tables["Classes"][0] == ["class", "images", "precision", "recall", "F1"]
+    assert [row[-1] for row in page.tables["Classes"][1:]] == ["25.0 %", "\N{EN DASH}"]
+    assert "F10.1250 mean of the classes" in page.text and "Confusion matrix" in page.tables
+
+
+def test_a_run_with_several_labels_has_no_matrix_but_exact_matches(run, monkeypatch):
+    shares = np.array([[0.9, 0.8, 0.1], [0.2, 0.1, 0.3]], np.float32)
+    images = [(torch.zeros(3, 8, 8, dtype=torch.uint8), None)] * 2
+    evaluation = evaluate_run.Evaluation(
+        images, "test", ["sky", "sea", "dog"], shares, np.float32([[1, 1, 0], [0, 0, 1]])
+    )
+    classes = [{"name": name, "n": 1, "precision": 1.0, "recall": 0.5, "f1": 0.6} for name in evaluation.classes]
+    told = {"split": "test", "n": 2, "multi_label": True, "accuracy": 5 / 6, "exact": 0.5, "f1": 0.6}
+    told |= {"classes": classes, "mistakes": [{"index": 1}]}
+    monkeypatch.setattr(evaluate_run, "summary", lambda evaluation: told)
+    page = Page(report.page([report.read_run(run)], [evaluation]))
+    assert "Confusion matrix" not in page.tables and [row[-1] for row in page.tables["Classes"][1:]] == ["60.0 %"] * 3
+    assert "Accuracy0.8333 of all labels, one by one" in page.text
+    assert "Exact match0.5000 all labels of an image are right" in page.text
+    assert "✓ sky, sea" in page.text and "✗ nothing is dog" in page.text.replace("nothing", "nothing ").replace(
+        "  ", " "
+    )
+
+
+# -- while a run goes on
+
+
+@pytest.fixture
+def watched(run, tmp_path, monkeypatch):
+    """A folder with a held lock and nothing else; makes its page, doing one thing at each wait; returns the pages."""
+    folder = tmp_path / "watched"
+    folder.mkdir()
+    lock = FolderLock(folder)
+
+    def watch(*steps, options=()):
+        pages, steps = [], iter([*steps, lock.release])
+
+        def wait(seconds):
+            if seconds < 1:
+                return  # before a log is read once more
+            pages.append((folder / "report.html").read_text() if (folder / "report.html").exists() else None)
+            next(steps)()
+
+        monkeypatch.setattr("time.sleep", wait)
+        report.main([str(folder), "--watch", "3", "--workers", "0", *options])
+        return [*pages, (folder / "report.html").read_text()]
+
+    yield folder, watch
+    lock.release()
+
+
+def write_log(run, folder, n):
+    (folder / "log").write_text(json.dumps(json.loads((run / "log").read_text())[:n]))
+
+
+def copy_rest(run, folder):
+    for name in ("args.json", "test.json", "model_epoch-2"):
+        shutil.copy(run / name, folder)
+
+
+def test_a_watched_page_reloads_itself_until_the_run_has_ended_and_is_tested(run, watched, capsys):
+    folder, watch = watched
+    steps = [lambda: write_log(run, folder, 1), lambda: write_log(run, folder, 3), lambda: copy_rest(run, folder)]
+    waiting, first, second, same, last = watch(*steps)
+    assert waiting is None and same == second
+    for source, n in ((first, 1), (second, 3)):
+        page = Page(source)
+        assert '<meta http-equiv="refresh" content="3">' in source and "this page reloads itself every 3 s" in page.text
+        assert len(page.tables["Log"]) == n + 1 and "the run goes on; it is tested when that has ended" in page.text
+        assert "<script" not in source
+    page = Page(last)
+    assert "refresh" not in last and "reloads itself" not in last and "Confusion matrix" in page.tables
+    out = capsys.readouterr().out.splitlines()
+    assert [re.sub(r"\S*/watched", "watched", line) for line in out] == [
+        "Waits: watched has no log: name a run's folder; a run that has just begun has none yet.",
+        "Wrote watched/report.html, and makes it anew while the run goes on; Ctrl-C ends that.",
+        "The run has ended: its network is tested now.",
+        "Wrote watched/report.html.",
+    ]
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_ends_a_watch_in_one_line_and_the_page_stays(run, watched):
+    folder, watch = watched
+    with pytest.raises(SystemExit, match=r"^\S+: interrupted\.$"):
+        watch(lambda: write_log(run, folder, 2), interrupt)
+    source = (folder / "report.html").read_text()
+    assert "refresh" not in source and "reloads itself" not in source and len(Page(source).tables["Log"]) == 3
+
+
+def test_a_run_that_was_killed_is_watched_no_longer(run, watched):
+    folder, watch = watched
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    write_log(run, folder, 2)
+    told = (folder / ".lock").read_text()
+    (folder / ".lock").write_text(re.sub(r"\d+", str(dead.pid), told, count=1))
+    [last] = watch()
+    assert "refresh" not in last
+
+
+def test_a_log_that_is_broken_is_waited_for_while_the_run_goes_on_and_told_when_it_has_ended(run, watched, capsys):
+    folder, watch = watched
+    (folder / "log").write_text("[{")
+    with pytest.raises(SystemExit):
+        watch()
+    told = capsys.readouterr()
+    assert "Waits: " in told.out and "is not a log: it is not JSON" in told.err
+
+
+def test_a_page_that_cannot_be_written_ends_a_watch(run, watched, capsys):
+    folder, watch = watched
+    write_log(run, folder, 1)
+    with pytest.raises(SystemExit):
+        watch(options=["-o", str(folder / "log" / "page.html")])
+    told = capsys.readouterr()
+    assert "a file stands where a folder is to be" in told.err and told.out == ""
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e9"])
+def test_seconds_that_cannot_be_waited_are_refused(run, capsys, seconds):
+    assert "--watch takes more than 0 and at most 86400 seconds, got " in refused(capsys, run, "--watch", seconds)
+
+
+def test_a_folder_may_follow_watch(run, tmp_path, capsys):
+    assert f"there is no folder {tmp_path / 'absent'}" in refused(capsys, "--watch", tmp_path / "absent")
+    report.main(["--watch", str(run), "-o", str(tmp_path / "page.html"), "--workers", "0"])
+    assert "refresh" not in (tmp_path / "page.html").read_text()
 
 
 # -- several

@@ -13,6 +13,7 @@ RECIPES = Path(__file__).parent.parent  # the folder of recipes and tools
 FEW = 5  # classes: all of them fit a line of the terminal
 TOP = 3  # of more
 MOST_DRAWN = 64  # images: more would be too small to see, and have to be kept
+WATCH = 10.0  # seconds between two looks at a log
 X_KEYS = ("epoch", "iteration", "elapsed_time")
 # The columns of runs.py, and which values of each come first when runs are sorted by it.
 RUN_COLUMNS = {"run": "a to z", "recipe": "a to z", "model": "a to z", "done": "most", "best": "highest"}
@@ -61,8 +62,10 @@ def predict(parser: argparse.ArgumentParser) -> None:
 
 def report(parser: argparse.ArgumentParser) -> None:
     """Adds the options of report.py."""
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, such as result")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder, such as result")
     parser.add_argument("-o", metavar="FILE", help="the page to write (report.html in the first RUN)")
+    often = f"make the page anew while the run goes on, every so many seconds ({WATCH:g})"
+    parser.add_argument("--watch", nargs="?", const=WATCH, metavar="SECONDS", help=often)
     _data(parser)
     _recipe(parser)
     _device(parser)
