@@ -19,7 +19,7 @@ import numpy as np
 from torch.utils.data import Subset
 
 from recipes.parts import run_folder, testing, tool_options
-from recipes.parts.image_files import BadImageError
+from recipes.parts.image_files import BadImageError, digest, path_of
 from recipes.parts.parser import say
 from recipes.parts.pictures import draw_confusion, draw_images, title_of, title_of_labels, write_figure
 from recipes.parts.trained import Trained, load, probabilities
@@ -84,6 +84,11 @@ def evaluate(trained: Trained, split: str, data: str | None = None) -> Evaluatio
         raise ValueError(
             f"{root} has changed since the run: {split} had {then} images and has {len(dataset)}, of which some may"
             " have been trained on; if that is as it should be, name it by --data."
+        )
+    if data is None and trained.saved.get("files", {}).get(split) not in (None, digest(dataset, root)):
+        raise ValueError(
+            f"{root} has changed since the run: other files are in {split} now, of which some may have been trained on;"
+            " if that is as it should be, name it by --data."
         )
     with testing.in_order(args, dataset) as iterator:
         found, labels = probabilities(trained, iterator)
@@ -204,19 +209,6 @@ def _mistake(evaluation: Evaluation, index: int) -> dict[str, Any]:
 def chosen(classes: Sequence[str], which: np.ndarray) -> list[str]:
     """Returns the names of the classes at which an array is true."""
     return [name for name, is_chosen in zip(classes, which, strict=True) if is_chosen]
-
-
-def path_of(dataset: Any, index: int) -> str | None:
-    """Returns the file of a sample, or None if a data set has no files."""
-    while hasattr(dataset, "dataset"):
-        if isinstance(dataset, Subset):
-            index = dataset.indices[index]
-        dataset = dataset.dataset
-    if hasattr(dataset, "samples"):
-        return str(dataset.samples[index][0])
-    if hasattr(dataset, "paths"):
-        return str(Path(getattr(dataset, "root", "")) / dataset.paths[index])
-    return None
 
 
 def table(told: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from recipes import evaluate_run, plot_log
-from recipes.parts import run_folder, tool_options, trained
+from recipes.parts import image_files, run_folder, tool_options, trained
 from recipes.parts.page import charts, picture, render, text_of
 from recipes.parts.page.arguments import arguments, differing
 from recipes.parts.page.watch import end_reloading, log_in, watch, write
@@ -248,7 +248,7 @@ def image_of(evaluation: evaluate_run.Evaluation, index: int) -> dict[str, Any]:
     else:
         truth, taken = evaluation.classes[label], evaluation.classes[shares.argmax()]
         probability = f"{100 * shares.max():.0f}\N{NO-BREAK SPACE}%"
-    path = evaluate_run.path_of(evaluation.dataset, index)
+    path = image_files.path_of(evaluation.dataset, index)
     source = "/".join(Path(path).parts[-2:]) if path else f"test image {index}"
     told = {"truth": truth, "taken": taken, "probability": probability, "source": source}
     return told | picture(evaluation.dataset[index][0])

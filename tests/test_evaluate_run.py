@@ -14,7 +14,7 @@ from torchvision.datasets import ImageFolder
 
 from recipes import evaluate_run, lenet_mnist, resnet_products
 from recipes.evaluate_run import Evaluation
-from recipes.parts import pictures, run_folder, trained
+from recipes.parts import image_files, pictures, run_folder, trained
 from recipes.parts.drawn import digits as drawn_digits
 from recipes.parts.image_files import ImageFiles
 
@@ -111,11 +111,11 @@ def test_a_mistake_is_named_by_its_file(products, data):
     for split in ("train", "valid", "test"):
         found = evaluate_run.evaluate(network, split)
         for i in range(len(found.labels)):
-            path = Path(evaluate_run.path_of(found.dataset, i))
+            path = Path(image_files.path_of(found.dataset, i))
             assert path.is_file() and path.parent.name == f"{found.classes[found.labels[i]]}_final"
     folder = ImageFolder(data)
-    assert evaluate_run.path_of(Subset(Subset(folder, [3, 9]), [1]), 0) == folder.samples[9][0]
-    assert evaluate_run.path_of(ImageFiles(["a/1.jpg", "a/2.jpg"], [0, 1], str), 1) == "a/2.jpg"
+    assert image_files.path_of(Subset(Subset(folder, [3, 9]), [1]), 0) == folder.samples[9][0]
+    assert image_files.path_of(ImageFiles(["a/1.jpg", "a/2.jpg"], [0, 1], str), 1) == "a/2.jpg"
 
 
 def test_images_that_were_skipped_are_replaced_in_what_is_returned_too(products, data, tmp_path):
@@ -123,7 +123,7 @@ def test_images_that_were_skipped_are_replaced_in_what_is_returned_too(products,
     network = trained.load(products, "cpu", 0)
     network.args.data, network.args.on_bad_sample = str(broken), "skip"
     whole = evaluate_run.evaluate(network, "test")
-    Path(evaluate_run.path_of(whole.dataset, 5)).write_bytes(b"nothing")
+    Path(image_files.path_of(whole.dataset, 5)).write_bytes(b"nothing")
     with pytest.warns(UserWarning, match="cannot give the sample of index 5, which is skipped"):
         found = evaluate_run.evaluate(network, "test")
     assert [found.dataset[i][1] for i in range(24)] == found.labels.tolist()

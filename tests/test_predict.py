@@ -17,7 +17,7 @@ from processes import call
 from tags import write_tags
 
 from recipes import evaluate_run, lenet_mnist, newts, predict, resnet_products
-from recipes.parts import trained
+from recipes.parts import image_files, trained
 from recipes.parts.drawn import digits as drawn_digits
 from recipes.parts.online_products import SUPER_LABEL_NAMES
 
@@ -88,7 +88,7 @@ def test_the_recipe_of_the_newts_prints_them(two_newts, capsys):
 
 def test_the_probabilities_are_those_of_the_evaluation(products, capsys):
     found = evaluate_run.evaluate(trained.load(products, "cpu", 0), "test")
-    paths = [evaluate_run.path_of(found.dataset, i) for i in range(24)]
+    paths = [image_files.path_of(found.dataset, i) for i in range(24)]
     rows = json.loads(told(capsys, products, *paths, "--format", "json"))
     assert [row["path"] for row in rows] == paths
     assert all(list(row["probabilities"]) == found.classes for row in rows)

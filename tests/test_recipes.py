@@ -876,3 +876,18 @@ def test_the_death_of_a_worker_is_told_in_the_words_of_the_command_line(drawn, t
     expected = rf"error: a process .* by signal 9 .*take fewer --workers .*; then --resume --out {tmp_path} goes on\.$"
     with pytest.raises(SystemExit, match=expected):
         train("newts", drawn["newts"], tmp_path, "--workers", "1", length=5)
+
+
+def test_a_run_goes_on_and_is_tested_with_its_own_files_only(drawn, tmp_path, capsys):
+    data = shutil.copytree(drawn["pets"], tmp_path / "data")
+    train("pets", data, tmp_path / "out", "--snapshot-interval", "1", length=1)
+    (data / "images" / "pug_1.jpg").rename(data / "images" / "pug_77.jpg")  # as many as before
+    with pytest.raises(SystemExit):
+        evaluate_run.main([str(tmp_path / "out"), "--split", "train"])
+    assert "has changed since the run: other files are in train now" in capsys.readouterr().err
+    told = refused(capsys, "pets", "--resume", "--out", tmp_path / "out", "--epochs", "2", "--workers", "0")
+    assert "has changed since the run in" in told and told.endswith("or go on with the data of now: --force.")
+    shutil.move(data, tmp_path / "elsewhere")  # a folder may move
+    args = ["--resume", "--out", str(tmp_path / "out"), "--epochs", "2", "--workers", "0", "--force"]
+    pets.main([*args, "--data", str(tmp_path / "elsewhere")])
+    assert evaluate_run.main([str(tmp_path / "out"), "--split", "train"])["n"] == 28

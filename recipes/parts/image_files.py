@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import logging
 import math
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from torchvision.datasets import ImageFolder
 
 from trainer.checks import headline, log, printable
@@ -316,6 +317,27 @@ def class_folders(
         other = sorted(set(train.classes) ^ set(test.classes))
         raise ValueError(f"{root}: train and test must have the same classes; only one of them has {', '.join(other)}.")
     return sets, train.classes
+
+
+def path_of(dataset: Any, index: int) -> str | None:
+    """Returns the file of a sample, or None if a data set has no files."""
+    while hasattr(dataset, "dataset"):
+        if isinstance(dataset, Subset):
+            index = dataset.indices[index]
+        dataset = dataset.dataset
+    if hasattr(dataset, "samples"):
+        return str(dataset.samples[index][0])
+    if hasattr(dataset, "paths"):
+        return str(Path(getattr(dataset, "root", "")) / dataset.paths[index])
+    return None
+
+
+def digest(dataset: Any, root: str | Path) -> str | None:
+    """Returns a number for the names of a data set's files, from ``root`` on, and their order; None: it has none."""
+    if not len(dataset) or path_of(dataset, 0) is None:
+        return None
+    names = (os.path.relpath(str(path_of(dataset, index)), root) for index in range(len(dataset)))
+    return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 class ImageFiles(Dataset[tuple[Any, int]]):

@@ -22,7 +22,7 @@ from torch import nn
 
 from extensions.own_run import own_run_first
 from extensions.snapshot_files import load_first, snapshots_in
-from recipes.parts.image_files import DECODER, BadImageError
+from recipes.parts.image_files import DECODER, BadImageError, digest
 from recipes.parts.parser import command, stop
 from trainer import Trainer, saving
 from trainer.checks import log, logger
@@ -72,17 +72,25 @@ class RunFolder:
         if args.batch_size > (n := len(splits["train"])):
             raise ValueError(f"--batch-size {args.batch_size} is more than the {n} training images.")
         trainer.args = {key: getattr(args, key) for key in self.options.of_kind("keep", "warn")}
+        told = self._told = _told(self.options, args, splits, classes)
         if args.resume is not None:
             where = resumed(args)
-            known = read_args(where, self.options)["classes"] if (where / "args.json").is_file() else classes
-            if known != classes:
+            saved = read_args(where, self.options) if (where / "args.json").is_file() else told
+            if (known := saved["classes"]) != classes:
                 other = ", ".join(sorted(set(known) ^ set(classes))[:10]) or "their order"
                 raise ValueError(f"{args.data} has other classes than the run in {where} ({other}); start a new run.")
+            changed = [name for name, then in saved.get("files", {}).items() if told["files"].get(name) != then]
+            if changed and not args.force:
+                raise ValueError(
+                    f"{args.data} has changed since the run in {where}: other files are in {', '.join(changed)}; put"
+                    " them back, or go on with the data of now: --force."
+                )
             _resume(trainer, args.resume, bool(args.force))
         remove_all(self.old)  # only now: nothing is lost to a mistyped option
-        self._told = _told(self.options, args, splits, classes)
         write_json(self.path / "args.json", self._told)
         self.trainer = trainer
+        if "valid" not in splits:
+            log(logging.INFO, "Validation is on the test set: what is chosen by it is chosen on what is tested on.")
 
     def keep(self) -> None:
         """Takes the lock anew, and writes ``args.json`` anew, where somebody has removed the folder."""
@@ -230,7 +238,9 @@ def _told(options: Options, args: Namespace, splits: dict[str, Any], classes: li
     kept = {key: value for key, value in vars(args).items() if key not in options.of_kind("forget")}
     kept["data"] = str(Path(args.data).resolve())  # a resume may come from another folder
     lengths = {name: len(split) for name, split in splits.items()}
+    files = {name: found for name, split in splits.items() if (found := digest(split, args.data))}
     told = {"recipe": options.name, "args": kept, "classes": classes, "splits": lengths, "versions": versions}
+    told |= {"files": files}
     return told if options.file.parent == OWN else told | {"sha256": hash_of(options.file)}
 
 
@@ -255,6 +265,7 @@ def read_args(path: str | Path, options: Options | None = None) -> dict[str, Any
         saved: dict[str, Any] = parse_json(read_bytes(Path(path)))
         like = {"recipe": "", "args": {}, "classes": [""], "splits": {...: 0}, "versions": {...: ""}}
         refuse_kind(like, saved, "it")
+        refuse_kind({"files": {...: ""}}, {"files": saved.get("files", {})}, "it")
         if missing := [key for key in like if saved.get(key) is None]:
             raise ValueError(f"it has no {', '.join(missing)}")
         if not saved["classes"] or len(set(saved["classes"])) < len(saved["classes"]) or None in saved["classes"]:
