@@ -372,7 +372,10 @@ def bring_data(recipe: Recipe, args: Args) -> None:
         other = [f"{key.replace('_', ' ')} {getattr(args, key)}" for key in recipe.sample if key != "data"]
         told = f" ({', '.join(other)})" if other else ""
         say(f"Pictures drawn into {root}{told}: {reason}; {recipe.source}.")
-        recipe.draw(root)
+        try:
+            recipe.draw(root)
+        except KeyboardInterrupt:
+            stop("interrupted: nothing is kept of the pictures, and the same command draws them anew.")
     elif recipe.download and (args.download or (args.data == usual and not root.exists())):
         say(f"Fetching the data set into {root}.")
         try:
