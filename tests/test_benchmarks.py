@@ -70,7 +70,7 @@ def test_the_model_s_benchmark_trains_with_what_the_recipe_trains_with(data, tmp
     options = ["--data", str(data), "--model", "test_resnet", "--image-size", "32", "--scale", "32", "--workers", "0"]
     for setting in model.SETTINGS.values():
         more = ["--precision", setting["precision"], *["--channels-last"] * setting["channels_last"]]
-        asked = common.parse(recipe, [*options, *more, *["--fused"] * setting["fused"], "--out", str(tmp_path / "a")])
+        asked = common.parse(recipe, [*options, *more, "--out", str(tmp_path / "a")])
         theirs = common.make_run(recipe, asked, *common.load(recipe, asked, True)).updater
         ours = model.Job(args, **setting).run(tmp_path / "b").updater
         assert repr(ours.get_optimizer("main")) == repr(theirs.get_optimizer("main"))

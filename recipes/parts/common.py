@@ -34,6 +34,7 @@ from extensions.snapshot_files import load_first, snapshots_in
 from recipes.parts.image_files import DECODER, BadImageError
 from recipes.parts.parser import Parser, say, stop
 from recipes.parts.transforms import Normalize, collate_images
+from recipes.parts.tuning import WarmupCosine
 from trainer import Classifier, StandardUpdater, Trainer, saving
 from trainer.checks import at_least, log, logger
 from trainer.iterators import BadSampleError, MultiprocessIterator
@@ -176,6 +177,8 @@ def make_parser(recipe: Recipe) -> argparse.ArgumentParser:
         "training", "--drop-last", action="store_true", help="leave the last images of an epoch out that fill no batch"
     )
     add("training", "--lr", type=float, metavar="X", help="learning rate")
+    rises = "the learning rate stays, or rises for a fifth of the run and then falls to 0 along half a cosine"
+    add_if_set("training", "--schedule", choices=("constant", "cosine"), help=rises)
     add("training", "--device", help="such as cpu or cuda:1 (CUDA where there is one)")
     add("training", "--precision", choices=tuple(DTYPES), help="fp32, or torch's autocast")
     add("training", "--channels-last", action="store_true", help="keep images and weights in that memory format")
@@ -229,7 +232,8 @@ def settle(recipe: Recipe, args: Args) -> Args:
         chosen["sample"] = asked.get("sample")
     elif recipe.sample_by_default and "data" not in chosen and not asked.get("download"):
         chosen["sample"] = asked.get("sample") or not Path(recipe.settings["data"]).exists()
-    settings = SETTINGS | recipe.settings | (recipe.sample if chosen.get("sample") else {})
+    # What the args.json of a resumed run lacks came after that: its default changes nothing, the sample's might.
+    settings = SETTINGS | recipe.settings | (recipe.sample if chosen.get("sample") and not saved else {})
     vars(args).update(settings | chosen)
     _use_this_machine(args)
     _check(args)
@@ -519,6 +523,9 @@ def make_run(recipe: Recipe, args: Args, splits: Splits, classes: list[str]) -> 
     run = Trainer(updater, stop, out=args.out)
     run.args = {key: getattr(args, key) for key in (*_fixed(recipe, args), *TOLD)}
     add_extensions(recipe, args, run, extensions.Evaluator(valid_iter, model, normalize, precision=args.precision))
+    if getattr(args, "schedule", "constant") == "cosine":
+        total = math.ceil(args.epochs * len(splits["train"]) / args.batch_size)
+        run.extend(WarmupCosine(optimizer, total // 5, total))
     if args.resume is not None:
         resume(run, args.resume, bool(args.force))
     return run
