@@ -180,7 +180,8 @@ def make_parser(recipe: Recipe) -> argparse.ArgumentParser:
     rises = "the learning rate stays, or rises for a fifth of the run and then falls to 0 along half a cosine"
     add_if_set("training", "--schedule", choices=("constant", "cosine"), help=rises)
     add("training", "--device", help="such as cpu or cuda:1 (CUDA where there is one)")
-    pays = "bf16 pays on GPUs of compute capability 8.0 or more and CPUs with AMX or avx512_bf16 (see lscpu)"
+    pays = "bf16 pays on GPUs of compute capability 8.0 or more and CPUs with AMX or avx512_bf16 (see lscpu), and is"
+    pays += " slower on others, up to 14 times"
     add("training", "--precision", choices=tuple(DTYPES), help=f"fp32, or torch's autocast; {pays}")
     pays = "pays for large images, on the same processors, and most with bf16"
     add("training", "--channels-last", action="store_true", help=f"images and weights in that memory format; {pays}")
