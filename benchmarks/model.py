@@ -40,11 +40,10 @@ from trainer.updaters.precision import autocast
 TUTORIAL = 47_640 * 10 / 12_194  # images a second, evaluations included: 10 epochs in 12,194 s
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "fp32": {"precision": "fp32", "channels_last": False, "fused": False},
-    "fp32, channels_last": {"precision": "fp32", "channels_last": True, "fused": False},
-    "bf16": {"precision": "bf16", "channels_last": False, "fused": False},
-    "bf16, channels_last": {"precision": "bf16", "channels_last": True, "fused": False},
-    "bf16, channels_last, fused Adam": {"precision": "bf16", "channels_last": True, "fused": True},
+    "fp32": {"precision": "fp32", "channels_last": False},
+    "fp32, channels_last": {"precision": "fp32", "channels_last": True},
+    "bf16": {"precision": "bf16", "channels_last": False},
+    "bf16, channels_last": {"precision": "bf16", "channels_last": True},
 }
 
 
@@ -75,10 +74,10 @@ class Ready:
 class Job:
     """A network, its optimizer and its data, twice: for the loop by hand and for Kusari."""
 
-    def __init__(self, args: Any, precision: str, channels_last: bool, fused: bool) -> None:
+    def __init__(self, args: Any, precision: str, channels_last: bool) -> None:
         self.device = torch.device(args.device)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.precision, self.fused = precision, fused
+        self.precision = precision
         size = str(args.image_size)
         options = [
             "--data",
@@ -93,7 +92,7 @@ class Job:
             precision,
         ]
         options += ["--batch-size", str(args.batch_size), "--device", args.device, "--workers", "0"]
-        options += ["--channels-last"] * channels_last + ["--fused"] * fused + ["--compile"] * args.compile
+        options += ["--channels-last"] * channels_last + ["--compile"] * args.compile
         self.args = resnet_products.OPTIONS.parse(options)
         pixels = torch.randint(0, 256, (args.batch_size, args.image_size, args.image_size, 3), dtype=torch.uint8)
         pixels = pixels.permute(0, 3, 1, 2)  # as the recipe's lie: the colours of a pixel side by side
@@ -112,7 +111,7 @@ class Job:
         network = timm.create_model(self.args.model, num_classes=12).to(self.device, memory_format=self.format)
         if self.args.compile:
             network.compile()
-        optimizer = torch.optim.Adam(network.parameters(), fused=self.fused or None)
+        optimizer = torch.optim.Adam(network.parameters(), fused=True)
 
         def loop(iterations: int) -> None:
             for _ in range(iterations):
@@ -130,7 +129,7 @@ class Job:
         torch.manual_seed(0)
         network, normalize = resnet_products.make_model(self.args, 12, fresh=False)
         networks.as_asked(self.args, network, normalize)
-        optimizer = torch.optim.Adam(parameter_groups(network, self.args.lr), self.args.lr, fused=self.args.fused)
+        optimizer = torch.optim.Adam(parameter_groups(network, self.args.lr), self.args.lr, fused=True)
         model = Classifier(network)
         if self.args.compile:
             network.compile()

@@ -72,7 +72,7 @@ def test_the_model_s_benchmark_trains_with_what_the_recipe_trains_with(data, tmp
     for setting in model.SETTINGS.values():
         more = ["--precision", setting["precision"], *["--channels-last"] * setting["channels_last"]]
         more += ["--out", str(tmp_path / "a"), "--overwrite", "--batch-size", "2"]
-        resnet_products.main([*options, *more, *["--fused"] * setting["fused"]])
+        resnet_products.main([*options, *more])
         theirs = trained.pop().updater
         ours = model.Job(args, **setting).run(tmp_path / "b").updater
         assert repr(ours.get_optimizer("main")) == repr(theirs.get_optimizer("main"))

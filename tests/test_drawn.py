@@ -1,14 +1,20 @@
 """The drawn data sets: each stands on the disk as the real one does, and is drawn once."""
 
 import hashlib
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
 from PIL import Image
 from torchvision.datasets import MNIST, ImageFolder
 
-from recipes.parts.drawn import cifar10, digits, newts, pets, products
+from recipes.parts.drawn import cifar10, digits, folder, newts, pets, products
 
 SMALL = {
     cifar10: {"TRAIN": 12, "TEST": 4},
@@ -207,3 +213,87 @@ def test_two_processes_may_draw_the_same_set_at_once(drawn, tmp_path, monkeypatc
     newts.write(tmp_path / "set")
     assert contents(tmp_path / "set") == contents(drawn[newts])
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+@pytest.fixture
+def three_processes(monkeypatch):
+    monkeypatch.setattr(folder.os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(folder, "FEWEST", 1)
+    monkeypatch.setattr(folder, "CHUNK", 2)
+
+
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+
+
+@every_set
+def test_the_files_do_not_depend_on_the_number_of_processes(module, drawn, tmp_path, three_processes):
+    assert contents(module.write(tmp_path / "set")) == contents(drawn[module])
+
+
+@only_linux
+def test_pictures_are_written_by_several_processes(tmp_path, three_processes):
+    folder.write_all(_write_pid, [(tmp_path / str(number), 0.05) for number in range(12)])
+    writers = {path.read_text() for path in tmp_path.iterdir()}
+    assert len(list(tmp_path.iterdir())) == 12 and len(writers) > 1 and str(os.getpid()) not in writers
+
+
+def _write_pid(path, seconds):
+    time.sleep(seconds)
+    path.write_text(str(os.getpid()))
+
+
+@only_linux
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt(), SystemExit(1)])
+def test_what_goes_wrong_in_a_process_is_raised_here(fault, three_processes, tmp_path):
+    with pytest.raises(type(fault)) as raised:
+        folder.write_all(_fail, [(tmp_path, number, fault) for number in range(30)])
+    assert raised.value.args == fault.args
+    assert len(list(tmp_path.iterdir())) < 29  # the others stopped
+
+
+def _fail(folder, number, fault):
+    if number == 3:
+        raise fault
+    time.sleep(0.01)
+    (folder / str(number)).touch()
+
+
+@only_linux
+def test_a_process_that_is_killed_is_an_error_and_nothing_waits_for_it(three_processes):
+    with pytest.raises(BrokenProcessPool):
+        folder.write_all(_kill, [(number,) for number in range(30)])
+
+
+def _kill(number):
+    if number == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+DRAWING = """
+import sys
+from recipes.parts.drawn import folder, products
+folder.os.sched_getaffinity = lambda pid: {0, 1}
+print("draws", flush=True)
+products.write(sys.argv[1])
+"""
+
+
+@only_linux
+@pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_drawing_that_is_interrupted_leaves_no_process(number, tmp_path):
+    arguments = [sys.executable, "-c", DRAWING, str(tmp_path / "set")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(arguments, start_new_session=True, **pipes)
+    assert process.stdout.readline() == "draws\n"
+    while not list(tmp_path.glob(".set.*/set/*/*.JPG")):
+        time.sleep(0.01)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.kill()
+    told = process.communicate()[1]  # which waits until the last process that has the pipe has ended
+    assert not (tmp_path / "set").exists()
+    if number == signal.SIGINT:
+        assert told.count("Traceback") == 1 and told.endswith("KeyboardInterrupt\n")
+        assert list(tmp_path.iterdir()) == []

@@ -124,7 +124,7 @@ def test_the_python_blocks_run(data, tmp_path, monkeypatch):
     Path("data/drawn_products").symlink_to(data)
     exec(steps, names := {})
     pyplot.close(names["figure"])
-    assert names["cropped"].size == (48, 48) and Path("steps.png").stat().st_size > 1000
+    assert names["cropped"].size == (40, 40) and Path("steps.png").stat().st_size > 1000
 
     network = torch.nn.Linear(2, 3)
     model = Classifier(network)

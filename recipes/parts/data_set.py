@@ -38,7 +38,10 @@ def data_set(
         other = [f"{key.replace('_', ' ')} {getattr(args, key)}" for key in options.sample if key != "data"]
         told = f" ({', '.join(other)})" if other else ""
         say(f"Pictures drawn into {root}{told}: {reason}; {source}.")
-        draw(root)
+        try:
+            draw(root)
+        except KeyboardInterrupt:
+            stop("interrupted: nothing is kept of the pictures, and the same command draws them anew.")
     elif download and (args.download or (args.data == usual and not root.exists())):
         say(f"Fetching the data set into {root}.")
         try:

@@ -90,14 +90,10 @@ class Options(Parser):
         self.add("training", "--lr", type=float, metavar="X", least=0, help="learning rate")
         told = "such as cpu or cuda:1 (CUDA where there is one)"
         self.add("training", "--device", on_resume="machine", help=told)
-        self.add(
-            "training",
-            "--precision",
-            choices=("fp32", "bf16", "fp16"),
-            on_resume="free",
-            help="fp32, or torch's autocast",
-        )
-        told = "keep images and weights in that memory format"
+        told = "fp32, or torch's autocast; bf16 pays on GPUs of compute capability 8.0 or more and CPUs with AMX or"
+        told += " avx512_bf16 (see lscpu), and is slower on others, up to 14 times"
+        self.add("training", "--precision", choices=("fp32", "bf16", "fp16"), on_resume="free", help=told)
+        told = "images and weights in that memory format; pays for large images, on the same processors, most with bf16"
         self.add("training", "--channels-last", action="store_true", on_resume="warn", help=told)
         told = "compile the network; the first iteration takes minutes"
         self.add("training", "--compile", action="store_true", on_resume="warn", help=told)

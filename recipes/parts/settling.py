@@ -60,7 +60,8 @@ def settle(options: Options, args: Args) -> None:
         chosen["sample"] = asked.get("sample")
     elif options.sample_by_default and "data" not in chosen and not asked.get("download"):
         chosen["sample"] = asked.get("sample") or not Path(options.defaults["data"]).exists()
-    vars(args).update(options.usual(chosen.get("sample")) | chosen)
+    # What the args.json of a resumed run lacks came after that: its default changes nothing, the sample's might.
+    vars(args).update(options.usual(chosen.get("sample") and not saved) | chosen)
     _use_this_machine(options, args)
     if args.print_config:
         values = {key: getattr(args, key) for key in options.of_kind(*KEPT, "machine")}

@@ -1,14 +1,27 @@
-"""Writes a drawn data set to a folder once, whole or not at all."""
+"""Writes a drawn data set to a folder once, by all cores, whole or not at all."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from trainer.iterators.workers import end_with
+
+FEWEST = 200  # pictures for which a process is worth its start
+CHUNK = 20  # pictures that a process takes at once: what Ctrl-C waits for
 
 
 def write_once(root: str | Path, name: str, version: str, fill: Callable[[Path], None]) -> Path:
@@ -42,6 +55,37 @@ def write_once(root: str | Path, name: str, version: str, fill: Callable[[Path],
     return root
 
 
+def write_all(write: Callable[..., object], pictures: Iterable[tuple[Any, ...]]) -> None:
+    """Calls ``write`` with each picture's arguments, in a process for each core.
+
+    The processes are forked, so they import nothing. An error, or Ctrl-C, ends them all before it is raised here.
+    """
+    pictures = list(pictures)
+    # Elsewhere than on Linux a fork may fail, and a daemon may have no children: this process then draws alone.
+    can_fork = sys.platform == "linux" and not multiprocessing.current_process().daemon
+    n_processes = min(len(os.sched_getaffinity(0)), len(pictures) // FEWEST) if can_fork else 1
+    if n_processes < 2:
+        for picture in pictures:
+            write(*picture)
+        return
+    # Ctrl-C reaches them too, but they inherit that it is blocked. It stays so while they end.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    executor = ProcessPoolExecutor(n_processes, multiprocessing.get_context("fork"), _begin, (os.getpid(),))
+    try:
+        written = executor.map(write, *zip(*pictures, strict=True), chunksize=CHUNK)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for _ in written:
+            pass
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        executor.shutdown(cancel_futures=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _begin(parent: int) -> None:
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()  # when that is killed
+
+
 def write_classes(
     folder: Path,
     draw: Callable[[str, np.random.RandomState], Image.Image],
@@ -60,11 +104,19 @@ def write_classes(
         ending: Of the file names; it gives the format.
         seed: Of all pictures together.
     """
+    pictures = []
     for label, name in enumerate(classes):
         number = 0
         for split, count in counts.items():
             (folder / split / name).mkdir(parents=True)
             for _ in range(count):
                 number += 1
-                picture = draw(name, np.random.RandomState((seed, label, number)))
-                picture.save(folder / split / name / f"{name}_{number:04d}{ending}", quality=90)
+                path = folder / split / name / f"{name}_{number:04d}{ending}"
+                pictures.append((path, name, (seed, label, number)))
+    write_all(partial(_write, draw), pictures)
+
+
+def _write(
+    draw: Callable[[str, np.random.RandomState], Image.Image], path: Path, name: str, seed: tuple[int, ...]
+) -> None:
+    draw(name, np.random.RandomState(seed)).save(path, quality=90)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from recipes.parts.drawn.folder import write_once
+from recipes.parts.drawn.folder import write_all, write_once
 from recipes.parts.drawn.pen import Colour, Pen, background, seen
 
 VERSION = "1"  # to be raised when the pictures change: an older folder is then drawn anew
@@ -165,9 +165,13 @@ def write(root: str | Path, seed: int = 0) -> Path:
 
 def _fill(folder: Path, seed: int) -> None:
     folder.mkdir()
+    pictures = []
     for label, breed in enumerate(DRAWINGS):
         for number in range(1, PICTURES + 1):
-            picture = draw(breed, np.random.RandomState((seed, label, number)))
-            name = f"{breed}_{number}.jpg"
-            kind, mode = OTHER_FORMATS.get(name, ("JPEG", "RGB"))
-            picture.convert(mode).save(folder / name, kind)
+            pictures.append((folder / f"{breed}_{number}.jpg", breed, (seed, label, number)))
+    write_all(_write, pictures)
+
+
+def _write(path: Path, breed: str, seed: tuple[int, ...]) -> None:
+    kind, mode = OTHER_FORMATS.get(path.name, ("JPEG", "RGB"))
+    draw(breed, np.random.RandomState(seed)).convert(mode).save(path, kind)

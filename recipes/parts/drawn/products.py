@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from recipes.parts.drawn.folder import write_once
+from recipes.parts.drawn.folder import write_all, write_once
 from recipes.parts.drawn.pen import Pen, background, colours, seen
 from recipes.parts.online_products import HEADER, SUPER_LABEL_NAMES
 
@@ -194,6 +194,7 @@ def write(root: str | Path, seed: int = 0) -> Path:
 
 def _fill(root: Path, seed: int) -> None:
     rows: dict[str, list[str]] = {"train": [], "test": []}
+    pictures = []
     image_id = class_id = 0
     for split, products in (("train", TRAIN_PRODUCTS), ("test", TEST_PRODUCTS)):
         for kind, name in enumerate(SUPER_LABEL_NAMES):
@@ -203,8 +204,13 @@ def _fill(root: Path, seed: int) -> None:
                 for view in range(VIEWS):
                     image_id += 1
                     path = f"{name}_final/{100000 + class_id}_{view}.JPG"
-                    picture = draw(kind, seed * 1000003 + class_id, seed * 1000003 + 500000 + image_id)
-                    picture.save(root / path, "JPEG", quality=90)
+                    seeds = seed * 1000003 + class_id, seed * 1000003 + 500000 + image_id
+                    pictures.append((root / path, kind, *seeds))
                     rows[split].append(f"{image_id} {class_id} {kind + 1} {path}")
+    write_all(_write, pictures)
     for split, lines in rows.items():
         (root / f"Ebay_{split}.txt").write_text("\n".join([HEADER, *lines]) + "\n")
+
+
+def _write(path: Path, kind: int, product_seed: int, view_seed: int) -> None:
+    draw(kind, product_seed, view_seed).save(path, "JPEG", quality=90)
