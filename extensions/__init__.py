@@ -3,6 +3,7 @@
 from extensions.best_value import BestValue, MaxValue, MinValue
 from extensions.dump_graph import DumpGraph, dump_graph
 from extensions.evaluator import Evaluator
+from extensions.exponential_moving_average import ExponentialMovingAverage
 from extensions.fail_on_nonnumber import FailOnNonNumber
 from extensions.log_report import LogReport
 from extensions.lr_scheduler import LRScheduler
@@ -30,6 +31,7 @@ __all__ = [
     "BestValue",
     "DumpGraph",
     "Evaluator",
+    "ExponentialMovingAverage",
     "ExponentialShift",
     "FailOnNonNumber",
     "InverseShift",
