@@ -112,7 +112,8 @@ def make_model(args: Args, n_classes: int, fresh: bool) -> tuple[nn.Module, Norm
     """Returns the network and the normalisation that goes with it; ``fresh``: without any trained weights."""
     network = networks.create(args.model, n_classes, bool(args.pretrained and not fresh))
     if args.pretrained:
-        return network, Normalize.of_unit(network.pretrained_cfg["mean"], network.pretrained_cfg["std"])
+        taken = networks.input_of(args.model)
+        return network, Normalize.of_unit(taken.mean, taken.std)
     return network, Normalize.of_unit(IMAGENET_MEAN, IMAGENET_STD)
 
 

@@ -108,7 +108,8 @@ def make_model(args: Args, n_classes: int, fresh: bool) -> tuple[nn.Module, Norm
     if args.weights and not fresh:
         networks.load_weights(network, args.weights, networks.head_names(network))
     if args.pretrained:
-        return network, Normalize.of_unit(network.pretrained_cfg["mean"], network.pretrained_cfg["std"])
+        taken = networks.input_of(args.model)
+        return network, Normalize.of_unit(taken.mean, taken.std)
     return network, Normalize(CHAINERCV_MEAN, (1.0, 1.0, 1.0))
 
 

@@ -33,7 +33,8 @@ def summarize(name: str, shape: tuple[int, ...] | None = None, classes: int | No
         ValueError: If there is no such network, or it cannot take such an image.
     """
     network = networks.create(name, classes)
-    usual = networks.INPUTS.get(name) or network.pretrained_cfg["input_size"]
+    of_timm = getattr(network, "pretrained_cfg", {}).get("input_size")
+    usual = networks.INPUTS.get(name) or of_timm or (3, *2 * [networks.input_of(name).size])
     try:
         info = torchinfo.summary(
             network,

@@ -1,4 +1,4 @@
-"""The networks of the tutorials, and one function that makes them or any model of timm by name."""
+"""The networks of the tutorials, and one function that makes them, or any model of timm or torchvision, by name."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import os
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
+import timm.data
 import torch
 import torchvision
 from torch import nn
@@ -120,51 +122,147 @@ INPUTS: dict[str, tuple[int, int, int]] = {
 }
 
 
-def create(name: str, num_classes: int | None, pretrained: bool = False) -> nn.Module:
-    """Returns a network of this module or a model of timm, by its name.
+TORCHVISION = tuple(torchvision.models.list_models(module=torchvision.models))  # its image classifiers
 
-    Args:
-        name: Such as ``"lenet"``, ``"resnet50"`` or, with the tag of its weights, ``"resnet50.a1_in1k"``.
-        num_classes: None: as many as the network has of its own.
-        pretrained: Start from timm's weights, which are fetched unless they are in its cache.
+
+class Input(NamedTuple):
+    """The images that a network takes: the middle of ``size`` pixels a side, when the shorter side is ``scale``.
+
+    Mean and standard deviation are of pixels from 0 to 1; ``interpolation`` is ``"bilinear"``, ``"bicubic"`` and so on.
+    That timm squeezes the images of some models into a square (``crop_mode``) is left out.
+    """
+
+    size: int
+    scale: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    interpolation: str
+
+
+def input_of(name: str, size: int | None = None) -> Input:
+    """Returns what a network was trained with; another ``size`` is cut from the middle in the same proportion.
 
     Raises:
-        ValueError: If there is no network of that name, or there are no trained weights for it.
-        OSError: If the trained weights cannot be fetched or read.
+        ValueError: If there is no network of that name.
+    """
+    refuse_unknown(name)
+    if theirs := _of_torchvision(name):
+        made = torchvision.models.get_model_weights(theirs).DEFAULT.transforms()
+        own, scale = made.crop_size[0], made.resize_size[0]
+        found = {"mean": made.mean, "std": made.std, "interpolation": made.interpolation.value}
+    else:
+        config = None if name in NETWORKS else timm.get_pretrained_cfg(name)
+        known = config.to_dict() if config else {"input_size": INPUTS.get(name, (3, 224, 224))}
+        found = timm.data.resolve_data_config(pretrained_cfg=known)
+        own = found["input_size"][-1]
+        scale = int(own / found["crop_pct"])
+    size = size or own
+    return Input(size, size * scale // own, found["mean"], found["std"], found["interpolation"])
+
+
+def refuse_unknown(name: str, pretrained: bool = False) -> None:
+    """Refuses a name that no network has or, if it is to be pretrained, one without trained weights.
+
+    Raises:
+        ValueError: With names that are like it.
     """
     architecture, dot, _ = name.partition(".")
-    if name not in NETWORKS and not (timm.is_model(name) and (not dot or name in timm.list_models(include_tags=True))):
+    theirs = _of_torchvision(name)
+    is_timm = timm.is_model(name) and (not dot or name in timm.list_models(include_tags=True))
+    if name not in NETWORKS and not theirs and not is_timm:
         known = timm.list_models(f"{architecture}*", include_tags=True) if timm.is_model(name) else timm.list_models()
-        near = difflib.get_close_matches(name, [*NETWORKS, *known], 5, 0.5)
+        others = [f"torchvision/{other}" if "/" in name else other for other in TORCHVISION]
+        near = difflib.get_close_matches(name, list(dict.fromkeys([*NETWORKS, *known, *others])), 5, 0.5)
         raise ValueError(
             f"timm has no model {name!r}{', but ' + ', '.join(near) if near else ''};"
             f' python -c "import timm; print(timm.list_models())" lists all of timm\'s, ours are {", ".join(NETWORKS)}.'
+            " torchvision's are written torchvision/resnet50 and so on."
         )
-    if pretrained and not timm.is_model_pretrained(name):
+    if pretrained and not theirs and not timm.is_model_pretrained(name):
         raise ValueError(
             f"there are no trained weights for {name!r}; start without --pretrained, or take a model of timm that has"
             ' some: python -c "import timm; print(timm.list_pretrained())" lists them.'
         )
+
+
+def create(name: str, num_classes: int | None, pretrained: bool = False, size: int | None = None) -> nn.Module:
+    """Returns a network of this module, or a model of timm or torchvision, by its name.
+
+    Args:
+        name: Such as ``"lenet"``, ``"resnet50"`` or, with the tag of its weights, ``"resnet50.a1_in1k"``. A name that
+            timm has too means torchvision's as ``"torchvision/resnet50"``.
+        num_classes: None: as many as the network has of its own.
+        pretrained: Start from its trained weights, which are fetched unless they are in the cache.
+        size: The side of its images, if not its own: timm's transformers are made for one size.
+
+    Raises:
+        ValueError: If there is no network of that name, there are no trained weights for it, or it cannot be made
+            for images of that size.
+        OSError: If the trained weights cannot be fetched or read.
+    """
+    refuse_unknown(name, pretrained)
     if name in NETWORKS:
         return NETWORKS[name]() if num_classes is None else NETWORKS[name](num_classes)
+    theirs = _of_torchvision(name)
+    make: Callable[..., nn.Module] = partial(_torchvision, theirs) if theirs else partial(timm.create_model, name)
+    if not theirs and size not in (None, input_of(name).size):
+        config = timm.get_pretrained_cfg(name)
+        if config and config.fixed_input_size:
+            make = _resized(make, name, num_classes, size)
     if not pretrained:
-        return timm.create_model(name, num_classes=num_classes)
+        return make(num_classes=num_classes)
     try:
-        return timm.create_model(name, num_classes=num_classes, pretrained=True)
+        return make(num_classes=num_classes, pretrained=True)
     except Exception as error:  # OSError, or what httpx, xet and safetensors raise, which have no base in common
         raise OSError(
             f"the trained weights of {name!r} cannot be fetched or read ({type(error).__name__}: {error}); connect"
-            " once, so that they are kept in the cache, or let HF_HOME name a cache that has them, or start without"
-            " --pretrained."
+            f" once, so that they are kept in the cache, or let {'TORCH_HOME' if theirs else 'HF_HOME'} name a cache"
+            " that has them, or start without --pretrained."
         ) from error
 
 
+def _of_torchvision(name: str) -> str | None:
+    """Returns torchvision's name of a network: of one that is asked of it, or that nobody else here has."""
+    plain = name.removeprefix("torchvision/")
+    is_other = plain == name and (name in NETWORKS or timm.is_model(name))
+    return plain if plain in TORCHVISION and not is_other else None
+
+
+def _resized(make: Callable[..., nn.Module], name: str, num_classes: int | None, size: int | None) -> Any:
+    """Returns what makes a network for images of another size, as timm's transformers can be; tries it."""
+    make = partial(make, img_size=size)
+    try:
+        with trainer.random.preserved():
+            make(num_classes=num_classes)
+    except Exception as error:  # whatever its own code raises, or its asserts
+        told = str(error) or type(error).__name__
+        raise ValueError(
+            f"{name!r} cannot be made for images of {size}x{size} ({told}); its own size is {input_of(name).size}."
+        ) from error
+    return make
+
+
+def _torchvision(name: str, num_classes: int | None, pretrained: bool = False) -> Any:
+    more: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):  # one output, and pixels of the same scale with trained weights or not
+        more = {"aux_logits": False, "transform_input": True} | ({} if pretrained else {"init_weights": True})
+    if not pretrained:
+        return torchvision.models.get_model(name, **more, **({"num_classes": num_classes} if num_classes else {}))
+    network = torchvision.models.get_model(name, weights="DEFAULT", **more)
+    (head,) = head_names(network)
+    layer: Any = network.get_submodule(head)
+    if num_classes not in (None, len(layer.weight)):
+        is_conv = isinstance(layer, nn.Conv2d)  # of 1x1, in SqueezeNet
+        new = nn.Conv2d(layer.in_channels, num_classes, 1) if is_conv else nn.Linear(layer.in_features, num_classes)
+        network.set_submodule(head, new)
+    return network
+
+
 def head_names(network: nn.Module) -> list[str]:
-    """Returns the names of the layers that tell the classes: timm knows them, else it is the last linear one."""
-    if hasattr(network, "pretrained_cfg"):
-        names = network.pretrained_cfg["classifier"]
+    """Returns the names of the layers that tell the classes: timm knows them, else the last that is linear or conv."""
+    if names := getattr(network, "pretrained_cfg", {}).get("classifier"):
         return [names] if isinstance(names, str) else list(names)
-    return [[name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]]
+    return [[name for name, module in network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))][-1]]
 
 
 def load_weights(network: nn.Module, path: str | Path, head: Sequence[str] = ()) -> None:

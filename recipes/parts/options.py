@@ -74,10 +74,10 @@ class Options(Parser):
         self.add("data", "--workers", type=int, metavar="N", least=0, on_resume="machine", help=told)
 
         if "model" in defaults:
-            told = "any model of timm, or of recipes/parts/networks.py"
+            told = "any model of timm or torchvision, or of recipes/parts/networks.py"
             self.add("model", "--model", metavar="NAME", help=told)
         if "pretrained" in defaults:
-            told = "start from timm's weights, with their mean and std"
+            told = "start from trained weights, with their mean and std"
             self.add("model", "--pretrained", action="store_true", help=told)
 
         for name, told in (("epochs", "passes over the images to train on"), ("iterations", "updates")):
