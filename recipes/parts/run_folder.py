@@ -51,6 +51,7 @@ class RunFolder:
         self.path = Path(args.out)
         self.goes_on = f"--resume --out {shlex.quote(str(args.out))} goes on"
         self.trainer: Trainer | None = None  # once it has begun
+        self.is_new = not self.path.exists()
         make_folder(self.path)
         self.lock = FolderLock(self.path)  # already here: files may be removed before the run starts
         if self.lock.is_first:
@@ -149,6 +150,9 @@ def opened(options: Options, args: Namespace) -> Iterator[RunFolder]:
     finally:
         if folder is not None:
             folder.lock.release()
+            if folder.is_new and folder.trainer is None:  # the run was refused: nothing is in it
+                with suppress(OSError):
+                    folder.path.rmdir()
 
 
 def _reason(error: Exception, goes_on: str) -> str | None:
