@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,23 @@ def in_order(args: Namespace, dataset: Any) -> MultiprocessIterator:
     )
 
 
-def test(args: Namespace, network: nn.Module, normalize: Normalize, dataset: Any, weights: Path) -> dict[str, float]:
-    """Loads a file of weights into a network, evaluates it, and writes and returns what ``test.json`` holds."""
+def test(
+    args: Namespace,
+    network: nn.Module,
+    normalize: Normalize,
+    dataset: Any,
+    weights: Path,
+    classifier: Callable[[nn.Module], Classifier] = Classifier,
+) -> dict[str, float]:
+    """Loads a file of weights into a network, evaluates it, and writes and returns what ``test.json`` holds.
+
+    ``classifier`` is what puts the network together with loss and accuracy.
+    """
     as_asked(args, network, normalize)
     network.load_state_dict(saving.load_weights(weights))
     iterator = in_order(args, dataset)
     iterator.bad_samples_file = Path(args.out) / "bad_samples_test.json"
-    model = Classifier(network).to(args.device)
+    model = classifier(network).to(args.device)
     evaluator = extensions.Evaluator(iterator, model, normalize, precision=args.precision)
     result = evaluator() | {"n": len(dataset)}
     evaluator.finalize()

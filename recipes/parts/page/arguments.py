@@ -39,7 +39,7 @@ def is_changed(key: str, value: Any, usual: Any) -> bool:
     """Returns whether somebody asked for a value; what belongs to the machine is nobody's wish."""
     if key in ("device", "workers", "out"):
         return False
-    if key == "data":  # a run keeps the whole path, from wherever it was started
+    if key == "data" and usual is not None:  # a run keeps the whole path, from wherever it was started
         return usual is None or Path(value) != Path(usual).absolute()
     return (value or None) != (usual or None) if usual is None or isinstance(usual, bool) else value != usual
 
