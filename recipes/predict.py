@@ -209,7 +209,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
     except (OSError, ValueError) as error:
         if args.o is not None and getattr(error, "errno", None) and getattr(error, "filename", None) is None:
-            os.remove(args.o)  # a table without its end
+            if os.path.isfile(args.o):  # and no device
+                os.remove(args.o)  # a table without its end
             error = OSError(error.errno, error.strerror, args.o)  # type: ignore[union-attr]
         parser.error(str(error))
     if broken:

@@ -75,7 +75,7 @@ def read_run(folder: str | Path) -> Run:
     saved, test, problems = dict[str, Any](), dict[str, Any](), dict[str, str]()
     try:
         saved = run_folder.read_args(folder)
-        if saved["recipe"] in trained.recipe_names():
+        if saved["recipe"] in tool_options.recipe_names():
             saved = run_folder.read_args(folder, trained.find_recipe(saved["recipe"]).OPTIONS)
     except FileNotFoundError:
         problems["args.json"] = "There is no args.json in the folder."

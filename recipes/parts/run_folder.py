@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from extensions.own_run import own_run_first
@@ -49,7 +50,6 @@ class RunFolder:
     def __init__(self, options: Options, args: Namespace) -> None:
         self.options, self.args = options, args
         self.path = Path(args.out)
-        self.goes_on = f"--resume --out {shlex.quote(str(args.out))} goes on"
         self.trainer: Trainer | None = None  # once it has begun
         self.is_new = not self.path.exists()
         make_folder(self.path)
@@ -59,9 +59,17 @@ class RunFolder:
         self.old: list[Path] = []  # what is to be overwritten
 
     @property
+    def goes_on(self) -> str:
+        """The options that go on with the run, or begin it anew where it has no snapshot yet."""
+        out = f"--out {shlex.quote(str(self.path))}"
+        if snapshots_in(self.path, SNAPSHOTS):
+            return f"--resume {out} goes on"
+        return f"--resume {shlex.quote(self.args.resume)} {out} goes on" if self.args.resume else f"--overwrite {out} begins anew"
+
+    @property
     def advice(self) -> str:
-        """What to type after a stop."""
-        return f"{command(self.options.name)} {self.goes_on}."
+        """What to type after a stop, which leaves a snapshot."""
+        return f"{command(self.options.name)} --resume --out {shlex.quote(str(self.path))} goes on."
 
     def start(self, trainer: Trainer, splits: dict[str, Any], classes: list[str]) -> None:
         """Resumes a run if that was asked for, else removes the one that is to be overwritten; writes ``args.json``.
@@ -73,14 +81,14 @@ class RunFolder:
         if args.batch_size > (n := len(splits["train"])):
             raise ValueError(f"--batch-size {args.batch_size} is more than the {n} training images.")
         trainer.args = {key: getattr(args, key) for key in self.options.of_kind("keep", "warn")}
-        told = self._told = _told(self.options, args, splits, classes)
+        record = self._record = _record(self.options, args, splits, classes)
         if args.resume is not None:
             where = resumed(args)
-            saved = read_args(where, self.options) if (where / "args.json").is_file() else told
+            saved = read_args(where, self.options) if (where / "args.json").is_file() else record
             if (known := saved["classes"]) != classes:
                 other = ", ".join(sorted(set(known) ^ set(classes))[:10]) or "their order"
-                raise ValueError(f"{args.data} has other classes than the run in {where} ({other}); start a new run.")
-            changed = [name for name, then in saved.get("files", {}).items() if told["files"].get(name) != then]
+                raise ValueError(f"{record['args'].get('data', 'the data set')} has other classes than the run in {where} ({other}); start a new run.")
+            changed = [name for name, then in saved.get("files", {}).items() if record["files"].get(name) != then]
             if changed and not args.force:
                 raise ValueError(
                     f"{args.data} has changed since the run in {where}: other files are in {', '.join(changed)}; put"
@@ -88,7 +96,7 @@ class RunFolder:
                 )
             _resume(trainer, args.resume, bool(args.force))
         remove_all(self.old)  # only now: nothing is lost to a mistyped option
-        write_json(self.path / "args.json", self._told)
+        write_json(self.path / "args.json", record)
         self.trainer = trainer
         if "valid" not in splits:
             log(logging.INFO, "Validation is on the test set: what is chosen by it is chosen on what is tested on.")
@@ -98,7 +106,7 @@ class RunFolder:
         try:
             self.lock.keep()
             if not os.path.lexists(self.path / "args.json"):
-                write_json(self.path / "args.json", self._told)
+                write_json(self.path / "args.json", self._record)
         except FolderInUseError:
             raise
         except OSError as error:
@@ -137,16 +145,15 @@ def opened(options: Options, args: Namespace) -> Iterator[RunFolder]:
             is_own = options.file.parent == OWN  # in a recipe of the user's a RuntimeError is a mistake to be found
             if not isinstance(error, (OSError, ValueError, RuntimeError)[: 3 if is_own else 2]):
                 raise
-            told = str(error).replace("trainer.resume(path, force=True)", "--force")
-            options.error(told.replace("device='cpu'", "--device cpu"))
-        if (told := _reason(error, folder.goes_on)) is None:
+            reason = str(error).replace("trainer.resume(path, force=True)", "--force")
+            options.error(reason.replace("device='cpu'", "--device cpu"))
+        if (reason := _reason(error, folder.goes_on)) is None:
             raise
-        stop(f"{options.prog}: error: {told}")
+        stop(f"{options.prog}: error: {reason}")
     except KeyboardInterrupt:
         if folder is None or folder.trainer is None:
-            raise
-        iteration = folder.trainer.updater.iteration
-        stop(f"{options.prog}: interrupted at iteration {iteration}; {folder.goes_on} from the last snapshot.")
+            stop(f"{options.prog}: interrupted before training; the same command begins again.")
+        stop(f"{options.prog}: interrupted at iteration {folder.trainer.updater.iteration}; {folder.goes_on}.")
     finally:
         if folder is not None:
             folder.lock.release()
@@ -161,6 +168,8 @@ def _reason(error: Exception, goes_on: str) -> str | None:
         return str(error.__cause__)
     if isinstance(error, WorkerError):
         return in_options(error, f"then {goes_on}")
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"{str(error).splitlines()[0].rstrip('.')}; with a smaller --batch-size {goes_on}."
     if isinstance(error, FolderInUseError):  # the folder was replaced
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
@@ -204,12 +213,7 @@ def _resume(trainer: Trainer, path: str, force: bool) -> None:
 
 
 def weights_files(name: str, out: str | Path) -> list[Path]:
-    """Returns the files of weights in a run's folder, the last epoch's last."""
-    return [path for path in named_as_weights(name, out) if path.is_file()]
-
-
-def named_as_weights(name: str, out: str | Path) -> list[Path]:
-    """Returns whatever is called as weights are, in the same order."""
+    """Returns whatever in a run's folder has the name of weights, the last epoch's last."""
     pattern = re.compile(re.sub(r"\\\{.*?\\\}", r"(\\d+)", re.escape(name)))
     found = [(match.groups(), path) for path in Path(out).glob("*") if (match := pattern.fullmatch(path.name))]
     return [path for _, path in sorted(found, key=lambda item: [int(number) for number in item[0]])]
@@ -218,7 +222,7 @@ def named_as_weights(name: str, out: str | Path) -> list[Path]:
 def _old_files(options: Options, args: Namespace) -> list[Path]:
     """Returns what is to be removed of the run in the folder, and refuses if that was not asked for."""
     out = Path(args.out)
-    old = [*sorted(snapshots_in(out, SNAPSHOTS)), *named_as_weights(options.weights, out)]
+    old = [*sorted(snapshots_in(out, SNAPSHOTS)), *weights_files(options.weights, out)]
     others = [path for name in FILES for path in out.glob(name)]
     for path in (*old, *others):
         refuse_other(path)
@@ -234,18 +238,19 @@ def _old_files(options: Options, args: Namespace) -> list[Path]:
     return []
 
 
-def _told(options: Options, args: Namespace, splits: dict[str, Any], classes: list[str]) -> dict[str, Any]:
-    """Returns what ``args.json`` holds: what the run was asked for, and with which versions."""
+def _record(options: Options, args: Namespace, splits: dict[str, Any], classes: list[str]) -> dict[str, Any]:
+    """Returns what ``args.json`` holds: the run's options and data, and the versions of packages."""
     packages = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")
     versions: dict[str, Any] = {package: metadata.version(package) for package in packages}
     versions |= {"python": sys.version.split()[0], "decoder": str(DECODER)}
     kept = {key: value for key, value in vars(args).items() if key not in options.of_kind("forget")}
-    kept["data"] = str(Path(args.data).resolve())  # a resume may come from another folder
+    if "data" in kept:
+        kept["data"] = str(Path(args.data).resolve())  # a resume may come from another folder
     lengths = {name: len(split) for name, split in splits.items()}
-    files = {name: found for name, split in splits.items() if (found := digest(split, args.data))}
-    told = {"recipe": options.name, "args": kept, "classes": classes, "splits": lengths, "versions": versions}
-    told |= {"files": files}
-    return told if options.file.parent == OWN else told | {"sha256": hash_of(options.file)}
+    files = {name: found for name, split in splits.items() if (found := digest(split, getattr(args, "data", ".")))}
+    record = {"recipe": options.name, "args": kept, "classes": classes, "splits": lengths, "versions": versions}
+    record |= {"files": files}
+    return record if options.file.parent == OWN else record | {"sha256": hash_of(options.file)}
 
 
 def hash_of(path: Path) -> str:

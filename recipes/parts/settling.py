@@ -50,7 +50,8 @@ def settle(options: Options, args: Args) -> None:
         args.resume, args.overwrite = None, True  # it was stopped before its first snapshot
         log(logging.WARNING, f"There is no snapshot in {saved['out']} yet: the run begins anew.")
     for key in options.of_kind("keep"):
-        if key in asked and key in saved and asked[key] != saved[key]:
+        unlike = key in asked and key in saved and asked[key] != saved[key]
+        if unlike and not (asked[key] is False and saved[key] is None):  # a flag that was not given
             raise ValueError(
                 f"--{key.replace('_', '-')} cannot change on --resume: the run has {saved[key]}, not {asked[key]};"
                 " leave it out, or start a new run."

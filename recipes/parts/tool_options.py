@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recipes.parts.parser import Parser, as_typed
 
-RECIPES = Path(__file__).parent.parent  # the folder of recipes and tools
+RECIPES = Path(__file__).resolve().parent.parent  # the folder of recipes and tools
 FEW = 5  # classes: all of them fit a line of the terminal
 TOP = 3  # of more
 MOST_DRAWN = 64  # images: more would be too small to see, and have to be kept
@@ -23,6 +23,11 @@ RUN_COLUMNS |= {"loss": "lowest", "test": "highest", "time": "shortest"}
 def docstring(path: Path) -> str:
     """Returns the docstring of a file of Python, which is not run for it."""
     return ast.get_docstring(ast.parse(path.read_bytes())) or ""
+
+
+def recipe_names() -> list[str]:
+    """Returns the names of our recipes, the files that have ``OPTIONS``; none is imported, for that takes seconds."""
+    return sorted(path.stem for path in RECIPES.glob("*.py") if b"\nOPTIONS = " in path.read_bytes())
 
 
 def make_parser(name: str) -> Parser:

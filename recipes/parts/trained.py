@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from recipes.parts import networks, run_folder, settling
+from recipes.parts.tool_options import RECIPES, recipe_names
 from recipes.parts.transforms import Normalize
 from trainer.checks import log
 from trainer.updaters.precision import autocast
@@ -41,11 +42,6 @@ class Trained(NamedTuple):
 NEEDED = ("OPTIONS", "load", "reader", "make_model")  # of a recipe, to rebuild what it has trained
 
 
-def recipe_names() -> list[str]:
-    """Returns the names of the recipes of the package: its files that have ``OPTIONS``."""
-    return sorted(path.stem for path in run_folder.OWN.glob("*.py") if b"\nOPTIONS = " in path.read_bytes())
-
-
 def find_recipe(name: str, needed: tuple[str, ...] = NEEDED) -> ModuleType:
     """Returns a recipe of the package, or of a file whose path somebody has typed.
 
@@ -66,7 +62,7 @@ def find_recipe(name: str, needed: tuple[str, ...] = NEEDED) -> ModuleType:
     path = Path(name).resolve()
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {name}: give the path of a recipe.")
-    if path.parent == run_folder.OWN and path.stem in recipe_names():
+    if path.parent == RECIPES and path.stem in recipe_names():
         return importlib.import_module(f"recipes.{path.stem}")
     found = sys.modules.get(path.stem)
     other = importlib.util.find_spec(path.stem) if found is None and path.stem.isidentifier() else None
@@ -135,7 +131,7 @@ def load(path: str | Path, device: str | None = None, workers: int | None = None
     run_folder.warn_of_decoder(saved, folder)
     args = settling.of_run(options, saved["args"] | {"out": str(folder)}, device, workers)  # it may have moved
     if path.is_dir():
-        files = run_folder.named_as_weights(options.weights, folder)
+        files = run_folder.weights_files(options.weights, folder)
         files = [file for file in files if file.is_file()] or files  # a folder, say
         if not files:
             raise FileNotFoundError(f"{folder} has no weights yet: they are written with its first validation.")

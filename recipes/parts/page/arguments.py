@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.parts import trained
+from recipes.parts import tool_options, trained
 from recipes.parts.page import text_of
 
 
 def usual_args(saved: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the defaults of a run's recipe, its sample's where that was drawn; None if it is not known here."""
-    if saved.get("recipe") not in trained.recipe_names() or "sha256" in saved:
+    if saved.get("recipe") not in tool_options.recipe_names() or "sha256" in saved:
         return None
     found: dict[str, Any] = trained.find_recipe(saved["recipe"]).OPTIONS.usual(saved["args"].get("sample"))
     return found
