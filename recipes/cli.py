@@ -1,10 +1,10 @@
-"""Trains image classifiers, and tells what became of them.
+"""Trains image classifiers, tests them, and compares their runs.
 
     kusari finetune photos
     kusari train pets --sample
     kusari predict result photo.jpg
 
-``kusari COMMAND --help`` tells the options of a command, ``kusari train`` lists the recipes, and ``kusari train
+``kusari COMMAND --help`` lists the options of a command, ``kusari train`` lists the recipes, and ``kusari train
 my_recipe.py`` runs a file of your own.
 """
 
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         try:
             start(parser, args.command, argv)
-        except KeyboardInterrupt:  # a recipe in training has its own answer
+        except KeyboardInterrupt:  # a recipe handles its own in training
             stop(f"{parser.prog}: interrupted.")
 
 
@@ -70,7 +70,7 @@ def print_completion(parser: Parser, shell: str) -> None:
             tool_options.TOOLS[name](tool)
         for action in tool._actions:
             if action.metavar in ("RUN", "FOLDER", "DIR", "LOG", "IMAGE", "FILE", "WEIGHTS"):
-                action.complete = shtab.FILE  # type: ignore[attr-defined]  # so shtab is told
+                action.complete = shtab.FILE  # type: ignore[attr-defined]  # as shtab asks
     say(str(shtab.complete(whole, shell)), kept="\n\t")
 
 
@@ -78,7 +78,7 @@ def start(parser: Parser, chosen: str, argv: list[str]) -> None:
     """Runs a recipe or tool."""
     if chosen == "train" and (len(argv) == 1 or argv[1] in ("-h", "--help")):
         say("\n".join(listed({name: name for name in recipe_names()})), kept="\n")
-        say(f"{parser.prog} train NAME --help tells the options of one; the path of a file (.py) runs one of your own.")
+        say(f"{parser.prog} train NAME --help lists the options of one; the path of a file (.py) runs one of your own.")
     elif chosen == "train":
         train(parser, argv[1], argv[2:])
     elif MODULES.get(chosen) in recipe_names():
@@ -131,7 +131,7 @@ def options_of(path: Path) -> Any:
 
 
 def near(name: str, names: Iterable[str]) -> str:
-    """Returns words that name the closest of some names, or nothing."""
+    """Returns words that suggest the closest of some names, or nothing."""
     found = difflib.get_close_matches(name, list(names), 1)
     return f": did you mean {found[0]}?" if found else ""
 

@@ -4,8 +4,8 @@
     python recipes/runs.py results --sort best --format csv
 
 A run is a folder with args.json, which recipes write, or with a log (log or log.jsonl). Of each: how many epochs are
-done of those asked for, the best validation accuracy and when it was, the last training loss, the test accuracy and
-the time. Files that cannot be read are named on the standard error, and the rest of the run is told.
+done, the best validation accuracy and its epoch, the last training loss, the test accuracy and the time. Files that
+cannot be read are named on the standard error, and the rest of their run is listed.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ Row = dict[str, Any]
 
 
 def find_runs(tops: Iterable[str], problems: list[str]) -> list[str]:
-    """Returns the folders of runs below some folders, sorted; what cannot be listed is put on a list.
+    """Returns the folders of runs below some folders, sorted; errors of folders are added to ``problems``.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or no run in any.
+        FileNotFoundError: If a folder is missing, or none has a run.
     """
     found: list[str] = []
     seen: set[str] = set()
     for top in tops:
         if not os.path.isdir(top):
-            raise FileNotFoundError(f"{top} is no folder: name one with runs in it, or in its folders.")
+            raise FileNotFoundError(f"{top} is not a folder: name one with runs in it, or in its folders.")
         for folder, below, files in os.walk(top, onerror=lambda error: problems.append(str(error)), followlinks=True):
             real = os.path.realpath(folder)
             if real in seen:
@@ -59,7 +59,7 @@ def find_runs(tops: Iterable[str], problems: list[str]) -> list[str]:
 
 
 def read_run(folder: str) -> Row:
-    """Returns what is told of a run: None stands for what its files do not say; ``problems`` names those unreadable."""
+    """Returns a row about a run: None where its files do not say; ``problems`` are the errors of its files."""
     problems: list[str] = []
 
     def attempt(name: str, read: Callable[[Path], Any]) -> Any:
@@ -132,7 +132,7 @@ def last(entries: Entries, key: str) -> Any:
     return number(next((entry[key] for entry in reversed(entries) if key in entry), None))
 
 
-# -- how it is told
+# -- the output
 
 
 def in_order(rows: list[Row], column: str) -> list[Row]:

@@ -135,7 +135,7 @@ def test_a_file_that_is_no_recipe_is_refused(kusari, tmp_path, name):
     (tmp_path / name).write_text("")
     modules = dict(sys.modules)
     code, out, error = kusari("train", tmp_path / name)
-    why = "is no recipe: it has no main;" if "nothing" in name else "has the name of another module"
+    why = "is not a recipe: it has no main;" if "nothing" in name else "has the name of another module"
     assert (code, out, len(error.splitlines())) == (2, "", 1) and f"{name} {why}" in error
     assert sys.modules["random"] is modules["random"] and sys.modules["torch"] is torch
 

@@ -66,9 +66,9 @@ def test_printed_options_are_a_file_that_gives_the_same_options(tmp_path, capsys
         ("epochs = 7.5", "run.toml: epochs is '7.5'"),
         ("epochs = [1]", "run.toml: epochs is '[1]'"),
         ('precision = "fp8"', "run.toml: precision is 'fp8'"),
-        ("epoch = 7", "run.toml: epoch is no option that a file may set; --print-config prints those."),
-        ('recipe = "mine.py"', "run.toml: recipe is no option that a file may set"),
-        ("overwrite = true", "run.toml: overwrite is no option that a file may set"),
+        ("epoch = 7", "run.toml: epoch is not an option that a file may set; --print-config prints those."),
+        ('recipe = "mine.py"', "run.toml: recipe is not an option that a file may set"),
+        ("overwrite = true", "run.toml: overwrite is not an option that a file may set"),
         ('[model]\nclass_path = "os.system"', "run.toml: model is "),
         ("epochs = ", "run.toml cannot be read: it is not TOML ("),
         (None, "run.toml"),
@@ -94,7 +94,7 @@ def test_the_arguments_of_a_run_can_be_fed_back(tmp_path, capsys):
     assert (args.batch_size, args.lr, args.iterations, args.workers, args.out) == (3, 0.5, 4, 0, "here")
     assert args.device != "cuda:7"  # of another machine
     (tmp_path / "args.json").write_text(json.dumps(saved(recipe="../evil.py")))
-    assert "is one of ../evil.py, and not of newts." in refused(capsys, newts.OPTIONS, "--config", "args.json")
+    assert "is of ../evil.py, not of newts." in refused(capsys, newts.OPTIONS, "--config", "args.json")
     (tmp_path / "args.json").write_text(json.dumps(saved(args={"lr": {"class_path": "os.system"}})))
     assert "args.json cannot be read (its args/lr is " in refused(capsys, newts.OPTIONS, "--config", "args.json")
 

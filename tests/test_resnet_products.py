@@ -231,9 +231,7 @@ def test_an_interrupted_run_says_how_to_go_on(data, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(resnet_products.StandardUpdater, "update_core", interrupt)
-    with pytest.raises(
-        SystemExit, match=r"interrupted at iteration 0; --resume --out .* goes on from the last snapshot"
-    ):
+    with pytest.raises(SystemExit, match=r"interrupted at iteration 0; --overwrite --out .* begins anew\."):
         train(data, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: its lock, its args.json, what is resumed or overwritten, and the one line that ends a run."""
+"""The folder of a run: its lock and args.json, resuming and overwriting, and the one line that ends a failed run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from recipes.parts.options import Options
 
 SNAPSHOTS = "snapshot_{}"  # their names, whatever they count
-# What stands in a run's folder beside snapshots and weights.
+# The other files of a run's folder, beside snapshots and weights.
 FILES = ("log", "log.old*", "args.json", "test.json", "bad_samples*.json", "evaluation_*.json", "confusion_*.png")
 FILES += ("mistakes_*.png", "loss.png", "accuracy.png", "report.html")
 OWN = Path(__file__).resolve().parent.parent  # where our recipes lie
@@ -56,7 +56,7 @@ class RunFolder:
         self.lock = FolderLock(self.path)  # already here: files may be removed before the run starts
         if self.lock.is_first:
             remove_scraps(self.path)
-        self.old: list[Path] = []  # what is to be overwritten
+        self.old: list[Path] = []  # files that the run will overwrite
 
     @property
     def goes_on(self) -> str:
@@ -64,7 +64,11 @@ class RunFolder:
         out = f"--out {shlex.quote(str(self.path))}"
         if snapshots_in(self.path, SNAPSHOTS):
             return f"--resume {out} goes on"
-        return f"--resume {shlex.quote(self.args.resume)} {out} goes on" if self.args.resume else f"--overwrite {out} begins anew"
+        return (
+            f"--resume {shlex.quote(self.args.resume)} {out} goes on"
+            if self.args.resume
+            else f"--overwrite {out} begins anew"
+        )
 
     @property
     def advice(self) -> str:
@@ -72,10 +76,10 @@ class RunFolder:
         return f"{command(self.options.name)} --resume --out {shlex.quote(str(self.path))} goes on."
 
     def start(self, trainer: Trainer, splits: dict[str, Any], classes: list[str]) -> None:
-        """Resumes a run if that was asked for, else removes the one that is to be overwritten; writes ``args.json``.
+        """Resumes a run with ``--resume``, else removes the old one with ``--overwrite``; writes ``args.json``.
 
         Raises:
-            ValueError: If there is nothing to resume, or it is of other classes or data.
+            ValueError: If there is no snapshot to resume, or its run had other classes or data.
         """
         args = self.args
         if args.batch_size > (n := len(splits["train"])):
@@ -87,7 +91,7 @@ class RunFolder:
             saved = read_args(where, self.options) if (where / "args.json").is_file() else record
             if (known := saved["classes"]) != classes:
                 other = ", ".join(sorted(set(known) ^ set(classes))[:10]) or "their order"
-                raise ValueError(f"{record['args'].get('data', 'the data set')} has other classes than the run in {where} ({other}); start a new run.")
+                raise ValueError(f"the data set has other classes than the run in {where} ({other}); start a new run.")
             changed = [name for name, then in saved.get("files", {}).items() if record["files"].get(name) != then]
             if changed and not args.force:
                 raise ValueError(
@@ -99,10 +103,10 @@ class RunFolder:
         write_json(self.path / "args.json", record)
         self.trainer = trainer
         if "valid" not in splits:
-            log(logging.INFO, "Validation is on the test set: what is chosen by it is chosen on what is tested on.")
+            log(logging.INFO, "Validation is on the test set: do not choose anything by it.")
 
     def keep(self) -> None:
-        """Takes the lock anew, and writes ``args.json`` anew, where somebody has removed the folder."""
+        """Takes the lock and writes ``args.json`` again, if somebody has removed the folder."""
         try:
             self.lock.keep()
             if not os.path.lexists(self.path / "args.json"):
@@ -113,7 +117,7 @@ class RunFolder:
             log(logging.WARNING, f"args.json is gone and cannot be written: {error}.")
 
     def save_weights(self, trainer: Trainer, network: nn.Module) -> Path:
-        """Saves the last weights, which may be of no epoch's end; returns their file."""
+        """Saves the last weights, perhaps in mid-epoch; returns their file."""
         self.keep()
         path = self.path / self.options.weights.format(trainer)
         saving.save_weights(network.state_dict(), path)
@@ -122,10 +126,10 @@ class RunFolder:
 
 @contextmanager
 def opened(options: Options, args: Namespace) -> Iterator[RunFolder]:
-    """Gives the ``with`` the folder of a run, which no other process can write to meanwhile.
+    """Opens the folder of a run, and locks it until the end of the ``with``.
 
-    What goes wrong within ends the program: before the run has begun with code 2 and whatever was wrong with options
-    or data, then with code 1, what happened, and what to type when that is mended.
+    An error ends the program in one line: with code 2 before the run has begun, as options or data are wrong, and
+    later with code 1, what happened, and what to type once that is fixed.
     """
     logging.basicConfig(format="%(message)s")  # to stderr, unless it is configured already
     logger.setLevel(logging.INFO)
@@ -163,7 +167,7 @@ def opened(options: Options, args: Namespace) -> Iterator[RunFolder]:
 
 
 def _reason(error: Exception, goes_on: str) -> str | None:
-    """Returns what to say of an error of a run; None: it is one of the program."""
+    """Returns the message for an error of the machine or data; None for a bug, which keeps its traceback."""
     if isinstance(error, BadSampleError) and isinstance(error.__cause__, BadImageError):
         return str(error.__cause__)
     if isinstance(error, WorkerError):
@@ -173,13 +177,13 @@ def _reason(error: Exception, goes_on: str) -> str | None:
     if isinstance(error, FolderInUseError):  # the folder was replaced
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
-        remedy = "with more space" if error.errno == errno.ENOSPC else "when that is mended"
+        remedy = "with more space" if error.errno == errno.ENOSPC else "once that is fixed"
         return f"{error}; {remedy} {goes_on}."
     return None
 
 
 def in_options(error: WorkerError, then: str = "then try again") -> str:
-    """Returns an error of the processes that load data, in the words of the command line."""
+    """Returns the message of an error of the processes that load data, with the options of the command line."""
     text = str(error).replace(LESS, "take fewer --workers or a smaller --batch-size")
     text = text.replace("(n_processes=0, num_workers=0)", "(--workers 0)")
     return text.replace("then resume from the last snapshot", then)
@@ -220,7 +224,7 @@ def weights_files(name: str, out: str | Path) -> list[Path]:
 
 
 def _old_files(options: Options, args: Namespace) -> list[Path]:
-    """Returns what is to be removed of the run in the folder, and refuses if that was not asked for."""
+    """Returns the files of the old run, to be removed with ``--overwrite``; refuses to train without that."""
     out = Path(args.out)
     old = [*sorted(snapshots_in(out, SNAPSHOTS)), *weights_files(options.weights, out)]
     others = [path for name in FILES for path in out.glob(name)]
@@ -262,8 +266,8 @@ def read_args(path: str | Path, options: Options | None = None) -> dict[str, Any
     """Returns what ``args.json`` of a run's folder holds: recipe, args, classes, splits (their lengths), versions.
 
     Args:
-        path: Of the folder, or of the file.
-        options: Of the recipe that it must be of, and whose command line its values must fit.
+        path: The folder, or the file.
+        options: The recipe's: the run must be of that recipe, and its values fit that command line.
 
     Raises:
         ValueError: If it is not such a file, or of another recipe.
@@ -287,17 +291,17 @@ def read_args(path: str | Path, options: Options | None = None) -> dict[str, Any
             f"{path} cannot be read ({str(error).rstrip('.')}): it is not what a recipe writes."
         ) from error
     if options is not None and saved["recipe"] != options.name:
-        raise ValueError(f"the run in {Path(path).parent} is one of {saved['recipe']}, and not of {options.name}.")
+        raise ValueError(f"the run in {Path(path).parent} is of {saved['recipe']}, not of {options.name}.")
     return saved
 
 
 def warn_of_decoder(saved: dict[str, Any], folder: str | Path) -> None:
-    """Warns if the images of a run were decoded otherwise than they are now."""
+    """Warns if the images of a run were decoded in another way than now."""
     if (then := saved["versions"].get("decoder", "1")) != str(DECODER):
         log(
             logging.WARNING,
-            f"The run in {folder} had its images decoded by version {then}, and this is version {DECODER}: some images"
-            " have other pixels now; docs/recipes.md says which.",
+            f"The run in {folder} decoded images by version {then}, and this is version {DECODER}: some images have"
+            " other pixels now; docs/recipes.md says which.",
         )
 
 

@@ -25,10 +25,7 @@ from trainer.updaters.precision import autocast
 
 
 class Trained(NamedTuple):
-    """A network with what belongs to it: ``args`` are its run's, ``weights`` the file that was loaded.
-
-    ``saved`` is what the run's ``args.json`` holds.
-    """
+    """A network, with its run's ``args`` and ``args.json`` (``saved``), and the file of its ``weights``."""
 
     recipe: ModuleType
     args: Namespace
@@ -43,14 +40,14 @@ NEEDED = ("OPTIONS", "load", "reader", "make_model")  # of a recipe, to rebuild 
 
 
 def find_recipe(name: str, needed: tuple[str, ...] = NEEDED) -> ModuleType:
-    """Returns a recipe of the package, or of a file whose path somebody has typed.
+    """Returns a recipe of ours by its name, or any other by the path that the user typed.
 
     Args:
-        name: Of the recipe, or the path.
-        needed: What the recipe must define.
+        name: The name or the path.
+        needed: The names that the recipe must define.
 
     Raises:
-        ValueError: If there is none of that name, or the file is no recipe.
+        ValueError: If we have no recipe of that name, or the file is not a recipe.
         FileNotFoundError: If there is no such file.
     """
     if not name.endswith(".py"):
@@ -79,52 +76,52 @@ def find_recipe(name: str, needed: tuple[str, ...] = NEEDED) -> ModuleType:
     if found is None or Path(getattr(found, "__file__", None) or "").resolve() != path:
         raise ValueError(f"{name} has the name of another module, {path.stem}: rename the file.")
     if missing := [part for part in needed if not hasattr(found, part)]:
-        raise ValueError(f"{name} is no recipe: it has no {', '.join(missing)}; docs/recipes.md shows one.")
+        raise ValueError(f"{name} is not a recipe: it has no {', '.join(missing)}; docs/recipes.md shows one.")
     return found
 
 
 def recipe_of(saved: dict[str, Any], folder: str | Path, typed: str | None = None) -> ModuleType:
-    """Returns the recipe of a run: one of the package, or that of the file whose path was typed.
+    """Returns the recipe of a run: one of ours, or the file that the user typed.
 
-    What a run's folder says never leads to code of elsewhere, for anyone may have written it.
+    A run's folder may come from a stranger, so it never leads to any other code.
 
     Raises:
-        ValueError: If the run is of another recipe, or of one that is none of the package and was not typed.
+        ValueError: If the run is of another recipe, or of one that is not ours and was not typed.
     """
     if typed is None:
         if "sha256" in saved or saved["recipe"] not in recipe_names():
             raise ValueError(
-                f"the run in {folder} is of a recipe that is none of the package, {saved['recipe']}: give the file of"
-                " that recipe, if you trust it, with --recipe FILE."
+                f"the run in {folder} is of a recipe that is not one of ours, {saved['recipe']}: if you trust its file,"
+                " name it by --recipe FILE."
             )
         return find_recipe(saved["recipe"])
     recipe = find_recipe(typed)
     if recipe.OPTIONS.name != saved["recipe"]:
-        raise ValueError(f"the run in {folder} is one of {saved['recipe']}, and not of {typed}.")
+        raise ValueError(f"the run in {folder} is of {saved['recipe']}, not of {typed}.")
     if saved.get("sha256") not in (None, run_folder.hash_of(recipe.OPTIONS.file)):
-        log(logging.WARNING, f"{typed} has changed since the run in {folder}; its network may be another one.")
+        log(logging.WARNING, f"{typed} has changed since the run in {folder}; its network may differ.")
     return recipe
 
 
 def load(path: str | Path, device: str | None = None, workers: int | None = None, recipe: str | None = None) -> Trained:
-    """Returns the network of a file of weights beside its run's ``args.json``, or the last one of a run's folder.
+    """Returns the network of a file of weights in a run's folder, or of the last weights of a folder.
 
     Args:
         path: The file or the folder.
         device: Where the network goes: CUDA by default, where there is one.
         workers: Processes that load images; one for each CPU, up to 8, by default.
-        recipe: Path of the recipe's file, if it is none of the package.
+        recipe: Path of the recipe's file, if it is not one of ours.
 
     Raises:
         OSError: If there is no such file.
-        ValueError: If it is no such file, or the weights are of another network.
+        ValueError: If it is not such a file, or the weights are of another network.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}: name a run's folder, or a file of weights in one.")
     if not (folder / "args.json").is_file():
-        raise FileNotFoundError(f"{folder} is no run's folder: it has no args.json, which tells network and classes.")
+        raise FileNotFoundError(f"{folder} is not a run's folder: it has no args.json with network and classes.")
     module = recipe_of(run_folder.read_args(folder), folder, recipe)
     options = module.OPTIONS
     saved = run_folder.read_args(folder, options)
@@ -152,9 +149,8 @@ def probabilities(trained: Trained, batches: Iterable[Any]) -> tuple[np.ndarray,
         batches: Of images and labels, such as an iterator gives them.
     """
     device = torch.device(trained.args.device)
-    of_scores = (
-        torch.sigmoid if getattr(trained.args, "multi_label", False) else functools.partial(torch.softmax, dim=1)
-    )
+    multi_label = getattr(trained.args, "multi_label", False)
+    of_scores = torch.sigmoid if multi_label else functools.partial(torch.softmax, dim=1)
     found, known = [], []
     with torch.no_grad(), autocast(trained.args.precision, device):
         for batch in batches:
