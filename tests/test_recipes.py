@@ -607,7 +607,7 @@ def test_a_run_whose_images_were_decoded_otherwise_is_warned_of(drawn, trained_n
     saved = read_args(trained_newts)
     change(saved["versions"])
     write_json(trained_newts / "args.json", saved)
-    told = f"The run in {trained_newts} had its images decoded by version {then}, and this is version"
+    told = f"The run in {trained_newts} decoded images by version {then}, and this is version"
     newts.main(["--test", "--out", str(trained_newts)])
     assert caplog.messages[-1].startswith(told)
     train("newts", drawn["newts"], trained_newts, "--resume", length=4)
@@ -658,7 +658,7 @@ def test_a_full_disk_ends_the_run_with_one_line(drawn, tmp_path, monkeypatch):
 
     monkeypatch.setattr("trainer.updaters.standard.StandardUpdater.update_core", full)
     with pytest.raises(
-        SystemExit, match=r"No space left on device: 'snapshot'; with more space --resume --out .* goes"
+        SystemExit, match=r"No space left on device: 'snapshot'; with more space --overwrite --out .* begins"
     ):
         train("newts", drawn["newts"], tmp_path)
 
@@ -806,13 +806,13 @@ def test_a_run_s_folder_leads_to_no_code(shapes, drawn, capsys):
             assert caught.value.code == 2
             assert f"is of a recipe that is not one of ours, {name}: if you trust its file" in capsys.readouterr().err
         report.main(["result"])
-        assert "with --recipe FILE" in capsys.readouterr().out
+        assert "by --recipe FILE" in capsys.readouterr().out
 
 
 def test_a_recipe_that_has_changed_since_the_run_or_is_another_is_told(shapes, drawn, caplog, capsys):
     (shapes / "shapes.py").write_text((shapes / "shapes.py").read_text() + "# more\n")
     evaluate_run.main(["result", "--recipe", "shapes.py"])
-    assert "shapes.py has changed since the run in result; its network may be another one." in caplog.messages
+    assert "shapes.py has changed since the run in result; its network may differ." in caplog.messages
     for text, told in (
         ("x = 1", "other.py is not a recipe: it has no OPTIONS, load, reader, make_model"),
         (None, "no file"),

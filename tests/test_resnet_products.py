@@ -461,7 +461,7 @@ def test_help_reads_well(monkeypatch, capsys):
         " snapshot-interval split freeze weights overwrite test-fraction sample download trunk-lr-scale"
     ).split():
         assert f"--{option}" in text
-    assert "passes over the images to train on (10; 2 for the drawn sample)" in " ".join(text.split())
+    assert "passes over the training images (10; 2 for the drawn sample)" in " ".join(text.split())
 
 
 def test_without_photographs_it_says_so_in_one_line_and_draws(tmp_path, monkeypatch, capsys):
