@@ -199,12 +199,6 @@ def profile(run: Run) -> list[str]:
     return [parts, operators.strip()]
 
 
-def test_accuracy(run: Run) -> float | None:
-    """Returns the accuracy in test.json."""
-    value = run.test.get("main/accuracy")
-    return value if isinstance(value, (int, float)) else None
-
-
 # -- the network, tested
 
 
@@ -271,7 +265,7 @@ def about(name: str, run: Run, evaluation: Tested) -> dict[str, Any]:
     return run._asdict() | {
         "name": name,
         "written": written(run),
-        "accuracy": test_accuracy(run),
+        "accuracy": accuracy if plot_log.is_number(accuracy := run.test.get("main/accuracy")) else None,
         "best": valid.max() if len(valid) else None,
         "best_at": f"{plot_log.X_LABELS[x]} {text_of(run.log[x][valid.idxmax()])}" if len(valid) else "",
         "last": last_of(run, ACCURACY),

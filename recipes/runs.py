@@ -84,8 +84,10 @@ def read_run(folder: str) -> Row:
     if any("main/loss" in entry for entry in entries) and last(entries, "main/loss") is None:
         problems.append(f"{Path(folder) / log}: the last main/loss is NaN or infinite; the training has diverged.")
     is_finished = None if not saved else test is not None
-    if is_finished and None not in (asked, done) and done < asked and newer(folder, log, "test.json"):
-        is_finished, test = False, None  # it was tested, and then resumed with more epochs
+    if is_finished and None not in (asked, done) and done < asked:
+        logged, tested = (os.stat(os.path.join(folder, name)).st_mtime for name in (log, "test.json"))
+        if logged > tested:  # it was tested, and then resumed with more epochs
+            is_finished, test = False, None
     return {
         "run": folder,
         "recipe": saved.get("recipe"),
@@ -114,12 +116,6 @@ def read_test(path: Path) -> float:
     if accuracy is None:
         raise ValueError(f"{path} has no number main/accuracy: it is not what a recipe writes.")
     return accuracy
-
-
-def newer(folder: str, name: str, other: str) -> bool:
-    """Tells whether one file of a folder was written after another."""
-    times = [(Path(folder) / each).stat().st_mtime for each in (name, other)]
-    return times[0] > times[1]
 
 
 def number(value: Any) -> Any:

@@ -113,3 +113,15 @@ def test_an_option_of_one_s_own_is_kept_by_a_resumed_run_unless_it_says_otherwis
     assert "--side cannot change on --resume: the run has 32, not 33; leave it out" in refused(
         capsys, options, "--resume", "--side", "33"
     )
+
+
+def test_a_flag_that_a_file_sets_to_false_is_one_that_was_not_given(tmp_path):
+    options = Options(str(tmp_path / "newts.py"), None, SHAPES)
+    options.add("model", "--wide", action="store_true", help="more channels")
+    (tmp_path / "result").mkdir()
+    (tmp_path / "result" / "snapshot_epoch-1").touch()
+    of_run = {"wide": None, "epochs": 1, "lr": 0.1, "batch_size": 8, "data": "photos", "out": "result", "seed": 0}
+    of_run |= {"precision": "fp32", "on_bad_sample": "raise"}
+    (tmp_path / "result" / "args.json").write_text(json.dumps(saved(args=of_run)))
+    (tmp_path / "run.toml").write_text("wide = false\n")
+    assert not options.parse(["--resume", "--config", "run.toml"]).wide
