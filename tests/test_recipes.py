@@ -794,6 +794,22 @@ def test_every_tool_takes_a_run_of_the_reader_s_own_recipe_whose_path_is_typed(s
     assert (shapes / "samples.png").exists()
 
 
+def test_a_recipe_may_make_its_data_and_have_no_folder_of_them(tmp_path, monkeypatch, capsys):
+    text = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.S)[1]
+    text = text.replace("resnet10t", "test_resnet").replace('"data": "photos", ', "")
+    made = "torch.zeros(8, 3, 32, 32, dtype=torch.uint8), torch.arange(8) % 2"
+    own = f'data = torch.utils.data.TensorDataset({made})\n    return {{"train": data, "test": data}}, ["a", "b"]'
+    (tmp_path / "made.py").write_text(text.replace("return class_folders(args.data, reader(args))", own))
+    monkeypatch.chdir(tmp_path)
+    for extra in (["--epochs", "1"], ["--resume", "--epochs", "2"]):
+        monkeypatch.setattr("sys.argv", ["made.py", "--workers", "0", *extra])
+        runpy.run_path("made.py", run_name="__main__")
+    monkeypatch.setattr("sys.path", [*sys.path])
+    assert evaluate_run.main(["result", "--recipe", "made.py", "--workers", "0"])["n"] == 8
+    assert "model_epoch-2" in capsys.readouterr().out
+    del sys.modules["made"]
+
+
 def test_a_run_s_folder_leads_to_no_code(shapes, drawn, capsys):
     (shapes / "shapes.py").write_text("raise SystemExit('the stranger's code ran')")
     images = str(drawn["newts"] / "test")
