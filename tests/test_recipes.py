@@ -794,6 +794,24 @@ def test_every_tool_takes_a_run_of_the_reader_s_own_recipe_whose_path_is_typed(s
     assert (shapes / "samples.png").exists()
 
 
+@pytest.mark.parametrize("when", ["training", "evaluation"])
+def test_too_little_memory_of_a_gpu_is_one_line_with_what_to_do(when, drawn, tmp_path, monkeypatch, capsys):
+    def fill(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nmore")
+
+    if when == "training":
+        monkeypatch.setattr(newts.StandardUpdater, "update_core", fill)
+        told = f"CUDA out of memory. Tried to allocate 9 GiB; with a smaller --batch-size --overwrite --out {tmp_path} "
+        with pytest.raises(SystemExit, match=re.escape(told)):
+            train("newts", drawn["newts"], tmp_path)
+        return
+    train("newts", drawn["newts"], tmp_path, length=1)
+    monkeypatch.setattr("recipes.newts.Normalize.__call__", fill)
+    with pytest.raises(SystemExit):
+        evaluate_run.main([str(tmp_path), "--workers", "0"])
+    assert "Tried to allocate 9 GiB; take a smaller --batch-size, or --device cpu." in capsys.readouterr().err
+
+
 def test_a_recipe_may_make_its_data_and_have_no_folder_of_them(tmp_path, monkeypatch, capsys):
     text = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.S)[1]
     text = text.replace("resnet10t", "test_resnet").replace('"data": "photos", ', "")

@@ -147,6 +147,9 @@ def probabilities(trained: Trained, batches: Iterable[Any]) -> tuple[np.ndarray,
     Args:
         trained: What :func:`load` returned.
         batches: Of images and labels, such as an iterator gives them.
+
+    Raises:
+        ValueError: If the device has too little memory.
     """
     device = torch.device(trained.args.device)
     multi_label = getattr(trained.args, "multi_label", False)
@@ -154,7 +157,11 @@ def probabilities(trained: Trained, batches: Iterable[Any]) -> tuple[np.ndarray,
     found, known = [], []
     with torch.no_grad(), autocast(trained.args.precision, device):
         for batch in batches:
-            images, labels = trained.normalize(batch, device)
-            found.append(of_scores(trained.network(images).float()).cpu())
+            try:
+                images, labels = trained.normalize(batch, device)
+                found.append(of_scores(trained.network(images).float()).cpu())
+            except torch.OutOfMemoryError as error:
+                reason = str(error).splitlines()[0].rstrip(".")
+                raise ValueError(f"{reason}; take a smaller --batch-size, or --device cpu.") from error
             known.append(labels.cpu())
     return torch.cat(found).numpy(), torch.cat(known).numpy()
