@@ -48,6 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "warmup": 0.1,
 }
 TRUNK_LR_SCALE = 0.1  # of a trunk that has learnt already: at the head's rate it would forget
+WEIGHT_DECAY = 0.01  # torch's for AdamW; not of biases and norms, as timm has it
 COLUMNS = ["epoch", "lr", "main/loss", "main/accuracy", "validation/main/loss", "validation/main/accuracy"]
 
 OPTIONS = Options(__file__, __doc__, DEFAULTS, weights="best_epoch-{.updater.epoch}")
@@ -147,7 +148,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         model = classifier(network)
         usual_scale = TRUNK_LR_SCALE if args.pretrained or args.weights else 1.0
         scale = usual_scale if args.trunk_lr_scale is None else args.trunk_lr_scale
-        optimizer = torch.optim.AdamW(parameter_groups(network, args.lr, scale), args.lr)
+        optimizer = torch.optim.AdamW(parameter_groups(network, args.lr, scale, WEIGHT_DECAY), args.lr)
         unfreeze = freeze(network, args.freeze)
         start = "its trained weights" if args.pretrained else args.weights or "random weights (no --pretrained)"
         frozen = args.freeze + (f" for {args.unfreeze_after:g} epochs" if args.unfreeze_after else "")

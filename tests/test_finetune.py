@@ -192,6 +192,10 @@ def test_a_table_of_several_labels(photographs, tmp_path):
         (["{data}", "--freeze", "trunk", "--unfreeze-after", "30"], "and more --epochs than that, got --freeze trunk"),
         (["{data}", "--model", "resnet5"], "timm has no model 'resnet5', but .*resnet50"),
         (["{data}", "--model", "lenet"], r"the network cannot take images of shape \(3, 32, 32\)"),
+        (
+            ["{data}", "--batch-size", "1", "--image-size", "32"],
+            "batches of one image leave one value for a batch norm",
+        ),
         (["{data}", "--weights", "absent.pth"], "absent.pth"),
         (["{data}", "--label-smoothing", "1"], r"--label-smoothing must be 0 to 0.9, got 1"),
         (["{data}", "--mixup", "nan"], "--mixup must be 0 or more, got nan"),
