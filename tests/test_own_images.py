@@ -360,6 +360,7 @@ TABLES = {
     "spaces": "file, label\n{name}, {label}\n",
     "no header": "{name},{label}\n",
     "labels first": "y|x\n{label}|{stem}\n",
+    "Finding Labels": "Image Index,Finding Labels,Patient ID\n{name},{label},7\n",
     "Japanese": "ファイル名,ラベル,備考\n{name},{label},なし\n",
     "row numbers": ",file,label\n{number},{name},{label}\n",
     "0 and 1": "file,cat,dog\n{name},{cat},{dog}\n",

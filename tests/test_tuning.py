@@ -9,6 +9,7 @@ import timm
 import torch
 import torchvision
 from helpers import Augmented, bits
+from safetensors.torch import save_file
 from torch import nn
 
 import extensions as E
@@ -152,6 +153,29 @@ def test_a_network_that_gives_no_score_for_each_class_is_refused():
     image = torch.zeros(3, 8, 8, dtype=torch.uint8)
     with pytest.raises(ValueError, match="Conv2d gives no score for each class; choose a network that classifies"):
         networks.prepare(args, nn.Conv2d(3, 5, 3), Normalize([0], [1]), [(image, 0)])
+
+
+@pytest.mark.parametrize("form", ["bare", "state_dict", "model", "DistributedDataParallel", "safetensors"])
+def test_weights_are_read_from_files_as_torch_timm_and_hugging_face_write_them(tmp_path, form):
+    saved, network = Tiny().state_dict(), Tiny()
+    path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pth")
+    if form == "safetensors":
+        save_file(saved, path)
+    elif form == "DistributedDataParallel":
+        torch.save({f"module.{key}": value for key, value in saved.items()}, path)
+    else:
+        torch.save(saved if form == "bare" else {form: saved, "epoch": 3}, path)
+    networks.load_weights(network, path)
+    assert bits(network.state_dict()) == bits(saved)
+
+
+def test_a_file_that_holds_no_weights_is_refused(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"w\.safetensors cannot be read as a file of weights \(.*\); take another\."):
+        networks.load_weights(Tiny(), tmp_path / "w.safetensors")
+    torch.save({"epoch": 3}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth is no file of weights: epoch is no tensor; give a state_dict\."):
+        networks.load_weights(Tiny(), tmp_path / "w.pth")
 
 
 # -- what is frozen

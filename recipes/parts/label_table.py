@@ -241,7 +241,7 @@ def _label_columns(table: str | Path, header: list[str], columns: dict[int, list
     """Returns the column that is called label, or like it; else those of 0 and 1; else the only one."""
     plain = {index: re.sub(r"[\W_]+", "", header[index].casefold()) for index in columns}
     named = [index for index in columns if plain[index] in ("label", "labels")]
-    named = named or [index for index in columns if plain[index] in LABEL_COLUMNS]
+    named = named or [i for i in columns if plain[i] in LABEL_COLUMNS or plain[i].endswith(("label", "labels"))]
     kinds = {index: {cell.lower() for cell in cells} for index, cells in columns.items()}
     flags = [index for index in columns if any(pair >= kinds[index] for pair in FLAGS)]
     chosen = named or (flags if len(flags) > 1 else list(columns))

@@ -22,7 +22,7 @@ from recipes.parts.image_files import BadImageError
 from recipes.parts.label_table import few
 from recipes.parts.parser import say
 from recipes.parts.transforms import Normalize, collate_images
-from trainer import saving
+from recipes.parts.weights import state_dict_in
 from trainer.saving.state import fitting
 
 
@@ -266,11 +266,7 @@ def load_weights(network: nn.Module, path: str | Path, head: Sequence[str] = ())
         ValueError: If it is no such file, or does not fit the network; what differs is named.
         OSError: If it cannot be read.
     """
-    weights = saving.load_weights(path)
-    if "updater" in weights:
-        raise ValueError(f"{path} is the snapshot of a run; give the weights beside it, such as a model_epoch file.")
-    if other := [str(key) for key, value in weights.items() if not isinstance(value, torch.Tensor)]:
-        raise ValueError(f"{path} is no file of weights: {few(other)} is no tensor; give a state_dict.")
+    weights = state_dict_in(path)
     mine = network.state_dict()
     other = [key for key in weights if key in mine and weights[key].shape != mine[key].shape]
     replaced = [key for key in other if any(key.startswith(name + ".") for name in head)]
