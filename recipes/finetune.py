@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         set_seed(args.seed)
         splits, classes = load(args, augment=True)
         if args.batch_size > (n := len(splits["train"])):
-            say(f"Batches are of {n} images, not {args.batch_size}: there are no more to train on.")
+            say(f"The batch size is {n}, not {args.batch_size}: there are no more images to train on.")
             args.batch_size = n
         network, normalize = make_model(args, len(classes), fresh=args.resume is not None)
         networks.prepare(args, network, normalize, splits["train"])

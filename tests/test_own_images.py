@@ -90,7 +90,7 @@ def test_class_folders_are_split_15_percent_to_validate_and_as_many_to_test_on(t
         "       14        3        3  dog",
         "        6        2        2  猫 A",
         "       21        6        6  images",
-        "Width x height: 8x6 at the least, 8x6 in the middle, 8x6 at the most.",
+        "Width x height: the smallest 8x6, the median 8x6, the largest 8x6.",
     ]
 
 
@@ -152,6 +152,7 @@ def test_folders_around_the_data_set_and_rubbish_beside_it_are_passed_by(tmp_pat
 def test_folders_in_class_folders_count_to_the_class(tmp_path):
     put(tmp_path, *many("cat/in", 3), *many("cat/out/deep", 3), *many("cat", 3), *many("train", 9))
     assert sum(counts(find(tmp_path)).values(), Counter()) == {"cat": 9, "train": 9}
+    assert "Classes are the folders <class>; the folders in them count to the class." in find(tmp_path).told
 
 
 @pytest.mark.skipif(is_image("a.heic"), reason="pillow-heif is installed")
@@ -161,7 +162,7 @@ def test_what_is_left_out_is_said(tmp_path):
         write(tmp_path / name, "x")
     found = find(tmp_path)
     assert found.told[7:] == [
-        "Width x height: 8x6 at the least, 8x6 in the middle, 8x6 at the most.",
+        "Width x height: the smallest 8x6, the median 8x6, the largest 8x6.",
         "1 file left out: cat/.DS_Store, hidden.",
         "1 file left out: cat/a.HEIC, which Pillow reads after: pip install pillow-heif.",
         "1 file left out: dog/b.dng, RAW, to be converted to JPEG or TIFF.",
@@ -237,7 +238,7 @@ def test_all_that_pillow_reads_is_found_and_sizes_are_those_of_the_upright_image
     Image.new("RGB", (40, 20)).save(tmp_path / "a" / "phone.jpg", exif=exif)
     found = find(tmp_path)
     assert sum(map(len, found.files.values())) == 15
-    assert "Width x height: 8x6 at the least, 8x6 in the middle, 20x40 at the most." in found.told
+    assert "Width x height: the smallest 8x6, the median 8x6, the largest 20x40." in found.told
 
 
 def test_copies_are_warned_of(tmp_path):

@@ -98,9 +98,8 @@ def find(
 def _in_order(classes: Iterable[str]) -> list[str]:
     """Returns names sorted; numbers by their size."""
     names = sorted(classes)
-    if all(map(str.isdecimal, names)):
-        names.sort(key=lambda name: (len(name.lstrip("0")), name.lstrip("0")))
-    return names
+    plain = {name: name.lstrip("0") for name in names}
+    return sorted(names, key=lambda name: (len(plain[name]), plain[name])) if all(map(str.isdecimal, names)) else names
 
 
 # -- which images, and of which classes
@@ -161,7 +160,7 @@ def _of_folders(root: str, names: list[str]) -> tuple[list[Row], list[str]]:
                 raise ValueError(f"{root}: {both} are both to {_DOES[split]}: rename or remove one of them")
             else:
                 starts[split] = place
-    rows, layouts = [], []
+    rows, layouts, within = [], [], ""
     for split, place in sorted(starts.items(), key=lambda item: ("", *SPLITS).index(item[0])):
         for depth in range(len(place)):
             _refuse_empty(root, place[:depth], every)
@@ -170,6 +169,7 @@ def _of_folders(root: str, names: list[str]) -> tuple[list[Row], list[str]]:
         found = [path for path in images if path[: len(place)] == place and len(path) > len(place) + 1]
         pairs = {path[len(place) : len(place) + 2] for path in found if len(path) > len(place) + 2}
         counts = Counter(folder for _, folder in pairs)  # of folders in class folders: in how many of them
+        within = "; the folders in them count to the class" if pairs else within
         for name in sorted({name for name, _ in pairs}):
             inner = sorted(folder for other, folder in pairs if other == name)
             is_split = (not split and split_of(name) == "train") or len({*map(split_of, inner)} - {""}) > 1
@@ -179,7 +179,7 @@ def _of_folders(root: str, names: list[str]) -> tuple[list[Row], list[str]]:
                     " if it is the data set, or put images into <class>/, or train/<class>/ and the like"
                 )
         rows += [Row(os.sep.join(path), (composed(path[len(place)]),), split) for path in found]
-    return rows, [f"Classes are the folders {few(layouts)}", *told]
+    return rows, [f"Classes are the folders {few(layouts)}{within}", *told]
 
 
 def _folders_in(place: _Parts, paths: Iterable[_Parts], levels: int = 1) -> set[str]:
@@ -240,7 +240,7 @@ def _of_tables(
         for row in found:
             if seen.setdefault(row.name, path) != path:
                 raise ValueError(f"{row.name} is both in {seen[row.name]} and in {path}")
-        rows, told = rows + found, told + lines
+        rows, told = rows + found, [*dict.fromkeys(told + lines)]
     by_folder = [next(filter(None, map(split_of, row.name.split(os.sep)[:-1])), "") for row in rows]
     if not any(row.split for row in rows) and all(by_folder) and len(set(by_folder)) > 1:
         rows = [row._replace(split=split) for row, split in zip(rows, by_folder, strict=True)]
