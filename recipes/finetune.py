@@ -81,7 +81,9 @@ add("run", "--dry-run", action="store_true", help="try everything on two batches
 
 def check(args: Args) -> None:
     """Refuses options that do not go together, before anything is written."""
-    args.table = args.table and str(Path(args.table).resolve())  # a resume may come from another folder
+    if args.table:  # here, or in DIR; a resume may come from another folder
+        table = Path(args.table)
+        args.table = str((table if table.exists() else Path(args.data or "", table)).resolve())
     if args.pretrained and args.weights:
         OPTIONS.error("give --pretrained or --weights, not both: the file's weights would replace the others.")
     after = args.unfreeze_after

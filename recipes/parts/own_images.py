@@ -215,8 +215,7 @@ def _refuse_empty(root: str, place: _Parts, paths: list[_Parts]) -> None:
 
 def _tables(root: str, names: list[str]) -> list[str]:
     """Returns the CSVs of a folder, which are those in the fewest folders; Kaggle's submissions hold made-up labels."""
-    tables = [name for name in names if name.lower().endswith((".csv", ".tsv"))]
-    tables = [name for name in tables if "submission" not in os.path.basename(name).lower()]
+    tables = [name for name in names if re.search(r"(?i)\.[ct]sv$", name) and "submission" not in name.lower()]
     least = min((name.count(os.sep) for name in tables), default=0)
     return [os.path.join(root, name) for name in tables if name.count(os.sep) == least]
 
@@ -267,7 +266,8 @@ def _split(root: str, rows: list[Row], multi_label: bool, seed: int) -> tuple[li
     for split in given - {"train"}:
         if other := held[split] - held["train"] if multi_label else held[split] ^ held["train"]:
             raise ValueError(
-                f"{root}: train and {split} must have the same classes; only one has {few(_in_order(other), 10)}"
+                f"{root}: train and {split} must have the same classes; only one has {few(_in_order(other), 10)}: add"
+                f" or remove those, or take {split} out of the folder, to be drawn from train"
             )
     wanted = [split for split in SPLITS[1:] if split not in given]
     if not wanted:
@@ -279,8 +279,8 @@ def _split(root: str, rows: list[Row], multi_label: bool, seed: int) -> tuple[li
         what = "to train, validate and test on" if len(wanted) > 1 else f"to train and {_DOES[wanted[0]]}"
         raise ValueError(f"{root}: a class needs {len(wanted) + 1} images or more, {what}; too few: {few(scarce, 10)}")
     shared = _shared_out(pool, counts, wanted, seed)
-    parts = " and ".join(f"{SHARE:.0%} to {_DOES[split]}" for split in wanted)
-    told = f"{parts}, drawn from each class{' of train' if given else ''} by the seed {seed}"
+    told = " and ".join(f"{SHARE:.0%} to {_DOES[split]}" for split in wanted)
+    told += f", drawn from each class{' of train' if given else ''} by the seed {seed}"
     rows = [row._replace(split=shared.get(row.name, row.split)) for row in rows]
     found = {(row.split, label) for row in rows for label in row.labels}
     absent = [name for name in _in_order(every) if any((split, name) not in found for split in SPLITS)]
