@@ -48,6 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "warmup": 0.1,
 }
 TRUNK_LR_SCALE = 0.1  # of a trunk that has learnt already: at the head's rate it would forget
+WEIGHT_DECAY = 0.01  # torch's for AdamW; not of biases and norms, as timm has it
 COLUMNS = ["epoch", "lr", "main/loss", "main/accuracy", "validation/main/loss", "validation/main/accuracy"]
 
 OPTIONS = Options(__file__, __doc__, DEFAULTS, weights="best_epoch-{.updater.epoch}")
@@ -80,7 +81,9 @@ add("run", "--dry-run", action="store_true", help="try everything on two batches
 
 def check(args: Args) -> None:
     """Refuses options that do not go together, before anything is written."""
-    args.table = args.table and str(Path(args.table).resolve())  # a resume may come from another folder
+    if args.table:  # here, or in DIR; a resume may come from another folder
+        table = Path(args.table)
+        args.table = str((table if table.exists() else Path(args.data or "", table)).resolve())
     if args.pretrained and args.weights:
         OPTIONS.error("give --pretrained or --weights, not both: the file's weights would replace the others.")
     after = args.unfreeze_after
@@ -137,7 +140,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         set_seed(args.seed)
         splits, classes = load(args, augment=True)
         if args.batch_size > (n := len(splits["train"])):
-            say(f"Batches are of {n} images, not {args.batch_size}: there are no more to train on.")
+            say(f"The batch size is {n}, not {args.batch_size}: there are no more images to train on.")
             args.batch_size = n
         network, normalize = make_model(args, len(classes), fresh=args.resume is not None)
         networks.prepare(args, network, normalize, splits["train"])
@@ -147,7 +150,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         model = classifier(network)
         usual_scale = TRUNK_LR_SCALE if args.pretrained or args.weights else 1.0
         scale = usual_scale if args.trunk_lr_scale is None else args.trunk_lr_scale
-        optimizer = torch.optim.AdamW(parameter_groups(network, args.lr, scale), args.lr)
+        optimizer = torch.optim.AdamW(parameter_groups(network, args.lr, scale, WEIGHT_DECAY), args.lr)
         unfreeze = freeze(network, args.freeze)
         start = "its trained weights" if args.pretrained else args.weights or "random weights (no --pretrained)"
         frozen = args.freeze + (f" for {args.unfreeze_after:g} epochs" if args.unfreeze_after else "")

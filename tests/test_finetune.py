@@ -179,6 +179,20 @@ def test_a_table_of_several_labels(photographs, tmp_path):
     assert "report.html" in {path.name for path in (tmp_path / "run").iterdir()}
 
 
+def test_a_table_is_found_here_and_in_the_folder_of_the_photographs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for i in range(6):
+        Image.new("RGB", (8, 8), (40 * i, 0, 0)).save(f"data/{i}.png")
+    lines = [f"{i},{'ab'[i % 2]}\n" for i in range(6)]
+    for table in ("data/l.csv", "m.csv"):
+        (tmp_path / table).write_text("id,label\n" + "".join(lines))
+    for table in ("l.csv", "data/l.csv", "m.csv"):
+        args = finetune.OPTIONS.parse(["data", "--table", table, "--model", "test_resnet"])
+        finetune.check(args)
+        assert finetune.load(args)[1] == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -192,6 +206,10 @@ def test_a_table_of_several_labels(photographs, tmp_path):
         (["{data}", "--freeze", "trunk", "--unfreeze-after", "30"], "and more --epochs than that, got --freeze trunk"),
         (["{data}", "--model", "resnet5"], "timm has no model 'resnet5', but .*resnet50"),
         (["{data}", "--model", "lenet"], r"the network cannot take images of shape \(3, 32, 32\)"),
+        (
+            ["{data}", "--batch-size", "1", "--image-size", "32"],
+            "batches of one image leave one value for a batch norm",
+        ),
         (["{data}", "--weights", "absent.pth"], "absent.pth"),
         (["{data}", "--label-smoothing", "1"], r"--label-smoothing must be 0 to 0.9, got 1"),
         (["{data}", "--mixup", "nan"], "--mixup must be 0 or more, got nan"),
