@@ -1,5 +1,6 @@
 """The tutorial, in both languages: its commands, code, pictures and links are of today."""
 
+import inspect
 import re
 import shlex
 import sys
@@ -13,6 +14,7 @@ import extensions
 from recipes import (
     alexnet_cifar10,
     evaluate_run,
+    finetune,
     lenet_mnist,
     newts,
     pets,
@@ -20,6 +22,7 @@ from recipes import (
     predict,
     report,
     resnet_products,
+    runs,
     show_samples,
     summary,
 )
@@ -30,10 +33,11 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {name: (DOCS / name).read_text() for name in ("tutorial.md", "tutorial.ja.md")}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BLOCKS = BLOCK.findall(PAGES["tutorial.md"])
+PYTHON = [block for kind, block in BLOCKS if kind == "python"]
 COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
 SCRIPTS = (
     *(alexnet_cifar10, evaluate_run, lenet_mnist, newts, pets, plot_log, predict, report, resnet_products),
-    *(show_samples, summary),
+    *(finetune, runs, show_samples, summary),
 )
 MAINS = {Path(script.__file__).stem: script for script in SCRIPTS}
 
@@ -110,15 +114,21 @@ def test_commands_in_the_text_name_options_that_exist():
         assert "--pretrained" in named and set(named) <= known.keys()
 
 
+def test_the_lines_of_the_recipe_are_those_of_its_main_in_their_order():
+    lines = iter(line.strip() for line in inspect.getsource(resnet_products.main).splitlines())
+    for shown in filter(None, PYTHON[1].splitlines()):
+        assert shown in lines, shown  # each is looked for after the one before
+
+
 def test_what_is_not_python_needs_no_more_than_a_shell():
     others = {command.split()[0] for command in COMMANDS if not command.startswith("python ")}
-    assert others == {"awk", "cp", "cmp"}
+    assert others == {"awk", "cp", "cmp", "mkdir"}
 
 
-def test_the_python_blocks_run(data, tmp_path, monkeypatch):
+def test_the_other_python_blocks_run(data, tmp_path, monkeypatch):
     from matplotlib import pyplot
 
-    steps, stopping = (block for kind, block in BLOCKS if kind == "python")
+    steps, _, stopping = PYTHON
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
     Path("data/drawn_products").symlink_to(data)
