@@ -23,7 +23,7 @@ import extensions
 from extensions.snapshot_writers import ThreadWriter
 from recipes import evaluate_run, report
 from recipes.parts import networks, own_images, run_folder, testing, trained
-from recipes.parts.augment import AUGMENTS, loss_of, mixed, multi_label_accuracy, training_reader
+from recipes.parts.augment import loss_of, mixed, multi_label_accuracy, training_reader
 from recipes.parts.image_files import ImageFiles
 from recipes.parts.options import MOST_PIXELS, Args, Options
 from recipes.parts.parser import say
@@ -60,7 +60,7 @@ add("data", "--multi-label", action="store_true", help=several)
 size = "pixels of the square cut from the middle (the model's own)"
 add("data", "--image-size", type=int, metavar="N", least=1, most=MOST_PIXELS, help=size)
 told = "crops and mirror images; then one random operation, or two; of the training images only"
-add("data", "--augment", choices=AUGMENTS, help=told)
+add("data", "--augment", choices=("none", "light", "trivial", "rand"), help=told)
 add("data", "--mixup", type=float, metavar="A", least=0, help="blend training images, by that alpha (0.2 is usual)")
 add("data", "--cutmix", type=float, metavar="A", least=0, help="paste parts of others into them (1.0 is usual)")
 add("model", "--weights", metavar="FILE", help="start from a state_dict file; a head of another size is replaced")
@@ -105,14 +105,14 @@ def geometry(args: Args) -> ScaleAndCrop:
     return ScaleAndCrop(taken.scale, taken.size, reduced=True, interpolation=taken.interpolation)
 
 
-def load(args: Args, augment: bool = False) -> tuple[dict[str, Any], list[str]]:
-    """Returns the data sets train, valid and test, and the classes."""
+def load(args: Args, augment: bool = False, tell: Callable[[str], object] | None = None) -> tuple[Any, list[str]]:
+    """Returns the data sets train, valid and test, and the classes; ``tell`` gets what was found, a line at a time."""
     if args.data is None:
         raise ValueError("name the folder of the photographs: finetune.py DIR.")
     skip, several = args.on_bad_sample == "skip", bool(args.multi_label)
     found = own_images.find(args.data, table=args.table, multi_label=several, seed=args.seed, skip_bad=skip)
-    for line in found.told if augment else ():
-        say(line)
+    for line in found.told if tell else ():
+        tell(line)
     read = dict.fromkeys(found.files, reader(args))
     if augment:
         read["train"] = training_reader(args.augment, geometry(args))
@@ -138,7 +138,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     several = bool(args.multi_label)
     with rehearsal(args), run_folder.opened(OPTIONS, args) as folder:
         set_seed(args.seed)
-        splits, classes = load(args, augment=True)
+        found: list[str] = []
+        splits, classes = load(args, augment=True, tell=lambda line: (say(line), found.append(line)))
         if args.batch_size > (n := len(splits["train"])):
             say(f"The batch size is {n}, not {args.batch_size}: there are no more images to train on.")
             args.batch_size = n
@@ -195,7 +196,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         trainer.extend(weights, trigger=lambda trainer: best.best_iteration == trainer.updater.iteration)
         trainer.extend(extensions.StopOnSignal(advice=folder.advice))
 
-        folder.start(trainer, splits, classes)
+        folder.start(trainer, splits, classes, found)
         trainer.run(show_loop_exception_msg=False)
         path = folder.path / f"best_epoch-{best.best_epoch}"
         if path.is_file():
@@ -208,10 +209,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         network, normalize = make_model(args, len(classes), fresh=True)
         result = testing.test(args, network, normalize, splits["test"], path, classifier)
         try:
-            evaluate_run.write(trained.load(path, args.device, args.workers), "test", folder.path)
+            evaluate_run.write(trained.load(path, args.device, args.workers, __file__), "test", folder.path)
         except ValueError as error:
             say(f"There is no confusion matrix: {error}")
-        report.main([str(folder.path), "--device", args.device, "--workers", str(args.workers)])
+        report.main([str(folder.path), "--recipe", __file__, "--device", args.device, "--workers", str(args.workers)])
         return result
 
 

@@ -12,7 +12,7 @@ import re
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -75,8 +75,14 @@ class RunFolder:
         """What to type after a stop, which leaves a snapshot."""
         return f"{command(self.options.name)} --resume --out {shlex.quote(str(self.path))} goes on."
 
-    def start(self, trainer: Trainer, splits: dict[str, Any], classes: list[str]) -> None:
+    def start(self, trainer: Trainer, splits: dict[str, Any], classes: list[str], found: Sequence[str] = ()) -> None:
         """Resumes a run with ``--resume``, else removes the old one with ``--overwrite``; writes ``args.json``.
+
+        Args:
+            trainer: With all its extensions.
+            splits: The data sets by name.
+            classes: Their names.
+            found: What the page of the run says about its data, a line each.
 
         Raises:
             ValueError: If there is no snapshot to resume, or its run had other classes or data.
@@ -85,7 +91,7 @@ class RunFolder:
         if args.batch_size > (n := len(splits["train"])):
             raise ValueError(f"--batch-size {args.batch_size} is more than the {n} training images.")
         trainer.args = {key: getattr(args, key) for key in self.options.of_kind("keep", "warn")}
-        record = self._record = _record(self.options, args, splits, classes)
+        record = self._record = _record(self.options, args, splits, classes) | ({"data": [*found]} if found else {})
         if args.resume is not None:
             where = resumed(args)
             saved = read_args(where, self.options) if (where / "args.json").is_file() else record
