@@ -61,6 +61,9 @@ def test_one_command_finds_trains_tests_and_writes_the_page(photographs, tmp_pat
     )
     assert result == json.loads((tmp_path / "run/test.json").read_text())
     assert result["n"] == 6 and result["main/accuracy"] > 0.6
+    told = json.loads((tmp_path / "run/args.json").read_text())["data"]
+    page = (tmp_path / "run/report.html").read_text()
+    assert len(told) > 3 and all(line in out for line in told) and told[0].split(": ")[1] in page
     there = {path.name for path in (tmp_path / "run").iterdir()}
     assert there >= {"log", "args.json", "evaluation_test.json", "confusion_test.png", "report.html", "accuracy.png"}
 
