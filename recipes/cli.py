@@ -1,10 +1,10 @@
-"""Trains image classifiers, and tells what became of them.
+"""Trains image classifiers, tests them, and compares their runs.
 
     kusari finetune photos
     kusari train pets --sample
     kusari predict result photo.jpg
 
-``kusari COMMAND --help`` tells the options of a command, ``kusari train`` lists the recipes, and ``kusari train
+``kusari COMMAND --help`` lists the options of a command, ``kusari train`` lists the recipes, and ``kusari train
 my_recipe.py`` runs a file of your own.
 """
 
@@ -13,8 +13,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
-import importlib.util
-import re
+import itertools
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,15 +21,10 @@ from typing import Any
 
 from recipes.parts import tool_options
 from recipes.parts.parser import COMMANDS, Parser, kusari, say, stop
-from recipes.parts.tool_options import RECIPES, docstring
+from recipes.parts.tool_options import RECIPES, docstring, recipe_names
 
+LIGHT = ("typing", "recipes.parts.options")  # what a recipe imports for its options, and needs no torch
 MODULES = {typed: name for name, typed in COMMANDS.items() if (RECIPES / f"{name}.py").is_file()}
-
-
-def recipe_names() -> list[str]:
-    """Returns the names of the recipes; none is imported, for that takes seconds."""
-    is_recipe = re.compile(rb"^OPTIONS = ", re.MULTILINE)
-    return [path.stem for path in sorted(RECIPES.glob("*.py")) if is_recipe.search(path.read_bytes())]
 
 
 def listed(files: dict[str, str]) -> list[str]:
@@ -57,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         try:
             start(parser, args.command, argv)
-        except KeyboardInterrupt:  # a recipe in training has its own answer
+        except KeyboardInterrupt:  # a recipe handles its own in training
             stop(f"{parser.prog}: interrupted.")
 
 
@@ -76,7 +70,7 @@ def print_completion(parser: Parser, shell: str) -> None:
             tool_options.TOOLS[name](tool)
         for action in tool._actions:
             if action.metavar in ("RUN", "FOLDER", "DIR", "LOG", "IMAGE", "FILE", "WEIGHTS"):
-                action.complete = shtab.FILE  # type: ignore[attr-defined]  # so shtab is told
+                action.complete = shtab.FILE  # type: ignore[attr-defined]  # as shtab asks
     say(str(shtab.complete(whole, shell)), kept="\n\t")
 
 
@@ -84,9 +78,11 @@ def start(parser: Parser, chosen: str, argv: list[str]) -> None:
     """Runs a recipe or tool."""
     if chosen == "train" and (len(argv) == 1 or argv[1] in ("-h", "--help")):
         say("\n".join(listed({name: name for name in recipe_names()})), kept="\n")
-        say(f"{parser.prog} train NAME --help tells the options of one; the path of a file (.py) runs one of your own.")
+        say(f"{parser.prog} train NAME --help lists the options of one; the path of a file (.py) runs one of your own.")
     elif chosen == "train":
         train(parser, argv[1], argv[2:])
+    elif MODULES.get(chosen) in recipe_names():
+        train(parser, chosen, argv[1:])
     elif chosen in MODULES:
         name = MODULES[chosen]
         if name in tool_options.TOOLS:
@@ -104,7 +100,7 @@ def train(parser: Parser, name: str, argv: list[str]) -> None:
     if not path.is_file() or (path.parent == RECIPES and path.stem not in recipe_names()):
         what = "file" if name.endswith(".py") else "recipe"
         parser.error(f"there is no {what} {name!r}{near(path.stem, recipe_names())} ({parser.prog} train lists them)")
-    if {"-h", "--help"}.intersection(argv) and (options := options_of(path)):
+    if path.parent == RECIPES and {"-h", "--help"}.intersection(argv) and (options := options_of(path)):
         options.print_help()
         return
     from recipes.parts.trained import find_recipe  # imports torch
@@ -117,34 +113,25 @@ def train(parser: Parser, name: str, argv: list[str]) -> None:
 
 
 def options_of(path: Path) -> Any:
-    """Returns the options of a recipe without the seconds that its imports take; None if they need one of those.
+    """Returns the options of one of our recipes without the seconds that its imports take; None if they need one.
 
-    Only the statements are run that make its ``OPTIONS``, and those that make what these name.
+    That is what stands before its first function, without the imports. A test compares the help with the recipe's own.
     """
-    tree, needed, kept = ast.parse(path.read_bytes()), {"OPTIONS"}, list[ast.stmt]()
-    for node in reversed(tree.body):
-        named = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            is_needed = bool({alias.asname or alias.name for alias in node.names} & needed)
-            if is_needed and getattr(node, "module", None) not in ("typing", "recipes.parts.options"):
-                return None
-        elif isinstance(node, ast.Expr):
-            is_needed = ast.unparse(node).startswith(("OPTIONS.", "add("))  # of add = OPTIONS.add
-        else:
-            is_needed = isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)) and any(
-                isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store) and part.id in needed
-                for part in ast.walk(node)
-            )
-        if is_needed:
-            kept.insert(0, node)
-            needed |= named
+    tree = ast.parse(path.read_bytes())
     module = {"__doc__": ast.get_docstring(tree), "__file__": str(path)}
-    exec(compile(ast.Module(kept, []), str(path), "exec"), module)
+    for node in itertools.takewhile(lambda node: not isinstance(node, ast.FunctionDef), tree.body):
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and getattr(node, "module", None) not in LIGHT:
+            continue
+        try:
+            exec(compile(ast.Module([node], []), str(path), "exec"), module)
+        except NameError:
+            if isinstance(node, ast.Expr):
+                return None
     return module.get("OPTIONS")
 
 
 def near(name: str, names: Iterable[str]) -> str:
-    """Returns words that name the closest of some names, or nothing."""
+    """Returns words that suggest the closest of some names, or nothing."""
     found = difflib.get_close_matches(name, list(names), 1)
     return f": did you mean {found[0]}?" if found else ""
 

@@ -2,9 +2,9 @@
 
     python recipes/evaluate_run.py result
 
-The last weights of the run's folder go over a split of its data set. Into the folder come evaluation_<split>.json,
-confusion_<split>.png and mistakes_<split>.png, which shows the mistakes that the network was most certain of. Where an
-image may have several labels, those of 0.5 or more are predicted, each is counted by itself, and there is no confusion
+It tests the last weights in the run's folder on a split of its data set, and writes evaluation_<split>.json,
+confusion_<split>.png and mistakes_<split>.png, the mistakes of which the network was most certain, into the folder. If
+images may have several labels, those of 0.5 or more are predicted, each counts by itself, and there is no confusion
 matrix.
 """
 
@@ -32,7 +32,7 @@ THRESHOLD = 0.5  # of several labels, those of this probability or more are pred
 
 
 class Evaluation(NamedTuple):
-    """What a network makes of a split: row ``i`` of ``probabilities`` and ``labels[i]`` belong to ``dataset[i]``.
+    """The predictions for a split: row ``i`` of ``probabilities`` and ``labels[i]`` belong to ``dataset[i]``.
 
     Where an image may have several labels (multi-label), ``labels`` and ``predictions`` are bool of shape (N, classes).
     """
@@ -61,14 +61,14 @@ def evaluate(trained: Trained, split: str, data: str | None = None) -> Evaluatio
     """Runs a network over a split of its run's data set, or of the one in the folder ``data``, with nothing augmented.
 
     Raises:
-        ValueError: If there is no such split, the data have other classes, or the network gives no numbers.
+        ValueError: If there is no such split, the data have other classes, or the network outputs NaN.
         OSError: If there are no data.
-        BadSampleError: If an image is broken, unless the run was asked to skip such ones.
+        BadSampleError: If an image is broken, unless the run was to skip such images.
     """
     args = trained.args
     if data is not None:
         args.data = data
-    root = Path(args.data)
+    root = Path(getattr(args, "data", "."))  # a recipe may have no folder
     if not root.is_dir():
         raise FileNotFoundError(f"no data set at {root}: there is no such folder; --data names the one that it is in.")
     splits, classes = trained.recipe.load(args, augment=False)
@@ -102,7 +102,7 @@ def evaluate(trained: Trained, split: str, data: str | None = None) -> Evaluatio
 
 
 def refuse_nan(found: np.ndarray, trained: Trained) -> None:
-    """Raises a ValueError if a network that has diverged gave what is no probability."""
+    """Raises a ValueError if a network has diverged and outputs NaN."""
     if np.isnan(found).any():
         raise ValueError(
             f"{trained.weights} gives NaN and no probabilities: the training has diverged; take the weights of an"
@@ -183,7 +183,7 @@ def _mean(classes: list[dict[str, Any]], key: str) -> float | None:
 
 
 def average_precision(probabilities: np.ndarray, truth: np.ndarray) -> float | None:
-    """Returns the mean of the precisions at which each of the images with a label is found; None if there is none.
+    """Returns the mean precision over the images with a label, each at its rank; None without such images.
 
     scikit-learn: ``average_precision_score``.
     """
@@ -212,7 +212,7 @@ def chosen(classes: Sequence[str], which: np.ndarray) -> list[str]:
 
 
 def table(told: dict[str, Any]) -> str:
-    """Returns what is told on the terminal of a :func:`summary`."""
+    """Returns the table of a :func:`summary` for the terminal."""
     n, of_classes, several = told["n"], len(told["classes"]), "multi_label" in told
     whole, things = (n * of_classes, " labels") if several else (n, "")
     rows = [("accuracy", told["accuracy"], f"({round(told['accuracy'] * whole)} of {whole}{things})")]

@@ -23,7 +23,7 @@ import extensions
 from extensions.snapshot_writers import ThreadWriter
 from recipes import evaluate_run, report
 from recipes.parts import networks, own_images, run_folder, testing, trained
-from recipes.parts.augment import AUGMENTS, loss_of, mixed, multi_label_accuracy, training_reader
+from recipes.parts.augment import loss_of, mixed, multi_label_accuracy, training_reader
 from recipes.parts.image_files import ImageFiles
 from recipes.parts.options import MOST_PIXELS, Args, Options
 from recipes.parts.parser import say
@@ -48,6 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "warmup": 0.1,
 }
 TRUNK_LR_SCALE = 0.1  # of a trunk that has learnt already: at the head's rate it would forget
+WEIGHT_DECAY = 0.01  # torch's for AdamW; not of biases and norms, as timm has it
 COLUMNS = ["epoch", "lr", "main/loss", "main/accuracy", "validation/main/loss", "validation/main/accuracy"]
 
 OPTIONS = Options(__file__, __doc__, DEFAULTS, weights="best_epoch-{.updater.epoch}")
@@ -59,7 +60,7 @@ add("data", "--multi-label", action="store_true", help=several)
 size = "pixels of the square cut from the middle (the model's own)"
 add("data", "--image-size", type=int, metavar="N", least=1, most=MOST_PIXELS, help=size)
 told = "crops and mirror images; then one random operation, or two; of the training images only"
-add("data", "--augment", choices=AUGMENTS, help=told)
+add("data", "--augment", choices=("none", "light", "trivial", "rand"), help=told)
 add("data", "--mixup", type=float, metavar="A", least=0, help="blend training images, by that alpha (0.2 is usual)")
 add("data", "--cutmix", type=float, metavar="A", least=0, help="paste parts of others into them (1.0 is usual)")
 add("model", "--weights", metavar="FILE", help="start from a state_dict file; a head of another size is replaced")
@@ -80,7 +81,9 @@ add("run", "--dry-run", action="store_true", help="try everything on two batches
 
 def check(args: Args) -> None:
     """Refuses options that do not go together, before anything is written."""
-    args.table = args.table and str(Path(args.table).resolve())  # a resume may come from another folder
+    if args.table:  # here, or in DIR; a resume may come from another folder
+        table = Path(args.table)
+        args.table = str((table if table.exists() else Path(args.data or "", table)).resolve())
     if args.pretrained and args.weights:
         OPTIONS.error("give --pretrained or --weights, not both: the file's weights would replace the others.")
     after = args.unfreeze_after
@@ -102,14 +105,14 @@ def geometry(args: Args) -> ScaleAndCrop:
     return ScaleAndCrop(taken.scale, taken.size, reduced=True, interpolation=taken.interpolation)
 
 
-def load(args: Args, augment: bool = False) -> tuple[dict[str, Any], list[str]]:
-    """Returns the data sets train, valid and test, and the classes."""
+def load(args: Args, augment: bool = False, tell: Callable[[str], object] | None = None) -> tuple[Any, list[str]]:
+    """Returns the data sets train, valid and test, and the classes; ``tell`` gets what was found, a line at a time."""
     if args.data is None:
         raise ValueError("name the folder of the photographs: finetune.py DIR.")
     skip, several = args.on_bad_sample == "skip", bool(args.multi_label)
     found = own_images.find(args.data, table=args.table, multi_label=several, seed=args.seed, skip_bad=skip)
-    for line in found.told if augment else ():
-        say(line)
+    for line in found.told if tell else ():
+        tell(line)
     read = dict.fromkeys(found.files, reader(args))
     if augment:
         read["train"] = training_reader(args.augment, geometry(args))
@@ -135,9 +138,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     several = bool(args.multi_label)
     with rehearsal(args), run_folder.opened(OPTIONS, args) as folder:
         set_seed(args.seed)
-        splits, classes = load(args, augment=True)
+        found: list[str] = []
+        splits, classes = load(args, augment=True, tell=lambda line: (say(line), found.append(line)))
         if args.batch_size > (n := len(splits["train"])):
-            say(f"Batches are of {n} images, not {args.batch_size}: there are no more to train on.")
+            say(f"The batch size is {n}, not {args.batch_size}: there are no more images to train on.")
             args.batch_size = n
         network, normalize = make_model(args, len(classes), fresh=args.resume is not None)
         networks.prepare(args, network, normalize, splits["train"])
@@ -147,7 +151,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         model = classifier(network)
         usual_scale = TRUNK_LR_SCALE if args.pretrained or args.weights else 1.0
         scale = usual_scale if args.trunk_lr_scale is None else args.trunk_lr_scale
-        optimizer = torch.optim.AdamW(parameter_groups(network, args.lr, scale), args.lr)
+        optimizer = torch.optim.AdamW(parameter_groups(network, args.lr, scale, WEIGHT_DECAY), args.lr)
         unfreeze = freeze(network, args.freeze)
         start = "its trained weights" if args.pretrained else args.weights or "random weights (no --pretrained)"
         frozen = args.freeze + (f" for {args.unfreeze_after:g} epochs" if args.unfreeze_after else "")
@@ -192,7 +196,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         trainer.extend(weights, trigger=lambda trainer: best.best_iteration == trainer.updater.iteration)
         trainer.extend(extensions.StopOnSignal(advice=folder.advice))
 
-        folder.start(trainer, splits, classes)
+        folder.start(trainer, splits, classes, found)
         trainer.run(show_loop_exception_msg=False)
         path = folder.path / f"best_epoch-{best.best_epoch}"
         if path.is_file():
@@ -205,10 +209,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         network, normalize = make_model(args, len(classes), fresh=True)
         result = testing.test(args, network, normalize, splits["test"], path, classifier)
         try:
-            evaluate_run.write(trained.load(path, args.device, args.workers), "test", folder.path)
+            evaluate_run.write(trained.load(path, args.device, args.workers, __file__), "test", folder.path)
         except ValueError as error:
             say(f"There is no confusion matrix: {error}")
-        report.main([str(folder.path), "--device", args.device, "--workers", str(args.workers)])
+        report.main([str(folder.path), "--recipe", __file__, "--device", args.device, "--workers", str(args.workers)])
         return result
 
 

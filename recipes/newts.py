@@ -66,8 +66,12 @@ def make_model(args: Args, n_classes: int, fresh: bool) -> tuple[nn.Module, Norm
 
 def main(argv: list[str] | None = None) -> dict[str, float] | None:
     """Trains, or tests, or both; returns what ``test.json`` holds, if it has trained."""
-    args = OPTIONS.parse_args(argv)
-    result = train(argv) if args.train or not args.test else None
+    args, result = OPTIONS.parse_args(argv), None
+    if args.train or not args.test:
+        args = OPTIONS.parse(argv)
+        result = train(args)
+    elif args.config is not None:
+        OPTIONS.error("--config needs --train: --test alone takes the options of the run in --out.")
     if args.test:
         try:
             print_test(args)
@@ -76,9 +80,8 @@ def main(argv: list[str] | None = None) -> dict[str, float] | None:
     return result
 
 
-def train(argv: list[str] | None = None) -> dict[str, float]:
+def train(args: Args) -> dict[str, float]:
     """Trains and tests; returns what ``test.json`` holds."""
-    args = OPTIONS.parse(argv)
     with run_folder.opened(OPTIONS, args) as folder:
         set_seed(args.seed)
         splits, classes = load(args, augment=True)

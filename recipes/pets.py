@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         weights = folder.save_weights(trainer, network)
         result = testing.test(args, *make_model(args, len(classes), True), splits["test"], weights)
         try:
-            evaluate_run.write(trained.load(weights, args.device, args.workers), "test", folder.path)
+            evaluate_run.write(trained.load(weights, args.device, args.workers, recipe=__file__), "test", folder.path)
         except ValueError as error:
             say(f"There is no confusion matrix: {error}")
         return result

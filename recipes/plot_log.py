@@ -6,7 +6,7 @@
 One panel for each quantity (loss apart from accuracy), training and validation together, several runs in one picture.
 Where a value is NaN or infinite (null in a log) the line has a gap and the panel a mark. A lone spike that would
 flatten everything else is cut off, which the panel says; --log-scale shows it. A long noisy curve has a smoothed line
-over all its points. What cannot be drawn is said.
+over all its points. It names what it cannot draw.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def read_log(path: str | Path) -> Entries:
 def read_curves(
     logs: dict[str, Entries], keys: list[str] | None, x: str
 ) -> tuple[dict[str, dict[str, curves.Curve]], list[str]]:
-    """Returns the curves of each log over x, and in words what of them cannot be drawn.
+    """Returns the curves of each log over x, and notes of what cannot be drawn.
 
     A null is a value that is NaN or infinite. An entry without the key is no point: validation is logged once an epoch
     and training ten times.
@@ -110,7 +110,7 @@ def read_curves(
 
 
 def is_number(value: Any) -> bool:
-    """Tells whether a value of a log is a number; true and false are none."""
+    """Returns whether a value of a log is a number, which true and false are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

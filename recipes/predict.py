@@ -1,11 +1,11 @@
-"""Says what is on images, by the network of a run.
+"""Classifies images by the network of a run.
 
     python recipes/predict.py result photo.jpg
     python recipes/predict.py result/model_epoch-4 photos --format csv -o predictions.csv --grid predictions.png
 
 Classes, network and what is done to an image are those of the run. A folder stands for all images in it and in its
-folders, sorted (.jpg, .png and whatever Pillow reads; nothing whose name begins with a dot). An image that is broken is
-told on the standard error and left out; the others are predicted, and the exit code is 1.
+folders, sorted (.jpg, .png and whatever Pillow reads; no names that begin with a dot). A broken image is reported on
+the standard error and left out; the others are predicted, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Prediction(NamedTuple):
 
 
 def find_images(names: Iterable[str]) -> list[str]:
-    """Returns the files that are named, and the images in the folders that are.
+    """Returns the given files, and the images in the given folders.
 
     Raises:
         FileNotFoundError: If there is no such file, or no image in a folder.
@@ -61,10 +61,10 @@ def find_images(names: Iterable[str]) -> list[str]:
 
 
 def predict(trained: Trained, paths: Iterable[str], broken: list[str]) -> Iterator[Prediction]:
-    """Yields the predictions of image files, batch after batch; what is wrong with others is put on a list.
+    """Yields the predictions of image files, batch after batch; errors of broken files are added to ``broken``.
 
     Raises:
-        ValueError: If the network gives no numbers.
+        ValueError: If the network outputs NaN.
     """
     read, batch = trained.recipe.reader(trained.args), []
     for path in paths:
@@ -94,7 +94,7 @@ def truth_of(path: str, classes: list[str]) -> str | None:
     return next((name for name in names if name in classes), None)
 
 
-# -- how it is told
+# -- the output
 
 
 def text_lines(
@@ -164,7 +164,7 @@ def draw(found: list[Prediction], classes: list[str], several: bool = False) -> 
 
 
 def kept(found: Iterable[Prediction], drawn: list[Prediction] | None) -> Iterator[Prediction]:
-    """Yields predictions; the first few are put on a list, if there is one."""
+    """Yields predictions, and adds the first few to ``drawn``, if that is a list."""
     for one in found:
         if drawn is not None and len(drawn) < MOST_DRAWN:
             drawn.append(one)
@@ -175,7 +175,7 @@ def kept(found: Iterable[Prediction], drawn: list[Prediction] | None) -> Iterato
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Predicts and tells."""
+    """Predicts, prints and draws."""
     parser = tool_options.make_parser("predict")
     args = parser.parse_args(argv)
     if args.top is not None and args.top < 1:
@@ -203,13 +203,14 @@ def main(argv: list[str] | None = None) -> None:
         if drawn:
             write_figure(Path(args.grid), draw(drawn, trained.classes, several))
     except BrokenPipeError:  # head, say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tells of it when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports it at exit
         if args.grid:
             stop(f"{args.grid} is not drawn: the output was closed.")
         sys.exit(1)
     except (OSError, ValueError) as error:
         if args.o is not None and getattr(error, "errno", None) and getattr(error, "filename", None) is None:
-            os.remove(args.o)  # a table without its end
+            if os.path.isfile(args.o):  # and no device
+                os.remove(args.o)  # a table without its end
             error = OSError(error.errno, error.strerror, args.o)  # type: ignore[union-attr]
         parser.error(str(error))
     if broken:

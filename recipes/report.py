@@ -5,9 +5,9 @@
     python recipes/report.py result --watch
 
 The page is one file, which needs no network and no script. Whatever the folder has is shown, also of a run that is
-still in training; the network is tested when the page is made, and where its data or weights are missing it says so.
-With --watch the page is made anew whenever the log has grown, and a browser that shows it follows; the network is
-tested when the run has ended.
+still in training. The network is tested when the page is made; without its data or weights the page says so. With
+--watch the page is made again whenever the log has grown, and a browser that shows it reloads it; the network is tested
+at the end of the run.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ ACCURACY = "validation/main/accuracy"
 SPEED, EPOCH_TIME = "iterations per second", "seconds per epoch"
 DAY = 86_400  # seconds
 
-Tested = evaluate_run.Evaluation | str  # or why there is none
+Tested = evaluate_run.Evaluation | str  # or why it failed
 
 
 class Run(NamedTuple):
-    """What a run's folder says; ``saved`` and ``test`` are empty where their file is missing or broken."""
+    """The files of a run's folder; ``saved`` and ``test`` are empty if their file is missing or broken."""
 
     folder: Path
     name: str
@@ -51,7 +51,7 @@ class Run(NamedTuple):
     saved: dict[str, Any]  # args.json
     test: dict[str, Any]
     problems: dict[str, str]  # by file
-    weights: str = "The network"  # the file that the page's test is of
+    weights: str = "The network"  # the file that was tested for the page
 
 
 def read_run(folder: str | Path) -> Run:
@@ -75,7 +75,7 @@ def read_run(folder: str | Path) -> Run:
     saved, test, problems = dict[str, Any](), dict[str, Any](), dict[str, str]()
     try:
         saved = run_folder.read_args(folder)
-        if saved["recipe"] in trained.recipe_names():
+        if saved["recipe"] in tool_options.recipe_names():
             saved = run_folder.read_args(folder, trained.find_recipe(saved["recipe"]).OPTIONS)
     except FileNotFoundError:
         problems["args.json"] = "There is no args.json in the folder."
@@ -98,10 +98,10 @@ def read_run(folder: str | Path) -> Run:
 
 
 def x_of(runs: Sequence[Run]) -> str:
-    """Returns what curves are drawn over: what the runs count in, if every log has it.
+    """Returns the horizontal axis of the curves: the unit of the runs' length, if every log has it.
 
     Raises:
-        ValueError: If the logs have nothing in common to be drawn over.
+        ValueError: If the logs have no axis in common.
     """
     there = [x for x in plot_log.X_KEYS if all(x in run.log and run.log[x].notna().any() for run in runs)]
     if not there:
@@ -111,7 +111,7 @@ def x_of(runs: Sequence[Run]) -> str:
 
 
 def curves_of(runs: dict[str, Run]) -> dict[str, Any]:
-    """Returns the charts of whatever the logs hold, and what they hold that cannot be drawn."""
+    """Returns charts of all numbers in the logs, and notes of what cannot be drawn."""
     x = x_of(list(runs.values()))
     try:
         found, told = plot_log.read_curves({name: run.entries for name, run in runs.items()}, None, x)
@@ -121,7 +121,7 @@ def curves_of(runs: dict[str, Run]) -> dict[str, Any]:
 
 
 def validated_on(run: Run) -> str | None:
-    """Returns what images the validation in a run's log is of, or None if there is none or nobody knows."""
+    """Returns which images the run validated on, or None if it did not or that is not known."""
     if not run.saved or not any(key.startswith("validation/") for key in run.log):
         return None
     return "images of its own" if "valid" in run.saved["splits"] else "the test set"
@@ -139,7 +139,7 @@ def last_of(run: Run, key: str) -> float | None:
 
 
 def timing(run: Run) -> dict[str, Any]:
-    """Returns what the log knows of time."""
+    """Returns total time, speed and epochs, by the log."""
     if not set(run.log.columns) >= {"iteration", "elapsed_time"}:
         return {"missing": ["The log has no iteration and elapsed_time."]}
     log = run.log.dropna(subset=["iteration", "elapsed_time"])
@@ -191,7 +191,7 @@ def written(run: Run) -> str:
 
 
 def profile(run: Run) -> list[str]:
-    """Returns both parts of what ProfileReport wrote, if it is in the folder."""
+    """Returns both parts of ProfileReport's file, if there is one."""
     try:
         parts, _, operators = read_bytes(run.folder / "profile.txt").decode(errors="replace").partition("\n\n")
     except OSError:
@@ -199,17 +199,11 @@ def profile(run: Run) -> list[str]:
     return [parts, operators.strip()]
 
 
-def test_accuracy(run: Run) -> float | None:
-    """Returns what test.json says."""
-    value = run.test.get("main/accuracy")
-    return value if isinstance(value, (int, float)) else None
-
-
 # -- the network, tested
 
 
 def tested(run: Run, args: argparse.Namespace) -> tuple[Run, Tested]:
-    """Returns the run with the name of its weights, and what they make of the test images or why nobody knows."""
+    """Returns the run with the name of its weights, and their evaluation on the test images or why that failed."""
     try:
         network = trained.load(run.folder, args.device, args.workers, args.recipe)
         return run._replace(weights=network.weights.name), evaluate_run.evaluate(network, "test", args.data)
@@ -220,7 +214,7 @@ def tested(run: Run, args: argparse.Namespace) -> tuple[Run, Tested]:
 
 
 def test_of(run: Run, evaluation: Tested) -> dict[str, Any]:
-    """Returns what was found by the network's test: numbers, samples and mistakes."""
+    """Returns numbers, samples and mistakes of the network's test."""
     if isinstance(evaluation, str):
         return {"missing": [f"The network could not be tested when this page was made: {evaluation}"]}
     told, n = evaluate_run.summary(evaluation), len(evaluation.labels)
@@ -258,7 +252,7 @@ def image_of(evaluation: evaluate_run.Evaluation, index: int) -> dict[str, Any]:
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """Returns a name of each run that no other has."""
+    """Returns a unique name of each run."""
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.folder) for run in runs]
@@ -266,12 +260,12 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 
 
 def about(name: str, run: Run, evaluation: Tested) -> dict[str, Any]:
-    """Returns all that is known of a run, as run.html shows it."""
+    """Returns all about a run, as run.html shows it."""
     valid, data, x = numbers(run, ACCURACY), run.saved.get("data", []), x_of([run])
     return run._asdict() | {
         "name": name,
         "written": written(run),
-        "accuracy": test_accuracy(run),
+        "accuracy": accuracy if plot_log.is_number(accuracy := run.test.get("main/accuracy")) else None,
         "best": valid.max() if len(valid) else None,
         "best_at": f"{plot_log.X_LABELS[x]} {text_of(run.log[x][valid.idxmax()])}" if len(valid) else "",
         "last": last_of(run, ACCURACY),

@@ -4,8 +4,8 @@
     python recipes/runs.py results --sort best --format csv
 
 A run is a folder with args.json, which recipes write, or with a log (log or log.jsonl). Of each: how many epochs are
-done of those asked for, the best validation accuracy and when it was, the last training loss, the test accuracy and
-the time. Files that cannot be read are named on the standard error, and the rest of the run is told.
+done, the best validation accuracy and its epoch, the last training loss, the test accuracy and the time. Files that
+cannot be read are named on the standard error, and the rest of their run is listed.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ Row = dict[str, Any]
 
 
 def find_runs(tops: Iterable[str], problems: list[str]) -> list[str]:
-    """Returns the folders of runs below some folders, sorted; what cannot be listed is put on a list.
+    """Returns the folders of runs below some folders, sorted; errors of folders are added to ``problems``.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or no run in any.
+        FileNotFoundError: If a folder is missing, or none has a run.
     """
     found: list[str] = []
     seen: set[str] = set()
     for top in tops:
         if not os.path.isdir(top):
-            raise FileNotFoundError(f"{top} is no folder: name one with runs in it, or in its folders.")
+            raise FileNotFoundError(f"{top} is not a folder: name one with runs in it, or in its folders.")
         for folder, below, files in os.walk(top, onerror=lambda error: problems.append(str(error)), followlinks=True):
             real = os.path.realpath(folder)
             if real in seen:
@@ -59,7 +59,7 @@ def find_runs(tops: Iterable[str], problems: list[str]) -> list[str]:
 
 
 def read_run(folder: str) -> Row:
-    """Returns what is told of a run: None stands for what its files do not say; ``problems`` names those unreadable."""
+    """Returns a row about a run: None where its files do not say; ``problems`` are the errors of its files."""
     problems: list[str] = []
 
     def attempt(name: str, read: Callable[[Path], Any]) -> Any:
@@ -84,8 +84,10 @@ def read_run(folder: str) -> Row:
     if any("main/loss" in entry for entry in entries) and last(entries, "main/loss") is None:
         problems.append(f"{Path(folder) / log}: the last main/loss is NaN or infinite; the training has diverged.")
     is_finished = None if not saved else test is not None
-    if is_finished and None not in (asked, done) and done < asked and newer(folder, log, "test.json"):
-        is_finished, test = False, None  # it was tested, and then resumed with more epochs
+    if is_finished and None not in (asked, done) and done < asked:
+        logged, tested = (os.stat(os.path.join(folder, name)).st_mtime for name in (log, "test.json"))
+        if logged > tested:  # it was tested, and then resumed with more epochs
+            is_finished, test = False, None
     return {
         "run": folder,
         "recipe": saved.get("recipe"),
@@ -116,12 +118,6 @@ def read_test(path: Path) -> float:
     return accuracy
 
 
-def newer(folder: str, name: str, other: str) -> bool:
-    """Tells whether one file of a folder was written after another."""
-    times = [(Path(folder) / each).stat().st_mtime for each in (name, other)]
-    return times[0] > times[1]
-
-
 def number(value: Any) -> Any:
     """Returns a value of a log if it is a finite number, else None."""
     return value if is_number(value) and math.isfinite(value) else None
@@ -132,7 +128,7 @@ def last(entries: Entries, key: str) -> Any:
     return number(next((entry[key] for entry in reversed(entries) if key in entry), None))
 
 
-# -- how it is told
+# -- the output
 
 
 def in_order(rows: list[Row], column: str) -> list[Row]:

@@ -3,8 +3,8 @@
     python recipes/show_samples.py -o samples.png
     python recipes/show_samples.py pets --sample -o samples.png
 
-Data and split are those of the named recipe (resnet_products) with the same options; images are drawn as the network
-gets them, augmented if they are to train on.
+Data and splits are those of the recipe (resnet_products) with the same options. Images are drawn as the network gets
+them, training images augmented.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """The command ``kusari``: every recipe and tool by a name, help and mistakes at once, and what can really be typed."""
 
+import importlib
 import os
 import shlex
 import subprocess
@@ -135,7 +136,7 @@ def test_a_file_that_is_no_recipe_is_refused(kusari, tmp_path, name):
     (tmp_path / name).write_text("")
     modules = dict(sys.modules)
     code, out, error = kusari("train", tmp_path / name)
-    why = "is no recipe: it has no main;" if "nothing" in name else "has the name of another module"
+    why = "is not a recipe: it has no main;" if "nothing" in name else "has the name of another module"
     assert (code, out, len(error.splitlines())) == (2, "", 1) and f"{name} {why}" in error
     assert sys.modules["random"] is modules["random"] and sys.modules["torch"] is torch
 
@@ -206,3 +207,21 @@ def test_the_options_of_a_recipe_are_told_without_torch(name):
     done = alone("train", name, "--help")
     assert f"usage: kusari train {name} " in done.stdout and "--batch-size N" in done.stdout
     assert done.stdout.endswith("set()\n"), done.stdout[-200:]
+
+
+def test_the_help_of_a_recipe_of_one_s_own_has_all_its_options_however_they_are_made(kusari, tmp_path):
+    file = tmp_path / "my_options.py"
+    file.write_text(
+        "from recipes.parts.options import Options\n\ndef make():\n    return Options(__file__, 'Mine.', {'lr': 0.1})\n"
+        "OPTIONS = make()\nfor name in ('--tall', '--wide'):\n    OPTIONS.add('model', name, help='pixels')\n"
+        "def main(argv):\n    OPTIONS.parse(argv)\n"
+    )
+    code, out, error = kusari("train", file, "--help")
+    assert (code, error) == (0, "") and "--tall" in out and "--wide" in out
+
+
+@pytest.mark.parametrize("name", cli.recipe_names())
+def test_the_help_without_torch_is_the_recipe_s_own(name):
+    options = cli.options_of(cli.RECIPES / f"{name}.py")
+    own = importlib.import_module(f"recipes.{name}").OPTIONS
+    assert options is None or options.format_help() == own.format_help()

@@ -192,7 +192,7 @@ def test_bad_input_is_told_with_what_to_do(products, data, tmp_path, capsys):
     assert "a run of resnet_products has no split 'dev'; there are train, valid, test." in told
     assert "no data set at" in refused(capsys, products, "--data", tmp_path / "absent")
     assert "Ebay_train.txt is missing" in refused(capsys, products, "--data", tmp_path)
-    assert "is no run's folder: it has no args.json" in refused(capsys, tmp_path)
+    assert "is not a run's folder: it has no args.json" in refused(capsys, tmp_path)
     assert "there is no" in refused(capsys, tmp_path / "absent")
     assert "is a file; name its folder" in refused(capsys, products / "model_epoch-2")
     assert "--batch-size must be 1 or more, got 0" in refused(capsys, products, "--batch-size", 0)
@@ -210,7 +210,7 @@ def test_bad_input_is_told_with_what_to_do(products, data, tmp_path, capsys):
 
 def test_a_data_set_that_is_not_whole_is_told(digits, tmp_path, capsys):
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
-    assert "is not whole: --download fetches" in refused(capsys, digits, "--data", tmp_path)
+    assert "is incomplete: --download fetches" in refused(capsys, digits, "--data", tmp_path)
 
 
 def test_a_network_that_has_diverged_is_refused(products, tmp_path, capsys):

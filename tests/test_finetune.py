@@ -61,6 +61,9 @@ def test_one_command_finds_trains_tests_and_writes_the_page(photographs, tmp_pat
     )
     assert result == json.loads((tmp_path / "run/test.json").read_text())
     assert result["n"] == 6 and result["main/accuracy"] > 0.6
+    told = json.loads((tmp_path / "run/args.json").read_text())["data"]
+    page = (tmp_path / "run/report.html").read_text()
+    assert len(told) > 3 and all(line in out for line in told) and told[0].split(": ")[1] in page
     there = {path.name for path in (tmp_path / "run").iterdir()}
     assert there >= {"log", "args.json", "evaluation_test.json", "confusion_test.png", "report.html", "accuracy.png"}
 
@@ -179,6 +182,20 @@ def test_a_table_of_several_labels(photographs, tmp_path):
     assert "report.html" in {path.name for path in (tmp_path / "run").iterdir()}
 
 
+def test_a_table_is_found_here_and_in_the_folder_of_the_photographs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for i in range(6):
+        Image.new("RGB", (8, 8), (40 * i, 0, 0)).save(f"data/{i}.png")
+    lines = [f"{i},{'ab'[i % 2]}\n" for i in range(6)]
+    for table in ("data/l.csv", "m.csv"):
+        (tmp_path / table).write_text("id,label\n" + "".join(lines))
+    for table in ("l.csv", "data/l.csv", "m.csv"):
+        args = finetune.OPTIONS.parse(["data", "--table", table, "--model", "test_resnet"])
+        finetune.check(args)
+        assert finetune.load(args)[1] == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -192,6 +209,10 @@ def test_a_table_of_several_labels(photographs, tmp_path):
         (["{data}", "--freeze", "trunk", "--unfreeze-after", "30"], "and more --epochs than that, got --freeze trunk"),
         (["{data}", "--model", "resnet5"], "timm has no model 'resnet5', but .*resnet50"),
         (["{data}", "--model", "lenet"], r"the network cannot take images of shape \(3, 32, 32\)"),
+        (
+            ["{data}", "--batch-size", "1", "--image-size", "32"],
+            "batches of one image leave one value for a batch norm",
+        ),
         (["{data}", "--weights", "absent.pth"], "absent.pth"),
         (["{data}", "--label-smoothing", "1"], r"--label-smoothing must be 0 to 0.9, got 1"),
         (["{data}", "--mixup", "nan"], "--mixup must be 0 or more, got nan"),

@@ -66,9 +66,9 @@ def test_printed_options_are_a_file_that_gives_the_same_options(tmp_path, capsys
         ("epochs = 7.5", "run.toml: epochs is '7.5'"),
         ("epochs = [1]", "run.toml: epochs is '[1]'"),
         ('precision = "fp8"', "run.toml: precision is 'fp8'"),
-        ("epoch = 7", "run.toml: epoch is no option that a file may set; --print-config prints those."),
-        ('recipe = "mine.py"', "run.toml: recipe is no option that a file may set"),
-        ("overwrite = true", "run.toml: overwrite is no option that a file may set"),
+        ("epoch = 7", "run.toml: epoch is not an option that a file may set; --print-config prints those."),
+        ('recipe = "mine.py"', "run.toml: recipe is not an option that a file may set"),
+        ("overwrite = true", "run.toml: overwrite is not an option that a file may set"),
         ('[model]\nclass_path = "os.system"', "run.toml: model is "),
         ("epochs = ", "run.toml cannot be read: it is not TOML ("),
         (None, "run.toml"),
@@ -94,7 +94,7 @@ def test_the_arguments_of_a_run_can_be_fed_back(tmp_path, capsys):
     assert (args.batch_size, args.lr, args.iterations, args.workers, args.out) == (3, 0.5, 4, 0, "here")
     assert args.device != "cuda:7"  # of another machine
     (tmp_path / "args.json").write_text(json.dumps(saved(recipe="../evil.py")))
-    assert "is one of ../evil.py, and not of newts." in refused(capsys, newts.OPTIONS, "--config", "args.json")
+    assert "is of ../evil.py, not of newts." in refused(capsys, newts.OPTIONS, "--config", "args.json")
     (tmp_path / "args.json").write_text(json.dumps(saved(args={"lr": {"class_path": "os.system"}})))
     assert "args.json cannot be read (its args/lr is " in refused(capsys, newts.OPTIONS, "--config", "args.json")
 
@@ -113,3 +113,15 @@ def test_an_option_of_one_s_own_is_kept_by_a_resumed_run_unless_it_says_otherwis
     assert "--side cannot change on --resume: the run has 32, not 33; leave it out" in refused(
         capsys, options, "--resume", "--side", "33"
     )
+
+
+def test_a_flag_that_a_file_sets_to_false_is_one_that_was_not_given(tmp_path):
+    options = Options(str(tmp_path / "newts.py"), None, SHAPES)
+    options.add("model", "--wide", action="store_true", help="more channels")
+    (tmp_path / "result").mkdir()
+    (tmp_path / "result" / "snapshot_epoch-1").touch()
+    of_run = {"wide": None, "epochs": 1, "lr": 0.1, "batch_size": 8, "data": "photos", "out": "result", "seed": 0}
+    of_run |= {"precision": "fp32", "on_bad_sample": "raise"}
+    (tmp_path / "result" / "args.json").write_text(json.dumps(saved(args=of_run)))
+    (tmp_path / "run.toml").write_text("wide = false\n")
+    assert not options.parse(["--resume", "--config", "run.toml"]).wide

@@ -90,7 +90,7 @@ def test_class_folders_are_split_15_percent_to_validate_and_as_many_to_test_on(t
         "       14        3        3  dog",
         "        6        2        2  猫 A",
         "       21        6        6  images",
-        "Width x height: 8x6 at the least, 8x6 in the middle, 8x6 at the most.",
+        "Width x height: the smallest 8x6, the median 8x6, the largest 8x6.",
     ]
 
 
@@ -119,6 +119,7 @@ def test_the_split_is_a_function_of_the_names_and_the_seed(tmp_path, monkeypatch
         (("train_set", "validation", "train_set"), "15% to test on, drawn from each class of train by the seed 0."),
         (("train", "dev", "test"), "The splits are those given."),
         (("train_images", "ValidationSet", "test-data"), "The splits are those given."),
+        (("trainval", "trainval", "test"), "15% to validate on, drawn from each class of train by the seed 0."),
         (("train",) * 3, "15% to validate on and 15% to test on, drawn from each class by the seed 0."),
     ],
 )
@@ -151,6 +152,7 @@ def test_folders_around_the_data_set_and_rubbish_beside_it_are_passed_by(tmp_pat
 def test_folders_in_class_folders_count_to_the_class(tmp_path):
     put(tmp_path, *many("cat/in", 3), *many("cat/out/deep", 3), *many("cat", 3), *many("train", 9))
     assert sum(counts(find(tmp_path)).values(), Counter()) == {"cat": 9, "train": 9}
+    assert "Classes are the folders <class>; the folders in them count to the class." in find(tmp_path).told
 
 
 @pytest.mark.skipif(is_image("a.heic"), reason="pillow-heif is installed")
@@ -160,13 +162,61 @@ def test_what_is_left_out_is_said(tmp_path):
         write(tmp_path / name, "x")
     found = find(tmp_path)
     assert found.told[7:] == [
-        "Width x height: 8x6 at the least, 8x6 in the middle, 8x6 at the most.",
+        "Width x height: the smallest 8x6, the median 8x6, the largest 8x6.",
         "1 file left out: cat/.DS_Store, hidden.",
         "1 file left out: cat/a.HEIC, which Pillow reads after: pip install pillow-heif.",
         "1 file left out: dog/b.dng, RAW, to be converted to JPEG or TIFF.",
         "3 files left out: dog/c.h5, dog/d.eps, notes.txt, not images.",
         "1 file left out: loose.png, in no class folder.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("images", "beside"),
+    [
+        ("images", ["masks"]),
+        ("JPEGImages", ["SegmentationClass/deep"]),
+        ("data/images", ["data/annotations/trimaps", "data/labels"]),
+        ("images/Images", ["annotations/xmls"]),
+    ],
+)
+def test_what_stands_beside_images_is_no_class(tmp_path, images, beside):
+    """Oxford-IIIT Pet, CUB-200, Stanford Dogs, and masks for segmentation."""
+    for folder in beside:
+        put(tmp_path, *(f"{folder}/{label}_{n}.png" for label in ("a", "b") for n in range(3)))
+    put(tmp_path / "flat", *(f"{images}/{label}_{n}.png" for label in ("a", "b") for n in range(3)))
+    for folder in beside:
+        shutil.copytree(tmp_path / folder, tmp_path / "flat" / folder)
+    refused(tmp_path / "flat", "flat has no class folders, and no CSV")
+    shutil.rmtree(tmp_path / "flat")
+    put(tmp_path, *many(f"{images}/a", 5), *many(f"{images}/b", 5))
+    assert f"Classes are the folders {images}/<class>." in find(tmp_path).told
+    assert "in no class folder." in told(find(tmp_path))
+
+
+def test_tiny_imagenet_s_folders_of_images_in_class_folders(tmp_path):
+    put(tmp_path, *many("train/n01/images", 5), *many("train/n02/images", 5), *many("val/images", 5))
+    found = find(tmp_path)
+    assert found.classes == ["n01", "n02"]
+    assert "val has no class folders: it cannot be used to validate on." in found.told
+
+
+@pytest.mark.parametrize("name", ["HAM10000_images_part_{}", "images_00{}", "Fold {}", "data batch {}"])
+def test_numbered_parts_of_a_data_set_are_no_classes(tmp_path, name):
+    put(tmp_path, *(path for n in range(3) for path in many(name.format(n), 3)))
+    refused(tmp_path, "has no class folders, and no CSV; of images it has 9", "(no class is called images, part1 or")
+    lines = "".join(
+        f"{name.format(n)}/{i:02}.png,{'even' if i % 2 == 0 else 'odd'}\n" for n in range(3) for i in range(3)
+    )
+    write(tmp_path / "labels.csv", "file,label\n" + lines)
+    assert find(tmp_path).classes == ["even", "odd"]
+
+
+@pytest.mark.parametrize("outer", [("color", "grayscale", "segmented"), ("day", "night"), ("original", "augmented")])
+def test_the_same_folders_in_several_class_folders_may_be_the_classes(tmp_path, outer):
+    put(tmp_path, *(path for folder in outer for label in "ab" for path in many(f"{folder}/{label}", 3)))
+    refused(tmp_path, f"{tmp_path}/{min(outer)} is taken for a class, with the folders a, b: name it if it is the data")
+    assert find(tmp_path / outer[0]).classes == ["a", "b"]
 
 
 def test_images_to_test_on_without_classes_cannot_be_used(tmp_path):
@@ -188,7 +238,7 @@ def test_all_that_pillow_reads_is_found_and_sizes_are_those_of_the_upright_image
     Image.new("RGB", (40, 20)).save(tmp_path / "a" / "phone.jpg", exif=exif)
     found = find(tmp_path)
     assert sum(map(len, found.files.values())) == 15
-    assert "Width x height: 8x6 at the least, 8x6 in the middle, 20x40 at the most." in found.told
+    assert "Width x height: the smallest 8x6, the median 8x6, the largest 20x40." in found.told
 
 
 def test_copies_are_warned_of(tmp_path):
@@ -263,7 +313,7 @@ def test_folders_that_may_mean_two_things_are_refused(tmp_path):
     put(tmp_path / "b", *many("train/cat", 3), *many("train/dog", 3), *many("other", 3))
     refused(tmp_path / "b", "b/train is taken for a class, with the folders cat, dog")
     put(tmp_path / "c", *many("train/a", 3), *many("train_small/a", 3), *many("test/a", 3))
-    refused(tmp_path / "c", "train and train_small: which of them is to train on?")
+    refused(tmp_path / "c", "c: train and train_small are both to train on: rename or remove one of them.")
     put(tmp_path / "e", *many("train", 3), *many("test", 3), *many("more", 3))
     refused(tmp_path / "e", "has no class folders, and no CSV; of images it has 9.")
     put(tmp_path / "d", *many("test/a", 3), *many("val/a", 3), *many("test/b", 3), *many("val/b", 3))
@@ -311,6 +361,7 @@ TABLES = {
     "spaces": "file, label\n{name}, {label}\n",
     "no header": "{name},{label}\n",
     "labels first": "y|x\n{label}|{stem}\n",
+    "Finding Labels": "Image Index,Finding Labels,Patient ID\n{name},{label},7\n",
     "Japanese": "ファイル名,ラベル,備考\n{name},{label},なし\n",
     "row numbers": ",file,label\n{number},{name},{label}\n",
     "0 and 1": "file,cat,dog\n{name},{cat},{dog}\n",
@@ -369,6 +420,21 @@ def test_splits_may_be_a_column(tmp_path, column):
     assert f"splits by {column!r}" in told(found) and "The splits are those given." in found.told
     for place, split in enumerate(SPLITS):
         assert names(found, tmp_path)[split] == [f"images/{name}" for name, _ in LINES[place::3]]
+
+
+def test_the_column_with_the_names_of_files_goes_before_one_of_numbers_that_are_names_too(tmp_path):
+    put(tmp_path, *(f"images/{name}" for name, _ in LINES))
+    lines = "".join(f"{19 - n:02},{name},{label}\n" for n, (name, label) in enumerate(LINES))
+    write(tmp_path / "labels.csv", "id,image,label\n" + lines)
+    assert by_name(find(tmp_path)) == dict(LINES)
+
+
+def test_a_submission_of_kaggle_s_is_no_table_of_labels(tmp_path):
+    put(tmp_path, *(f"train/t{name}" for name, _ in LINES), *(f"test/s{name}" for name, _ in LINES))
+    write(tmp_path / "sample_submission.csv", table("id,label\ns{name},{number}\n"))
+    refused(tmp_path, "has no class folders, and no CSV; of images it has 40")
+    write(tmp_path / "labels.csv", table("id,label\nt{stem},{label}\n"))
+    assert by_name(find(tmp_path)) == {f"t{name}": label for name, label in LINES}
 
 
 def test_splits_may_be_the_folders_of_the_paths_or_several_tables_or_a_flag(tmp_path):
@@ -492,9 +558,9 @@ def test_a_label_of_too_few_images_for_each_split_is_warned_of(tmp_path):
         ("file,label\n00.png,cat,dog\n", "line 2: got 3 cells, and line 1 has 2"),
         ('file,label\n00.png,"cat\n01.png,dog\n', "is no CSV: unexpected end of data"),
         ("file,label,label\n00.png,cat,dog\n", "two columns have the name 'label'"),
-        ("file\n00.png\n", "which column holds the labels? Call one of them 'label'; there is no other column"),
-        ("file,a,b\n00.png,x,y\n", "which column holds the labels? Call one of them 'label'; there is 'a', 'b'"),
-        ("file,class,species\n00.png,x,y\n", "Call one of them 'label'; there is 'class', 'species'"),
+        ("file\n00.png\n", "or name another CSV by --table; there is no other column"),
+        ("file,a,b\n00.png,x,y\n", "Call one of them 'label', or name another CSV by --table; there is 'a', 'b'"),
+        ("file,class,species\n00.png,x,y\n", "or name another CSV by --table; there is 'class', 'species'"),
         (
             "file,label\n00,cat\ndouble,dog\n",
             "line 3: double may be images/double.bmp, images/double.png: write the path",

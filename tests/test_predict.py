@@ -295,7 +295,7 @@ def test_bad_input_is_told_with_what_to_do(products, two_newts, data, tmp_path, 
     assert "absent.jpg: name image files, or folders" in refused(capsys, products, picture, tmp_path / "absent.jpg")
     assert "absent: name a run's folder, or a file of weights" in refused(capsys, products / "absent", picture)
     shutil.copy(products / "model_epoch-2", tmp_path / "model_epoch-2")
-    assert "has no args.json, which tells network and classes" in refused(capsys, tmp_path / "model_epoch-2", picture)
+    assert "has no args.json with network and classes" in refused(capsys, tmp_path / "model_epoch-2", picture)
     snapshot = refused(capsys, products / "snapshot_epoch-2", picture)
     assert "is the snapshot of a run; give the weights beside it, such as a" in snapshot
     other = shutil.copytree(products, tmp_path / "run")

@@ -201,7 +201,7 @@ def served(tmp_path):
 
 def test_a_download_that_is_interrupted_says_how_it_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(SystemExit, match="interrupted: what came is kept, and the same command goes on from there"):
+    with pytest.raises(SystemExit, match="interrupted: the same command continues the download"):
         lenet_mnist.main(["--download", "--data", str(tmp_path / "mnist"), "--out", str(tmp_path)])
 
 
@@ -245,10 +245,10 @@ def test_what_was_fetched_appears_when_it_is_whole(tmp_path):
 def test_a_data_set_that_is_not_whole_is_told_with_what_to_do(name, folder, tmp_path, capsys):
     (tmp_path / "data" / folder).mkdir(parents=True)
     told = refused(capsys, name, "--data", tmp_path / "data", "--out", tmp_path / "out")
-    assert "is not whole: --download fetches " in told and "and --sample draws one." in told
+    assert "is incomplete: --download fetches " in told and "and --sample draws one." in told
     with pytest.raises(SystemExit):
         show_samples.main([name, "--data", str(tmp_path / "data")])
-    assert "is not whole" in capsys.readouterr().err
+    assert "is incomplete" in capsys.readouterr().err
 
 
 def test_overwrite_removes_the_weights_of_a_run_that_left_no_snapshot(drawn, tmp_path, capsys):
@@ -316,7 +316,7 @@ def test_an_unknown_recipe_is_refused_with_those_that_there_are():
 
 def test_a_run_is_resumed_by_its_own_recipe_only(finished, capsys):
     told = refused(capsys, "pets", "--resume", "--out", finished["lenet_mnist"][0])
-    assert "is one of lenet_mnist, and not of pets." in told
+    assert "is of lenet_mnist, not of pets." in told
 
 
 @every_recipe
@@ -437,7 +437,7 @@ def test_a_file_that_cannot_be_written_ends_the_run_with_one_line(name, drawn, f
 
     start = RunFolder.start
     monkeypatch.setattr(RunFolder, "start", lambda *args: (start(*args), (out / name).mkdir()))
-    with pytest.raises(SystemExit, match=rf"stands where a file is to be.*'{out}/{name}'; when that is mended --res"):
+    with pytest.raises(SystemExit, match=rf"stands where a file is to be.*'{out}/{name}'; once that is fixed --"):
         train("alexnet_cifar10", drawn["alexnet_cifar10"], out, "--resume", length=3)
 
 
@@ -607,7 +607,7 @@ def test_a_run_whose_images_were_decoded_otherwise_is_warned_of(drawn, trained_n
     saved = read_args(trained_newts)
     change(saved["versions"])
     write_json(trained_newts / "args.json", saved)
-    told = f"The run in {trained_newts} had its images decoded by version {then}, and this is version"
+    told = f"The run in {trained_newts} decoded images by version {then}, and this is version"
     newts.main(["--test", "--out", str(trained_newts)])
     assert caplog.messages[-1].startswith(told)
     train("newts", drawn["newts"], trained_newts, "--resume", length=4)
@@ -658,7 +658,7 @@ def test_a_full_disk_ends_the_run_with_one_line(drawn, tmp_path, monkeypatch):
 
     monkeypatch.setattr("trainer.updaters.standard.StandardUpdater.update_core", full)
     with pytest.raises(
-        SystemExit, match=r"No space left on device: 'snapshot'; with more space --resume --out .* goes"
+        SystemExit, match=r"No space left on device: 'snapshot'; with more space --overwrite --out .* begins"
     ):
         train("newts", drawn["newts"], tmp_path)
 
@@ -794,6 +794,40 @@ def test_every_tool_takes_a_run_of_the_reader_s_own_recipe_whose_path_is_typed(s
     assert (shapes / "samples.png").exists()
 
 
+@pytest.mark.parametrize("when", ["training", "evaluation"])
+def test_too_little_memory_of_a_gpu_is_one_line_with_what_to_do(when, drawn, tmp_path, monkeypatch, capsys):
+    def fill(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nmore")
+
+    if when == "training":
+        monkeypatch.setattr(newts.StandardUpdater, "update_core", fill)
+        told = f"CUDA out of memory. Tried to allocate 9 GiB; with a smaller --batch-size --overwrite --out {tmp_path} "
+        with pytest.raises(SystemExit, match=re.escape(told)):
+            train("newts", drawn["newts"], tmp_path)
+        return
+    train("newts", drawn["newts"], tmp_path, length=1)
+    monkeypatch.setattr("recipes.newts.Normalize.__call__", fill)
+    with pytest.raises(SystemExit):
+        evaluate_run.main([str(tmp_path), "--workers", "0"])
+    assert "Tried to allocate 9 GiB; take a smaller --batch-size, or --device cpu." in capsys.readouterr().err
+
+
+def test_a_recipe_may_make_its_data_and_have_no_folder_of_them(tmp_path, monkeypatch, capsys):
+    text = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.S)[1]
+    text = text.replace("resnet10t", "test_resnet").replace('"data": "photos", ', "")
+    made = "torch.zeros(8, 3, 32, 32, dtype=torch.uint8), torch.arange(8) % 2"
+    own = f'data = torch.utils.data.TensorDataset({made})\n    return {{"train": data, "test": data}}, ["a", "b"]'
+    (tmp_path / "made.py").write_text(text.replace("return class_folders(args.data, reader(args))", own))
+    monkeypatch.chdir(tmp_path)
+    for extra in (["--epochs", "1"], ["--resume", "--epochs", "2"]):
+        monkeypatch.setattr("sys.argv", ["made.py", "--workers", "0", *extra])
+        runpy.run_path("made.py", run_name="__main__")
+    monkeypatch.setattr("sys.path", [*sys.path])
+    assert evaluate_run.main(["result", "--recipe", "made.py", "--workers", "0"])["n"] == 8
+    assert "model_epoch-2" in capsys.readouterr().out
+    del sys.modules["made"]
+
+
 def test_a_run_s_folder_leads_to_no_code(shapes, drawn, capsys):
     (shapes / "shapes.py").write_text("raise SystemExit('the stranger's code ran')")
     images = str(drawn["newts"] / "test")
@@ -804,17 +838,17 @@ def test_a_run_s_folder_leads_to_no_code(shapes, drawn, capsys):
             with pytest.raises(SystemExit) as caught:
                 main(arguments)
             assert caught.value.code == 2
-            assert f"is of a recipe that is none of the package, {name}: give the file" in capsys.readouterr().err
+            assert f"is of a recipe that is not one of ours, {name}: if you trust its file" in capsys.readouterr().err
         report.main(["result"])
-        assert "with --recipe FILE" in capsys.readouterr().out
+        assert "by --recipe FILE" in capsys.readouterr().out
 
 
 def test_a_recipe_that_has_changed_since_the_run_or_is_another_is_told(shapes, drawn, caplog, capsys):
     (shapes / "shapes.py").write_text((shapes / "shapes.py").read_text() + "# more\n")
     evaluate_run.main(["result", "--recipe", "shapes.py"])
-    assert "shapes.py has changed since the run in result; its network may be another one." in caplog.messages
+    assert "shapes.py has changed since the run in result; its network may differ." in caplog.messages
     for text, told in (
-        ("x = 1", "other.py is no recipe: it has no OPTIONS, load, reader, make_model"),
+        ("x = 1", "other.py is not a recipe: it has no OPTIONS, load, reader, make_model"),
         (None, "no file"),
     ):
         if text is None:
@@ -826,7 +860,7 @@ def test_a_recipe_that_has_changed_since_the_run_or_is_another_is_told(shapes, d
         assert told in capsys.readouterr().err
     with pytest.raises(SystemExit):
         evaluate_run.main(["result", "--recipe", "pets"])
-    assert "the run in result is one of shapes, and not of pets." in capsys.readouterr().err
+    assert "the run in result is of shapes, not of pets." in capsys.readouterr().err
 
 
 def test_what_a_killed_write_left_is_removed_at_the_next_start(drawn, tmp_path):
@@ -874,7 +908,9 @@ def test_the_death_of_a_worker_is_told_in_the_words_of_the_command_line(drawn, t
         start(folder, trainer, splits, classes)
 
     monkeypatch.setattr(RunFolder, "start", add_and_start)
-    expected = rf"error: a process .* by signal 9 .*take fewer --workers .*; then --resume --out {tmp_path} goes on\.$"
+    expected = (
+        rf"error: a process .* by signal 9 .*take fewer --workers .*; then --overwrite --out {tmp_path} begins anew\.$"
+    )
     with pytest.raises(SystemExit, match=expected):
         train("newts", drawn["newts"], tmp_path, "--workers", "1", length=5)
 

@@ -416,11 +416,11 @@ def test_f1_is_shown_of_each_class_and_of_all(run, monkeypatch):
     evaluation = evaluation_of(["cat", "dog"], 20)
     told = evaluate_run.summary(evaluation)
     classes = [one | {"f1": f1} for one, f1 in zip(told["classes"], (0.25, None))]
-    monkeypatch.setattr(evaluate_run, "summary", lambda evaluation: told | {"f1": 0.125, "classes": classes})
+    monkeypatch.setattr(evaluate_run, "summary", lambda evaluation: told | {"macro_f1": 0.125, "classes": classes})
     page = Page(report.page([report.read_run(run)], [evaluation]))
     assert page.tables["Classes"][0] == ["class", "images", "precision", "recall", "F1"]
     assert [row[-1] for row in page.tables["Classes"][1:]] == ["25.0 %", "\N{EN DASH}"]
-    assert "F10.1250 mean of the classes" in page.text and "Confusion matrix" in page.tables
+    assert "Macro F10.1250 mean over the classes that occur" in page.text and "Confusion matrix" in page.tables
 
 
 def test_a_run_with_several_labels_has_no_matrix_but_exact_matches(run, monkeypatch):
@@ -430,7 +430,7 @@ def test_a_run_with_several_labels_has_no_matrix_but_exact_matches(run, monkeypa
         images, "test", ["sky", "sea", "dog"], shares, np.float32([[1, 1, 0], [0, 0, 1]])
     )
     classes = [{"name": name, "n": 1, "precision": 1.0, "recall": 0.5, "f1": 0.6} for name in evaluation.classes]
-    told = {"split": "test", "n": 2, "multi_label": True, "accuracy": 5 / 6, "exact": 0.5, "f1": 0.6}
+    told = {"split": "test", "n": 2, "multi_label": True, "accuracy": 5 / 6, "exact_match": 0.5, "macro_f1": 0.6}
     told |= {"classes": classes, "mistakes": [{"index": 1}]}
     monkeypatch.setattr(evaluate_run, "summary", lambda evaluation: told)
     page = Page(report.page([report.read_run(run)], [evaluation]))

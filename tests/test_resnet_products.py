@@ -231,9 +231,7 @@ def test_an_interrupted_run_says_how_to_go_on(data, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(resnet_products.StandardUpdater, "update_core", interrupt)
-    with pytest.raises(
-        SystemExit, match=r"interrupted at iteration 0; --resume --out .* goes on from the last snapshot"
-    ):
+    with pytest.raises(SystemExit, match=r"interrupted at iteration 0; --overwrite --out .* begins anew\."):
         train(data, tmp_path)
 
 
@@ -463,7 +461,7 @@ def test_help_reads_well(monkeypatch, capsys):
         " snapshot-interval split freeze weights overwrite test-fraction sample download trunk-lr-scale"
     ).split():
         assert f"--{option}" in text
-    assert "passes over the images to train on (10; 2 for the drawn sample)" in " ".join(text.split())
+    assert "passes over the training images (10; 2 for the drawn sample)" in " ".join(text.split())
 
 
 def test_without_photographs_it_says_so_in_one_line_and_draws(tmp_path, monkeypatch, capsys):

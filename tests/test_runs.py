@@ -189,8 +189,8 @@ def test_whatever_stands_in_the_files_of_a_stranger_s_run_is_told(told, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["absent"], "absent is no folder: name one with runs in it, or in its folders."),
-        (["file"], "file is no folder: name one with runs in it, or in its folders."),
+        (["absent"], "absent is not a folder: name one with runs in it, or in its folders."),
+        (["file"], "file is not a folder: name one with runs in it, or in its folders."),
         (["empty"], "there is no run in empty: no folder with args.json or a log."),
         (["empty", "--sort", "bset"], "argument --sort: invalid choice: 'bset'"),
     ],

@@ -2,17 +2,20 @@
 
 import json
 import shutil
+from argparse import Namespace
 
 import pytest
 import timm
 import torch
 import torchvision
 from helpers import Augmented, bits
+from safetensors.torch import save_file
 from torch import nn
 
 import extensions as E
 from recipes import pets, resnet_products, summary
 from recipes.parts import networks, tuning
+from recipes.parts.transforms import Normalize
 from trainer import Classifier, StandardUpdater, Trainer, random, saving
 from trainer.iterators import SerialIterator
 from trainer.triggers import ManualScheduleTrigger
@@ -65,6 +68,7 @@ def test_the_head_of_each_of_torchvision_s_classifiers_is_known(name):
         ("torchvision/resnet50", 448, (448, 464, "bilinear")),
         ("torchvision/efficientnet_b7", None, (600, 600, "bicubic")),
         ("lenet", None, (32, 36, "bicubic")),
+        ("volo_d4_448.sail_in1k", None, (448, 448, "bicubic")),  # crop_pct 1.15
     ],
 )
 def test_size_scale_and_interpolation_are_those_the_model_was_trained_with(name, size, expected):
@@ -144,6 +148,36 @@ def test_an_unknown_name_of_torchvision_s_is_answered_with_near_ones():
         networks.input_of("shufflenet_v2")
 
 
+def test_a_network_that_gives_no_score_for_each_class_is_refused():
+    args = Namespace(batch_size=2, deterministic=False, channels_last=False, compile=False)
+    image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="Conv2d gives no score for each class; choose a network that classifies"):
+        networks.prepare(args, nn.Conv2d(3, 5, 3), Normalize([0], [1]), [(image, 0)])
+
+
+@pytest.mark.parametrize("form", ["bare", "state_dict", "model", "DistributedDataParallel", "safetensors"])
+def test_weights_are_read_from_files_as_torch_timm_and_hugging_face_write_them(tmp_path, form):
+    saved, network = Tiny().state_dict(), Tiny()
+    path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pth")
+    if form == "safetensors":
+        save_file(saved, path)
+    elif form == "DistributedDataParallel":
+        torch.save({f"module.{key}": value for key, value in saved.items()}, path)
+    else:
+        torch.save(saved if form == "bare" else {form: saved, "epoch": 3}, path)
+    networks.load_weights(network, path)
+    assert bits(network.state_dict()) == bits(saved)
+
+
+def test_a_file_that_holds_no_weights_is_refused(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"w\.safetensors cannot be read as a file of weights \(.*\); take another\."):
+        networks.load_weights(Tiny(), tmp_path / "w.safetensors")
+    torch.save({"epoch": 3}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth is no file of weights: epoch is no tensor; give a state_dict\."):
+        networks.load_weights(Tiny(), tmp_path / "w.pth")
+
+
 # -- what is frozen
 
 
@@ -178,14 +212,26 @@ def test_a_stem_is_known_of_models_of_timm_alone_and_something_must_be_left():
 
 def test_the_head_is_the_first_group_and_the_trunk_has_a_rate_of_its_own():
     network = Tiny()
-    head, trunk = tuning.parameter_groups(network, 0.1, 0.5)
-    assert (head["lr"], trunk["lr"]) == (0.1, 0.05)
-    assert [p.shape for p in head["params"]] == [(3, 144), (3,)] and len(trunk["params"]) == 4
-    (whole,) = tuning.parameter_groups(network, 0.1, 1)
+    head, bias, trunk, norm = tuning.parameter_groups(network, 0.1, 0.5, weight_decay=0.01)
+    assert [group["lr"] for group in (head, bias, trunk, norm)] == [0.1, 0.1, 0.05, 0.05]
+    shapes = [[(3, 144)], [(3,)], [(4, 3, 3, 3)], [(4,)] * 3]
+    assert [[p.shape for p in group["params"]] for group in (head, bias, trunk, norm)] == shapes
+    (whole,) = tuning.parameter_groups(network, 0.1)
     assert all(mine is theirs for mine, theirs in zip(whole["params"], network.parameters(), strict=True))
     tuning.freeze(network, "trunk")
     (alone,) = tuning.parameter_groups(network, 0.1, 0.5)
-    assert alone["params"] == head["params"]
+    assert alone["params"] == head["params"] + bias["params"]
+
+
+def test_biases_norms_and_what_timm_names_are_not_decayed():
+    network = networks.create("test_vit", 5)
+    groups = tuning.parameter_groups(network, 0.1, 0.5, weight_decay=0.3)
+    names = {p: name for name, p in network.named_parameters()}
+    decay = {names[p]: group["weight_decay"] for group in groups for p in group["params"]}
+    assert decay.keys() == set(names.values())
+    assert {name for name, value in decay.items() if value not in (0, 0.3)} == set()
+    spared = {name for name, p in network.named_parameters() if p.ndim == 1} | {"pos_embed", "cls_token"}
+    assert {name for name, value in decay.items() if value == 0} == spared
 
 
 # -- a whole run
@@ -195,7 +241,7 @@ def tuned(out, iterations=15):
     """A trunk that learns after two epochs; AdamW with a rate for each part; warm-up and cosine; an average."""
     random.set_seed(1)
     model = Classifier(Tiny())
-    optimizer = torch.optim.AdamW(tuning.parameter_groups(model.predictor, 0.01, 0.1), weight_decay=0.1)
+    optimizer = torch.optim.AdamW(tuning.parameter_groups(model.predictor, 0.01, 0.1, weight_decay=0.1))
     undo = tuning.freeze(model.predictor, "trunk")
     updater = StandardUpdater(SerialIterator(Augmented(), 8), optimizer, model=model)
     run = Trainer(updater, (iterations, "iteration"), out=out)
@@ -250,8 +296,7 @@ def test_the_rate_rises_in_a_line_and_falls_along_a_cosine(whole):
     assert rates[:4] == pytest.approx([0.01 / 4, 0.01 / 2, 0.03 / 4, 0.01])
     assert rates[9] == pytest.approx(0.005)  # half of the twelve iterations that the cosine has
     assert rates == sorted(rates[:4]) + sorted(rates[4:], reverse=True) and rates[14] > 0
-    head, trunk = whole[1].updater.get_optimizer("main").param_groups
-    assert (head["lr"], trunk["lr"]) == (0, 0)
+    assert {group["lr"] for group in whole[1].updater.get_optimizer("main").param_groups} == {0}
 
 
 def test_a_run_that_is_resumed_with_more_epochs_says_where_the_rate_goes(whole, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Where a recipe's data set comes from: it is there, or is drawn, or is fetched."""
+"""Finds, draws or fetches the data set of a recipe."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def data_set(
     draw: Callable[[Path], object] | None = None,
     download: Callable[[Path], None] | None = None,
 ) -> Iterator[Path]:
-    """Gives the ``with`` the folder of the data set, which is drawn or fetched if that is to be done.
+    """Returns the folder of the data set, for the ``with`` that reads it; draws or fetches the data first if needed.
 
     Args:
-        options: Of the recipe.
-        args: What they were given.
-        source: How to come by the real data, for the one who has none.
+        options: The recipe's.
+        args: Its arguments.
+        source: How to get the real data, for the messages.
         draw: Draws the sample into a folder, unless it is there.
-        download: Fetches the real data into a folder; None if there is no such place.
+        download: Fetches the real data into a folder; None if they cannot be fetched.
 
     Raises:
         OSError: If there are no data, or they cannot be fetched; the message says what to do.
@@ -41,7 +41,7 @@ def data_set(
         try:
             draw(root)
         except KeyboardInterrupt:
-            stop("interrupted: nothing is kept of the pictures, and the same command draws them anew.")
+            stop("interrupted: the pictures are not kept, and the same command draws them again.")
     elif download and (args.download or (args.data == usual and not root.exists())):
         say(f"Fetching the data set into {root}.")
         try:
@@ -49,7 +49,7 @@ def data_set(
         except FileExistsError:
             raise
         except KeyboardInterrupt:
-            stop("interrupted: what came is kept, and the same command goes on from there.")
+            stop("interrupted: the same command continues the download.")
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split()).rstrip(".")
             raise OSError(
@@ -60,16 +60,15 @@ def data_set(
         raise FileNotFoundError(f"no data set at {root}: there is no such folder; {source}, and --sample draws one.")
     try:
         yield root
-    except RuntimeError as error:  # torchvision's; its advice is an argument that is no option here
-        raise FileNotFoundError(f"the data set in {root} is not whole: {source}, and --sample draws one.") from error
+    except RuntimeError as error:  # torchvision's, with advice for its own arguments
+        raise FileNotFoundError(f"the data set in {root} is incomplete: {source}, and --sample draws one.") from error
 
 
 @contextmanager
 def unfinished(root: Path) -> Iterator[Path]:
-    """Gives the ``with`` a folder of another name to fill, which becomes ``root`` when all went well.
+    """Returns a folder of another name to fill in the ``with``; it becomes ``root`` at the end, unless that fails.
 
-    Of an earlier attempt it holds the archives (.gz) only: what was unpacked may be a part, and torchvision looks no
-    further than whether it is there.
+    Of an earlier attempt it keeps the archives (.gz) only: torchvision would take a part of the files for all.
 
     Raises:
         FileExistsError: If ``root`` is there already.

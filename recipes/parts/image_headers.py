@@ -78,7 +78,7 @@ def sizes(looks: list[Look]) -> str:
     """Says how large they are."""
     found = sorted((look.size for look in looks), key=lambda size: (size[0] * size[1], size))
     small, middle, large = (f"{w:,}x{h:,}" for w, h in (found[0], found[len(found) // 2], found[-1]))
-    return f"Width x height: {small} at the least, {middle} in the middle, {large} at the most"
+    return f"Width x height: the smallest {small}, the median {middle}, the largest {large}"
 
 
 def copies(root: str, rows: list[Row], looks: dict[str, Look]) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import posixpath
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
@@ -28,7 +28,7 @@ LABEL_COLUMNS = {
 FLAGS = ({"0", "1"}, {"0.0", "1.0"}, {"-1", "1"}, {"false", "true"}, {"no", "yes"})
 TRUE = {"1", "1.0", "true", "yes"}
 _SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("train", "training", "trainval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "valid"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
@@ -186,21 +186,22 @@ def _read_cells(table: str | Path, find: Callable[[str], list[str]]) -> tuple[li
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{table} is no text in UTF-8: save it as 'CSV UTF-8'.") from None
-    best, file, delimiter = 0, 0, ","
+    best, file, delimiter = (0, 0), 0, ","  # how many files, and how many of them with their extension
     for mark in ",;\t|":
-        found = defaultdict(set)
+        found, whole = defaultdict(set), Counter[int]()
         with suppress(csv.Error):  # told below, if no other delimiter fits
             for _, cells in islice(_lines(text, mark), SAMPLED):
                 for index, cell in enumerate(cells):
-                    found[index].update(find(cell)[:1])
-        for index, files in found.items():
-            if len(files) > best:
-                best, file, delimiter = len(files), index, mark
+                    found[index].update(files := find(cell)[:1])
+                    whole[index] += any(composed(file).endswith(composed(cell)) for file in files)
+        for index, named in found.items():
+            if (len(named), whole[index]) > best:
+                best, file, delimiter = (len(named), whole[index]), index, mark
     try:
         lines = list(_lines(text, delimiter))
     except csv.Error as error:
         raise ValueError(f"{table} is no CSV: {error}.") from None
-    if not best:
+    if not any(best):
         start = f"it begins with {few(map(repr, lines[0][1]))}" if lines else "it is empty"
         raise ValueError(f"{table}: no column names files that are in the folder of the images; {start}.")
     for number, cells in lines:
@@ -240,13 +241,16 @@ def _label_columns(table: str | Path, header: list[str], columns: dict[int, list
     """Returns the column that is called label, or like it; else those of 0 and 1; else the only one."""
     plain = {index: re.sub(r"[\W_]+", "", header[index].casefold()) for index in columns}
     named = [index for index in columns if plain[index] in ("label", "labels")]
-    named = named or [index for index in columns if plain[index] in LABEL_COLUMNS]
+    named = named or [i for i in columns if plain[i] in LABEL_COLUMNS or plain[i].endswith(("label", "labels"))]
     kinds = {index: {cell.lower() for cell in cells} for index, cells in columns.items()}
     flags = [index for index in columns if any(pair >= kinds[index] for pair in FLAGS)]
     chosen = named or (flags if len(flags) > 1 else list(columns))
     if len(chosen) != 1 and chosen is not flags:
         got = few((repr(header[index]) for index in chosen), 10) or "no other column"
-        raise ValueError(f"{table}: which column holds the labels? Call one of them 'label'; there is {got}.")
+        raise ValueError(
+            f"{table}: which column holds the labels? Call one of them 'label', or name another CSV by --table; there"
+            f" is {got}."
+        )
     return chosen
 
 

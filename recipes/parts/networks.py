@@ -19,9 +19,10 @@ from torch import nn
 
 import trainer.random
 from recipes.parts.image_files import BadImageError
+from recipes.parts.label_table import few
 from recipes.parts.parser import say
 from recipes.parts.transforms import Normalize, collate_images
-from trainer import saving
+from recipes.parts.weights import state_dict_in
 from trainer.saving.state import fitting
 
 
@@ -110,17 +111,10 @@ def _named(**parts: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(parts))
 
 
-_OWN: tuple[Callable[..., nn.Module], ...] = (alexnet, alexnet_small, lenet, vgg_newts)
-NETWORKS = {network.__name__: network for network in _OWN}
+NETWORKS = {"alexnet": alexnet, "alexnet_small": alexnet_small, "lenet": lenet, "vgg_newts": vgg_newts}
 
 # (channels, height, width) of what each takes; for a model of timm it is in its pretrained_cfg["input_size"].
-INPUTS: dict[str, tuple[int, int, int]] = {
-    "alexnet": (3, 224, 224),
-    "alexnet_small": (3, 32, 32),
-    "lenet": (1, 32, 32),
-    "vgg_newts": (3, 64, 64),
-}
-
+INPUTS = {"alexnet": (3, 224, 224), "alexnet_small": (3, 32, 32), "lenet": (1, 32, 32), "vgg_newts": (3, 64, 64)}
 
 TORCHVISION = tuple(torchvision.models.list_models(module=torchvision.models))  # its image classifiers
 
@@ -157,7 +151,7 @@ def input_of(name: str, size: int | None = None) -> Input:
         own = found["input_size"][-1]
         scale = int(own / found["crop_pct"])
     size = size or own
-    return Input(size, size * scale // own, found["mean"], found["std"], found["interpolation"])
+    return Input(size, max(size, size * scale // own), found["mean"], found["std"], found["interpolation"])
 
 
 def refuse_unknown(name: str, pretrained: bool = False) -> None:
@@ -272,11 +266,7 @@ def load_weights(network: nn.Module, path: str | Path, head: Sequence[str] = ())
         ValueError: If it is no such file, or does not fit the network; what differs is named.
         OSError: If it cannot be read.
     """
-    weights = saving.load_weights(path)
-    if "updater" in weights:
-        raise ValueError(f"{path} is the snapshot of a run; give the weights beside it, such as a model_epoch file.")
-    if other := [str(key) for key, value in weights.items() if not isinstance(value, torch.Tensor)]:
-        raise ValueError(f"{path} is no file of weights: {', '.join(other[:5])} is no tensor; give a state_dict.")
+    weights = state_dict_in(path)
     mine = network.state_dict()
     other = [key for key in weights if key in mine and weights[key].shape != mine[key].shape]
     replaced = [key for key in other if any(key.startswith(name + ".") for name in head)]
@@ -291,9 +281,7 @@ def load_weights(network: nn.Module, path: str | Path, head: Sequence[str] = ())
         "of another type": [key for key in mine if key in weights and _is_other(weights[key], mine[key])],
     }
     if any(wrong.values()):
-        told = "; ".join(
-            f"{what}: {', '.join(keys[:5])}{' ...' * (len(keys) > 5)}" for what, keys in wrong.items() if keys
-        )
+        told = "; ".join(f"{what}: {few(keys, 5)}" for what, keys in wrong.items() if keys)
         raise ValueError(f"{path} does not fit the model ({told}); choose the model it was saved from.")
     with fitting(str(path)):
         network.load_state_dict(weights)
@@ -320,12 +308,12 @@ def prepare(args: Namespace, network: nn.Module, normalize: Normalize, dataset: 
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
         torch.use_deterministic_algorithms(True)
     as_asked(args, network, normalize)
-    _check_fit(network, normalize, dataset)
+    _check_fit(network, normalize, dataset, args.batch_size)
     if args.compile:
         network.compile()
 
 
-def _check_fit(network: nn.Module, normalize: Normalize, dataset: Any) -> None:
+def _check_fit(network: nn.Module, normalize: Normalize, dataset: Any, batch_size: int) -> None:
     """Refuses images that a network cannot take, before anything is written; leaves the generators as they were."""
     with trainer.random.preserved():
         try:
@@ -334,9 +322,10 @@ def _check_fit(network: nn.Module, normalize: Normalize, dataset: Any) -> None:
             return  # the run will tell of it, or skip it
     modes = [module.training for module in network.modules()]
     pixels, _ = normalize(collate_images([(image, label)]), torch.device("cpu"))
+    hook = nn.modules.module.register_module_forward_pre_hook(partial(_refuse_single, batch_size))
     try:
         with torch.no_grad():
-            network.eval()(pixels)
+            scores = network.eval()(pixels)
     except (AssertionError, RuntimeError) as error:  # timm's transformers assert
         if "memory" in str(error):
             raise
@@ -347,3 +336,12 @@ def _check_fit(network: nn.Module, normalize: Normalize, dataset: Any) -> None:
     finally:
         for module, mode in zip(network.modules(), modes, strict=True):
             module.training = mode
+        hook.remove()
+    if not isinstance(scores, torch.Tensor) or scores.ndim != 2:
+        raise ValueError(f"{type(network).__name__} gives no score for each class; choose a network that classifies.")
+
+
+def _refuse_single(batch_size: int, module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+    is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+    if batch_size == 1 and is_norm and inputs[0].numel() == inputs[0].shape[1]:  # in training torch refuses it
+        raise ValueError("batches of one image leave one value for a batch norm: give --batch-size 2 or more.")

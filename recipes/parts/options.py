@@ -1,4 +1,4 @@
-"""The options of a recipe: those that all have, those that it adds, and what a resumed run keeps of them."""
+"""The options of a recipe: those of all recipes, those that it adds, and which ones a resumed run keeps."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ MOST_PIXELS = 2**14  # of a side
 
 
 class Options(Parser):
-    """The command line of a recipe. The tools use it too, to read what a run was asked for.
+    """The command line of a recipe. The tools use it too, to read the options of a run.
 
-    Every default of the parser is None, so that what was asked for can be told from what was not.
+    Every default of the parser is None: so an option that was given differs from one that was not.
 
     Args:
         file: The recipe's ``__file__``; its name is the recipe's.
         description: What ``--help`` begins with.
-        defaults: By name; an option that only some recipes have is there if it is among them.
-        sample: The defaults that differ for a drawn data set; ``data`` is where that is drawn. None: there is none.
-        sample_by_default: Whether the sample is drawn where there is no data; else it is fetched, or refused.
-        weights: Name of the files of weights, as ``snapshot_object`` takes it.
+        defaults: By name; those of an optional option, such as ``model``, add that option.
+        sample: The defaults that differ for a drawn data set; ``data`` is where that is drawn. None: no ``--sample``.
+        sample_by_default: Whether the sample is drawn where there is no data.
         has_download: Whether the data set can be fetched.
+        weights: Name of the files of weights, as ``snapshot_object`` takes it.
     """
 
     def __init__(
@@ -49,71 +49,63 @@ class Options(Parser):
         self._on_resume: dict[str, str] = {}
         self._ranges: dict[str, tuple[float, float, bool]] = {}
         self._sections = {name: self.add_argument_group(name) for name in ("data", "model", "training", "run")}
-        pixels = {"type": int, "metavar": "N", "least": 1, "most": MOST_PIXELS}
+        flag: dict[str, Any] = {"action": "store_true"}
+        forgotten = flag | {"on_resume": "forget"}
+        count: dict[str, Any] = {"type": int, "metavar": "N", "least": 1}
+        pixels = count | {"most": MOST_PIXELS}
 
         if "data" in defaults:
             self.add("data", "--data", metavar="DIR", on_resume="free", help="folder of the data set")
         if has_download:
-            told = "fetch the data set into --data first"
-            self.add("data", "--download", action="store_true", on_resume="forget", help=told)
+            self.add("data", "--download", **forgotten, help="fetch the data set into --data first")
         if self.sample:
-            self.add(
-                "data",
-                "--sample",
-                action="store_true",
-                on_resume="free",
-                help="train on a small data set, which is drawn",
-            )
+            self.add("data", "--sample", **flag, on_resume="free", help="draw a small data set, and train on that")
         if "scale" in defaults:
             self.add("data", "--scale", **pixels, help="pixels of the shorter side")
         if "image_size" in defaults:
             self.add("data", "--image-size", **pixels, help="pixels of the square cut from the middle")
-        told = "stop at an image that is broken, or take the next one of the order and list it in bad_samples.json"
-        self.add("data", "--on-bad-sample", choices=("raise", "skip"), on_resume="warn", help=told)
-        told = "processes that load images (one for each CPU, up to 8)"
-        self.add("data", "--workers", type=int, metavar="N", least=0, on_resume="machine", help=told)
+        text = "at a broken image: stop, or take the next one of the order and list it in bad_samples.json"
+        self.add("data", "--on-bad-sample", choices=("raise", "skip"), on_resume="warn", help=text)
+        text = "processes that load images (one for each CPU, up to 8)"
+        self.add("data", "--workers", type=int, metavar="N", least=0, on_resume="machine", help=text)
 
         if "model" in defaults:
-            told = "any model of timm or torchvision, or of recipes/parts/networks.py"
-            self.add("model", "--model", metavar="NAME", help=told)
+            text = "any model of timm or torchvision, or of recipes/parts/networks.py"
+            self.add("model", "--model", metavar="NAME", help=text)
         if "pretrained" in defaults:
-            told = "start from trained weights, with their mean and std"
-            self.add("model", "--pretrained", action="store_true", help=told)
+            self.add("model", "--pretrained", **flag, help="start from trained weights, with their mean and std")
 
-        for name, told in (("epochs", "passes over the images to train on"), ("iterations", "updates")):
+        for name, text in (("epochs", "passes over the training images"), ("iterations", "updates")):
             if name in defaults:
-                self.add("training", f"--{name}", type=int, metavar="N", least=1, on_resume="free", help=told)
-        self.add("training", "--batch-size", type=int, metavar="N", least=1, on_resume="free", help="images in a batch")
+                self.add("training", f"--{name}", **count, on_resume="free", help=text)
+        self.add("training", "--batch-size", **count, on_resume="free", help="images in a batch")
         if "drop_last" in defaults:
-            told = "leave the last images of an epoch out that fill no batch"
-            self.add("training", "--drop-last", action="store_true", help=told)
+            self.add("training", "--drop-last", **flag, help="leave out the last images of an epoch that fill no batch")
         self.add("training", "--lr", type=float, metavar="X", least=0, help="learning rate")
-        told = "such as cpu or cuda:1 (CUDA where there is one)"
-        self.add("training", "--device", on_resume="machine", help=told)
-        told = "fp32, or torch's autocast; bf16 pays on GPUs of compute capability 8.0 or more and CPUs with AMX or"
-        told += " avx512_bf16 (see lscpu), and is slower on others, up to 14 times"
-        self.add("training", "--precision", choices=("fp32", "bf16", "fp16"), on_resume="free", help=told)
-        told = "images and weights in that memory format; pays for large images, on the same processors, most with bf16"
-        self.add("training", "--channels-last", action="store_true", on_resume="warn", help=told)
-        told = "compile the network; the first iteration takes minutes"
-        self.add("training", "--compile", action="store_true", on_resume="warn", help=told)
-        told = "only algorithms that give the same bits each time, on CUDA too; slower"
-        self.add("training", "--deterministic", action="store_true", on_resume="warn", help=told)
-        told = "decides the initial weights, the order and all that is drawn"
-        self.add("training", "--seed", type=int, metavar="N", help=told)
+        text = "such as cpu or cuda:1 (CUDA where there is one)"
+        self.add("training", "--device", on_resume="machine", help=text)
+        text = "fp32, or torch's autocast; bf16 pays on GPUs of compute capability 8.0 or more and CPUs with AMX or"
+        text += " avx512_bf16 (see lscpu), and is slower on others, up to 14 times"
+        self.add("training", "--precision", choices=("fp32", "bf16", "fp16"), on_resume="free", help=text)
+        text = "images and weights in that memory format; pays for large images, on the same processors, most with bf16"
+        self.add("training", "--channels-last", **flag, on_resume="warn", help=text)
+        text = "compile the network; the first iteration takes minutes"
+        self.add("training", "--compile", **flag, on_resume="warn", help=text)
+        text = "only algorithms that give the same bits each time, on CUDA too; slower"
+        self.add("training", "--deterministic", **flag, on_resume="warn", help=text)
+        text = "sets the initial weights, the order and all random choices"
+        self.add("training", "--seed", type=int, metavar="N", help=text)
 
-        self.add("run", "--out", metavar="DIR", on_resume="free", help="folder of whatever the run writes")
-        told = "go on from a snapshot, the newest good one in --out"
-        self.add("run", "--resume", nargs="?", const="", metavar="FILE", on_resume="forget", help=told)
-        told = "resume although the data set has another length"
-        self.add("run", "--force", action="store_true", on_resume="forget", help=told)
-        self.add("run", "--overwrite", action="store_true", on_resume="forget", help="remove the run that is in --out")
-        told = "iterations between snapshots (one whenever weights are written)"
-        self.add("run", "--snapshot-interval", type=int, metavar="N", least=1, on_resume="free", help=told)
-        told = "take options from a TOML file, or from the args.json of a run; the command line comes first"
-        self.add("run", "--config", metavar="FILE", on_resume="forget", help=told)
-        told = "print all options as such a TOML file, and do nothing"
-        self.add("run", "--print-config", action="store_true", on_resume="forget", help=told)
+        self.add("run", "--out", metavar="DIR", on_resume="free", help="folder for all files of the run")
+        text = "continue from a snapshot, by default from the newest good one in --out"
+        self.add("run", "--resume", nargs="?", const="", metavar="FILE", on_resume="forget", help=text)
+        self.add("run", "--force", **forgotten, help="resume although the data set has changed")
+        self.add("run", "--overwrite", **forgotten, help="remove the run that is in --out")
+        text = "iterations between snapshots (one whenever weights are written)"
+        self.add("run", "--snapshot-interval", **count, on_resume="free", help=text)
+        text = "take options from a TOML file, or from the args.json of a run; the command line comes first"
+        self.add("run", "--config", metavar="FILE", on_resume="forget", help=text)
+        self.add("run", "--print-config", **forgotten, help="print all options as such a TOML file, and exit")
 
     def add(
         self,
@@ -130,9 +122,9 @@ class Options(Parser):
         Args:
             section: Of the help: data, model, training or run.
             names: Such as ``--epochs``.
-            on_resume: ``"keep"``: a resumed run has the value that it began with. ``"warn"``: another one may be
-                given, and is warned of. ``"free"``: another one may be given. ``"machine"``: a run does not keep it,
-                for it may go on elsewhere. ``"forget"``: it says what is done, not with what.
+            on_resume: ``"keep"``: the value cannot change when a run is resumed. ``"warn"``: it may, with a warning.
+                ``"free"``: it may. ``"machine"``: a resumed run does not take it from the run, as it may continue on
+                another machine. ``"forget"``: it is not recorded, such as ``--overwrite``.
             least: The smallest value.
             above: What a value must be more than.
             most: The largest value.
@@ -156,7 +148,7 @@ class Options(Parser):
         return self.defaults | (self.sample if sample else {})
 
     def parse(self, argv: list[str] | None = None) -> Args:
-        """Returns the arguments of a command line: what was not asked for is as in the resumed run, or the default."""
+        """Returns the arguments of a command line; others are those of the resumed run, or defaults."""
         args = self.parse_args(argv)
         from recipes.parts.settling import settle  # imports torch, which takes seconds: --help and typing errors do not
 
@@ -170,7 +162,7 @@ class Options(Parser):
         """Refuses values of a file that the command line would not have taken.
 
         Raises:
-            ValueError: If there is one; ``where`` and its name are told.
+            ValueError: If there is one, with ``where`` and its name.
         """
         for action in self._actions:
             value, kind = saved.get(action.dest), bool if action.const is True else action.type or str

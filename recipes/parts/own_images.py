@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,9 @@ SHARE = 0.15  # of a class, to validate on, and as much to test on
 MOST_LINES = 20  # of the table of classes
 _DOES = {"train": "train on", "valid": "validate on", "test": "test on"}
 
+_IMAGES = ("images", "image", "imgs", "img", "jpegimages")  # folders that hold the images, or their classes
+# Names of folders, without digits, between which a data set is shared out: HAM10000_images_part_1, fold2.
+_ARE_PARTS = re.compile("(/[^/]*(images|part|fold|batch)[^/]*)\\1+")
 _Parts = tuple[str, ...]  # of a path
 
 
@@ -94,9 +98,8 @@ def find(
 def _in_order(classes: Iterable[str]) -> list[str]:
     """Returns names sorted; numbers by their size."""
     names = sorted(classes)
-    if all(map(str.isdecimal, names)):
-        names.sort(key=lambda name: (len(name.lstrip("0")), name.lstrip("0")))
-    return names
+    plain = {name: name.lstrip("0") for name in names}
+    return sorted(names, key=lambda name: (len(plain[name]), plain[name])) if all(map(str.isdecimal, names)) else names
 
 
 # -- which images, and of which classes
@@ -122,8 +125,8 @@ def _rows(
     else:
         what = "CSV of files and labels, which --multi-label needs" if multi_label else "class folders, and no CSV"
         raise ValueError(
-            f"{root} has no {what}; of images it has {sum(map(is_image, names)):,}. Put them into {root}/<class>/, or"
-            " a CSV with the columns file and label beside them"
+            f"{root} has no {what}; of images it has {sum(map(is_image, names)):,}. Put them into {root}/<class>/ (no"
+            " class is called images, part1 or fold1), or a CSV with the columns file and label beside them"
         )
     listed = {row.name for row in rows}
     used = {os.path.abspath(path) for path in tables}
@@ -143,47 +146,40 @@ def _of_folders(root: str, names: list[str]) -> tuple[list[Row], list[str]]:
     every: list[_Parts] = [tuple(name.split(os.sep)) for name in names]
     images: list[_Parts] = [path for path, name in zip(every, names, strict=True) if is_image(name)]
     top = _down((), images)
-    folders, deep = _folders_in(top, images), _folders_in(top, images, 2)  # deep: with folders in them
-    given = {folder: split_of(folder) for folder in folders}
-    has_train = any(given[folder] == "train" for folder in deep)
-    n_splits = len({*given.values()} - {""})
-    if not folders or (n_splits > 1 and not deep):  # train/ and test/ of images without classes
-        return [], []
-    starts, told = {"": top}, list[str]()
-    if n_splits > 1 and (has_train or all(given.values())):
+    folders = sorted(_folders_in(top, images))
+    are_parts = _ARE_PARTS.fullmatch("".join("/" + re.sub(r"\d+", "", folder.lower()) for folder in folders))
+    starts, told = {"": top} if folders and not are_parts else {}, list[str]()
+    if len({*map(split_of, folders)} - {""}) > 1:
         starts = {}
-        for folder in sorted(deep):
-            if split := given[folder]:
-                if split in starts:
-                    raise ValueError(f"{root}: {starts[split][-1]} and {folder}: which of them is to {_DOES[split]}?")
-                starts[split] = (*top, folder)
-        told = [
-            f"{name} has no class folders: it cannot be used to {_DOES[given[name]]}"
-            for name in sorted(folders - deep)
-            if given[name]
-        ]
-    rows, layouts = [], []
-    for split, start in sorted(starts.items(), key=lambda item: ("", *SPLITS).index(item[0])):
-        place = _down(start, images)
+        for folder in filter(split_of, folders):
+            split, place = split_of(folder), _down((*top, folder), images)
+            if not _folders_in(place, images):
+                told.append(f"{folder} has no class folders: it cannot be used to {_DOES[split]}")
+            elif split in starts:
+                both = f"{os.path.join(*starts[split])} and {os.path.join(*place)}"
+                raise ValueError(f"{root}: {both} are both to {_DOES[split]}: rename or remove one of them")
+            else:
+                starts[split] = place
+    rows, layouts, within = [], [], ""
+    for split, place in sorted(starts.items(), key=lambda item: ("", *SPLITS).index(item[0])):
         for depth in range(len(place)):
             _refuse_empty(root, place[:depth], every)
         _refuse_empty(root, place, images)
         layouts.append("/".join((*place, "<class>")))
         found = [path for path in images if path[: len(place)] == place and len(path) > len(place) + 1]
-        within = defaultdict(set)  # the folders in each class
-        for path in found:
-            if len(path) > len(place) + 2:
-                within[path[len(place)]].add(path[len(place) + 1])
-        for name, inner in within.items():
-            is_split = not split and split_of(name) == "train"
-            if is_split or len({split_of(folder) for folder in inner} - {""}) > 1:
-                folder = os.path.join(root, *place, name)
+        pairs = {path[len(place) : len(place) + 2] for path in found if len(path) > len(place) + 2}
+        counts = Counter(folder for _, folder in pairs)  # of folders in class folders: in how many of them
+        within = "; the folders in them count to the class" if pairs else within
+        for name in sorted({name for name, _ in pairs}):
+            inner = sorted(folder for other, folder in pairs if other == name)
+            is_split = (not split and split_of(name) == "train") or len({*map(split_of, inner)} - {""}) > 1
+            if is_split or sum(counts[folder] > 1 for folder in inner) > 1:
                 raise ValueError(
-                    f"{folder} is taken for a class, with the folders {few(sorted(inner))}: name it if it is the data"
-                    " set, or put images into <class>/, or train/<class>/ and the like"
+                    f"{os.path.join(root, *place, name)} is taken for a class, with the folders {few(inner)}: name it"
+                    " if it is the data set, or put images into <class>/, or train/<class>/ and the like"
                 )
         rows += [Row(os.sep.join(path), (composed(path[len(place)]),), split) for path in found]
-    return rows, [f"Classes are the folders {few(layouts)}", *told]
+    return rows, [f"Classes are the folders {few(layouts)}{within}", *told]
 
 
 def _folders_in(place: _Parts, paths: Iterable[_Parts], levels: int = 1) -> set[str]:
@@ -193,9 +189,17 @@ def _folders_in(place: _Parts, paths: Iterable[_Parts], levels: int = 1) -> set[
 
 
 def _down(place: _Parts, images: list[_Parts]) -> _Parts:
-    """Returns the folder that is reached by going down while there is one only, which holds folders of images."""
-    while len(folders := _folders_in(place, images)) == 1 and folders == _folders_in(place, images, 2):
-        place = (*place, *folders)
+    """Returns the folder that is reached by going down: into a lone folder of folders, and into ``images``.
+
+    What stands beside ``images``, such as masks, are no classes.
+    """
+    while folders := _folders_in(place, images):
+        into = [name for name in sorted(folders) if name.lower() in _IMAGES and not any(map(split_of, folders))]
+        if len(folders) == 1 and folders == _folders_in(place, images, 2):
+            into = [*folders]
+        if not into:
+            break
+        place = (*place, into[0])
     return place
 
 
@@ -210,8 +214,8 @@ def _refuse_empty(root: str, place: _Parts, paths: list[_Parts]) -> None:
 
 
 def _tables(root: str, names: list[str]) -> list[str]:
-    """Returns the CSVs of a folder, which are those in the fewest folders."""
-    tables = [name for name in names if name.lower().endswith((".csv", ".tsv"))]
+    """Returns the CSVs of a folder, which are those in the fewest folders; Kaggle's submissions hold made-up labels."""
+    tables = [name for name in names if re.search(r"(?i)\.[ct]sv$", name) and "submission" not in name.lower()]
     least = min((name.count(os.sep) for name in tables), default=0)
     return [os.path.join(root, name) for name in tables if name.count(os.sep) == least]
 
@@ -235,7 +239,7 @@ def _of_tables(
         for row in found:
             if seen.setdefault(row.name, path) != path:
                 raise ValueError(f"{row.name} is both in {seen[row.name]} and in {path}")
-        rows, told = rows + found, told + lines
+        rows, told = rows + found, [*dict.fromkeys(told + lines)]
     by_folder = [next(filter(None, map(split_of, row.name.split(os.sep)[:-1])), "") for row in rows]
     if not any(row.split for row in rows) and all(by_folder) and len(set(by_folder)) > 1:
         rows = [row._replace(split=split) for row, split in zip(rows, by_folder, strict=True)]
@@ -262,7 +266,8 @@ def _split(root: str, rows: list[Row], multi_label: bool, seed: int) -> tuple[li
     for split in given - {"train"}:
         if other := held[split] - held["train"] if multi_label else held[split] ^ held["train"]:
             raise ValueError(
-                f"{root}: train and {split} must have the same classes; only one has {few(_in_order(other), 10)}"
+                f"{root}: train and {split} must have the same classes; only one has {few(_in_order(other), 10)}: add"
+                f" or remove those, or take {split} out of the folder, to be drawn from train"
             )
     wanted = [split for split in SPLITS[1:] if split not in given]
     if not wanted:
@@ -274,8 +279,8 @@ def _split(root: str, rows: list[Row], multi_label: bool, seed: int) -> tuple[li
         what = "to train, validate and test on" if len(wanted) > 1 else f"to train and {_DOES[wanted[0]]}"
         raise ValueError(f"{root}: a class needs {len(wanted) + 1} images or more, {what}; too few: {few(scarce, 10)}")
     shared = _shared_out(pool, counts, wanted, seed)
-    parts = " and ".join(f"{SHARE:.0%} to {_DOES[split]}" for split in wanted)
-    told = f"{parts}, drawn from each class{' of train' if given else ''} by the seed {seed}"
+    told = " and ".join(f"{SHARE:.0%} to {_DOES[split]}" for split in wanted)
+    told += f", drawn from each class{' of train' if given else ''} by the seed {seed}"
     rows = [row._replace(split=shared.get(row.name, row.split)) for row in rows]
     found = {(row.split, label) for row in rows for label in row.labels}
     absent = [name for name in _in_order(every) if any((split, name) not in found for split in SPLITS)]

@@ -1,4 +1,4 @@
-"""The command line of every recipe and tool, and what it prints: a name, of a file say, may hold anything."""
+"""The command line and the output of every recipe and tool; a name, of a file say, may hold any character."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-# A spreadsheet takes a text that begins with one of these for a formula; with an apostrophe before it, for a text. An
+# A spreadsheet takes a text that begins with one of these for a formula, unless an apostrophe stands before it. An
 # apostrophe gets one, too: to read a table, take one away.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
-# Of the command ``kusari``, those that are not called as their file in recipes/; recipes are under ``train``.
+# The commands of ``kusari`` by file; recipes are under ``train``.
 COMMANDS = {"plot_log": "plot", "evaluate_run": "evaluate", "show_samples": "samples"}
 COMMANDS |= {name: name for name in ("finetune", "predict", "report", "runs", "summary")}
 
 
 def printable(text: str, kept: str = "") -> str:
-    """Returns what ``trainer.checks.printable`` does, and imports it, which takes torch, only where it must escape."""
+    """Escapes what a terminal would obey, as ``trainer.checks.printable``, which is imported (with torch) if needed."""
     if text.translate(dict.fromkeys(map(ord, kept), "")).isprintable():
         return text
     from trainer.checks import printable as escaped
@@ -32,13 +32,13 @@ def printable(text: str, kept: str = "") -> str:
 
 
 def kusari() -> str | None:
-    """Returns what was typed to start the command ``kusari``; None if a recipe or tool was started as a file."""
+    """Returns how the user started ``kusari``; None if a recipe or tool was started as a file."""
     stem = Path(sys.argv[0]).stem
     return "kusari" if stem == "kusari" else f"python {shlex.quote(sys.argv[0])}" if stem == "cli" else None
 
 
 def started() -> str | None:
-    """Returns how ``kusari`` was asked for what runs now, such as ``kusari train pets``; None if it was not."""
+    """Returns the command of ``kusari`` that runs now, such as ``kusari train pets``, or None."""
     if (start := kusari()) is None:
         return None
     words = itertools.takewhile(
@@ -48,11 +48,7 @@ def started() -> str | None:
 
 
 def command(name: str) -> str:
-    """Returns what to type for a recipe or tool, in the way in which the user started this program.
-
-    Args:
-        name: Of its file, without ``.py``.
-    """
+    """Returns the command for a recipe or tool, by the name of its file, as the user started this program."""
     program = Path(sys.argv[0])
     if start := kusari():
         if name in COMMANDS:
@@ -72,7 +68,7 @@ def say(text: str, file: TextIO | None = None, kept: str = "") -> None:
     """Prints a line, on standard output if no file is given; lines, if newlines are kept."""
     try:
         print(printable(text, kept), file=file, flush=True)
-    except BrokenPipeError:  # head, say, has seen enough; Python would tell of it again when it exits
+    except BrokenPipeError:  # head, say, has seen enough; Python would report it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), (file or sys.stdout).fileno())
 
 
@@ -90,13 +86,13 @@ def csv_line(values: Iterable[Any]) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """Prints an error in one line, not after eight of usage, and names the option that was perhaps meant."""
+    """Prints an error in one line, without the usage, and names the nearest option."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"prog": started(), "formatter_class": argparse.RawDescriptionHelpFormatter} | kwargs)
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """Parses; whatever is printed from now on, what the terminal's encoding lacks is written as escapes."""
+        """Parses; characters that the terminal's encoding lacks are printed as escapes from now on."""
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         return super().parse_args(*args, **kwargs)

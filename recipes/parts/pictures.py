@@ -1,4 +1,4 @@
-"""The pictures that tools draw: a confusion matrix, and images with titles; names in them may hold anything."""
+"""The pictures that tools draw: a confusion matrix, and images with titles; names may hold any character."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def title_of(prediction: str, probability: float, truth: str | None) -> str:
 
 
 def title_of_labels(prediction: Sequence[str], truth: Sequence[str]) -> str:
-    """Returns the title of an image of several labels, of which some are wrong: what is missing, and what too much."""
+    """Returns the title of an image with wrong labels: the missing ones, and those too much."""
     missing, extra = (
         [name for name in names if name not in others] for names, others in ((truth, prediction), (prediction, truth))
     )
@@ -105,5 +105,5 @@ def draw_images(images: Sequence[torch.Tensor], titles: Sequence[str]) -> Any:
 
 
 def write_figure(path: Path, figure: Any, dpi: int = 120) -> None:
-    """Writes a picture, whole or not at all; its suffix says of which format."""
+    """Writes a picture, whole or not at all, in the format of its suffix."""
     saving.write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or None, dpi=dpi))

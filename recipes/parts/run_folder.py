@@ -1,4 +1,4 @@
-"""The folder of a run: its lock, its args.json, what is resumed or overwritten, and the one line that ends a run."""
+"""The folder of a run: its lock and args.json, resuming and overwriting, and the one line that ends a failed run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import re
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from extensions.own_run import own_run_first
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from recipes.parts.options import Options
 
 SNAPSHOTS = "snapshot_{}"  # their names, whatever they count
-# What stands in a run's folder beside snapshots and weights.
+# The other files of a run's folder, beside snapshots and weights.
 FILES = ("log", "log.old*", "args.json", "test.json", "bad_samples*.json", "evaluation_*.json", "confusion_*.png")
 FILES += ("mistakes_*.png", "loss.png", "accuracy.png", "report.html")
 OWN = Path(__file__).resolve().parent.parent  # where our recipes lie
@@ -49,38 +50,55 @@ class RunFolder:
     def __init__(self, options: Options, args: Namespace) -> None:
         self.options, self.args = options, args
         self.path = Path(args.out)
-        self.goes_on = f"--resume --out {shlex.quote(str(args.out))} goes on"
         self.trainer: Trainer | None = None  # once it has begun
         self.is_new = not self.path.exists()
         make_folder(self.path)
         self.lock = FolderLock(self.path)  # already here: files may be removed before the run starts
         if self.lock.is_first:
             remove_scraps(self.path)
-        self.old: list[Path] = []  # what is to be overwritten
+        self.old: list[Path] = []  # files that the run will overwrite
+
+    @property
+    def goes_on(self) -> str:
+        """The options that go on with the run, or begin it anew where it has no snapshot yet."""
+        out = f"--out {shlex.quote(str(self.path))}"
+        if snapshots_in(self.path, SNAPSHOTS):
+            return f"--resume {out} goes on"
+        return (
+            f"--resume {shlex.quote(self.args.resume)} {out} goes on"
+            if self.args.resume
+            else f"--overwrite {out} begins anew"
+        )
 
     @property
     def advice(self) -> str:
-        """What to type after a stop."""
-        return f"{command(self.options.name)} {self.goes_on}."
+        """What to type after a stop, which leaves a snapshot."""
+        return f"{command(self.options.name)} --resume --out {shlex.quote(str(self.path))} goes on."
 
-    def start(self, trainer: Trainer, splits: dict[str, Any], classes: list[str]) -> None:
-        """Resumes a run if that was asked for, else removes the one that is to be overwritten; writes ``args.json``.
+    def start(self, trainer: Trainer, splits: dict[str, Any], classes: list[str], found: Sequence[str] = ()) -> None:
+        """Resumes a run with ``--resume``, else removes the old one with ``--overwrite``; writes ``args.json``.
+
+        Args:
+            trainer: With all its extensions.
+            splits: The data sets by name.
+            classes: Their names.
+            found: What the page of the run says about its data, a line each.
 
         Raises:
-            ValueError: If there is nothing to resume, or it is of other classes or data.
+            ValueError: If there is no snapshot to resume, or its run had other classes or data.
         """
         args = self.args
         if args.batch_size > (n := len(splits["train"])):
             raise ValueError(f"--batch-size {args.batch_size} is more than the {n} training images.")
         trainer.args = {key: getattr(args, key) for key in self.options.of_kind("keep", "warn")}
-        told = self._told = _told(self.options, args, splits, classes)
+        record = self._record = _record(self.options, args, splits, classes) | ({"data": [*found]} if found else {})
         if args.resume is not None:
             where = resumed(args)
-            saved = read_args(where, self.options) if (where / "args.json").is_file() else told
+            saved = read_args(where, self.options) if (where / "args.json").is_file() else record
             if (known := saved["classes"]) != classes:
                 other = ", ".join(sorted(set(known) ^ set(classes))[:10]) or "their order"
-                raise ValueError(f"{args.data} has other classes than the run in {where} ({other}); start a new run.")
-            changed = [name for name, then in saved.get("files", {}).items() if told["files"].get(name) != then]
+                raise ValueError(f"the data set has other classes than the run in {where} ({other}); start a new run.")
+            changed = [name for name, then in saved.get("files", {}).items() if record["files"].get(name) != then]
             if changed and not args.force:
                 raise ValueError(
                     f"{args.data} has changed since the run in {where}: other files are in {', '.join(changed)}; put"
@@ -88,24 +106,24 @@ class RunFolder:
                 )
             _resume(trainer, args.resume, bool(args.force))
         remove_all(self.old)  # only now: nothing is lost to a mistyped option
-        write_json(self.path / "args.json", self._told)
+        write_json(self.path / "args.json", record)
         self.trainer = trainer
         if "valid" not in splits:
-            log(logging.INFO, "Validation is on the test set: what is chosen by it is chosen on what is tested on.")
+            log(logging.INFO, "Validation is on the test set: do not choose anything by it.")
 
     def keep(self) -> None:
-        """Takes the lock anew, and writes ``args.json`` anew, where somebody has removed the folder."""
+        """Takes the lock and writes ``args.json`` again, if somebody has removed the folder."""
         try:
             self.lock.keep()
             if not os.path.lexists(self.path / "args.json"):
-                write_json(self.path / "args.json", self._told)
+                write_json(self.path / "args.json", self._record)
         except FolderInUseError:
             raise
         except OSError as error:
             log(logging.WARNING, f"args.json is gone and cannot be written: {error}.")
 
     def save_weights(self, trainer: Trainer, network: nn.Module) -> Path:
-        """Saves the last weights, which may be of no epoch's end; returns their file."""
+        """Saves the last weights, perhaps in mid-epoch; returns their file."""
         self.keep()
         path = self.path / self.options.weights.format(trainer)
         saving.save_weights(network.state_dict(), path)
@@ -114,10 +132,10 @@ class RunFolder:
 
 @contextmanager
 def opened(options: Options, args: Namespace) -> Iterator[RunFolder]:
-    """Gives the ``with`` the folder of a run, which no other process can write to meanwhile.
+    """Opens the folder of a run, and locks it until the end of the ``with``.
 
-    What goes wrong within ends the program: before the run has begun with code 2 and whatever was wrong with options
-    or data, then with code 1, what happened, and what to type when that is mended.
+    An error ends the program in one line: with code 2 before the run has begun, as options or data are wrong, and
+    later with code 1, what happened, and what to type once that is fixed.
     """
     logging.basicConfig(format="%(message)s")  # to stderr, unless it is configured already
     logger.setLevel(logging.INFO)
@@ -137,16 +155,15 @@ def opened(options: Options, args: Namespace) -> Iterator[RunFolder]:
             is_own = options.file.parent == OWN  # in a recipe of the user's a RuntimeError is a mistake to be found
             if not isinstance(error, (OSError, ValueError, RuntimeError)[: 3 if is_own else 2]):
                 raise
-            told = str(error).replace("trainer.resume(path, force=True)", "--force")
-            options.error(told.replace("device='cpu'", "--device cpu"))
-        if (told := _reason(error, folder.goes_on)) is None:
+            reason = str(error).replace("trainer.resume(path, force=True)", "--force")
+            options.error(reason.replace("device='cpu'", "--device cpu"))
+        if (reason := _reason(error, folder.goes_on)) is None:
             raise
-        stop(f"{options.prog}: error: {told}")
+        stop(f"{options.prog}: error: {reason}")
     except KeyboardInterrupt:
         if folder is None or folder.trainer is None:
-            raise
-        iteration = folder.trainer.updater.iteration
-        stop(f"{options.prog}: interrupted at iteration {iteration}; {folder.goes_on} from the last snapshot.")
+            stop(f"{options.prog}: interrupted before training; the same command begins again.")
+        stop(f"{options.prog}: interrupted at iteration {folder.trainer.updater.iteration}; {folder.goes_on}.")
     finally:
         if folder is not None:
             folder.lock.release()
@@ -156,21 +173,23 @@ def opened(options: Options, args: Namespace) -> Iterator[RunFolder]:
 
 
 def _reason(error: Exception, goes_on: str) -> str | None:
-    """Returns what to say of an error of a run; None: it is one of the program."""
+    """Returns the message for an error of the machine or data; None for a bug, which keeps its traceback."""
     if isinstance(error, BadSampleError) and isinstance(error.__cause__, BadImageError):
         return str(error.__cause__)
     if isinstance(error, WorkerError):
         return in_options(error, f"then {goes_on}")
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"{str(error).splitlines()[0].rstrip('.')}; with a smaller --batch-size {goes_on}."
     if isinstance(error, FolderInUseError):  # the folder was replaced
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
-        remedy = "with more space" if error.errno == errno.ENOSPC else "when that is mended"
+        remedy = "with more space" if error.errno == errno.ENOSPC else "once that is fixed"
         return f"{error}; {remedy} {goes_on}."
     return None
 
 
 def in_options(error: WorkerError, then: str = "then try again") -> str:
-    """Returns an error of the processes that load data, in the words of the command line."""
+    """Returns the message of an error of the processes that load data, with the options of the command line."""
     text = str(error).replace(LESS, "take fewer --workers or a smaller --batch-size")
     text = text.replace("(n_processes=0, num_workers=0)", "(--workers 0)")
     return text.replace("then resume from the last snapshot", then)
@@ -204,21 +223,16 @@ def _resume(trainer: Trainer, path: str, force: bool) -> None:
 
 
 def weights_files(name: str, out: str | Path) -> list[Path]:
-    """Returns the files of weights in a run's folder, the last epoch's last."""
-    return [path for path in named_as_weights(name, out) if path.is_file()]
-
-
-def named_as_weights(name: str, out: str | Path) -> list[Path]:
-    """Returns whatever is called as weights are, in the same order."""
+    """Returns whatever in a run's folder has the name of weights, the last epoch's last."""
     pattern = re.compile(re.sub(r"\\\{.*?\\\}", r"(\\d+)", re.escape(name)))
     found = [(match.groups(), path) for path in Path(out).glob("*") if (match := pattern.fullmatch(path.name))]
     return [path for _, path in sorted(found, key=lambda item: [int(number) for number in item[0]])]
 
 
 def _old_files(options: Options, args: Namespace) -> list[Path]:
-    """Returns what is to be removed of the run in the folder, and refuses if that was not asked for."""
+    """Returns the files of the old run, to be removed with ``--overwrite``; refuses to train without that."""
     out = Path(args.out)
-    old = [*sorted(snapshots_in(out, SNAPSHOTS)), *named_as_weights(options.weights, out)]
+    old = [*sorted(snapshots_in(out, SNAPSHOTS)), *weights_files(options.weights, out)]
     others = [path for name in FILES for path in out.glob(name)]
     for path in (*old, *others):
         refuse_other(path)
@@ -234,18 +248,19 @@ def _old_files(options: Options, args: Namespace) -> list[Path]:
     return []
 
 
-def _told(options: Options, args: Namespace, splits: dict[str, Any], classes: list[str]) -> dict[str, Any]:
-    """Returns what ``args.json`` holds: what the run was asked for, and with which versions."""
+def _record(options: Options, args: Namespace, splits: dict[str, Any], classes: list[str]) -> dict[str, Any]:
+    """Returns what ``args.json`` holds: the run's options and data, and the versions of packages."""
     packages = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")
     versions: dict[str, Any] = {package: metadata.version(package) for package in packages}
     versions |= {"python": sys.version.split()[0], "decoder": str(DECODER)}
     kept = {key: value for key, value in vars(args).items() if key not in options.of_kind("forget")}
-    kept["data"] = str(Path(args.data).resolve())  # a resume may come from another folder
+    if "data" in kept:
+        kept["data"] = str(Path(args.data).resolve())  # a resume may come from another folder
     lengths = {name: len(split) for name, split in splits.items()}
-    files = {name: found for name, split in splits.items() if (found := digest(split, args.data))}
-    told = {"recipe": options.name, "args": kept, "classes": classes, "splits": lengths, "versions": versions}
-    told |= {"files": files}
-    return told if options.file.parent == OWN else told | {"sha256": hash_of(options.file)}
+    files = {name: found for name, split in splits.items() if (found := digest(split, getattr(args, "data", ".")))}
+    record = {"recipe": options.name, "args": kept, "classes": classes, "splits": lengths, "versions": versions}
+    record |= {"files": files}
+    return record if options.file.parent == OWN else record | {"sha256": hash_of(options.file)}
 
 
 def hash_of(path: Path) -> str:
@@ -257,8 +272,8 @@ def read_args(path: str | Path, options: Options | None = None) -> dict[str, Any
     """Returns what ``args.json`` of a run's folder holds: recipe, args, classes, splits (their lengths), versions.
 
     Args:
-        path: Of the folder, or of the file.
-        options: Of the recipe that it must be of, and whose command line its values must fit.
+        path: The folder, or the file.
+        options: The recipe's: the run must be of that recipe, and its values fit that command line.
 
     Raises:
         ValueError: If it is not such a file, or of another recipe.
@@ -282,17 +297,17 @@ def read_args(path: str | Path, options: Options | None = None) -> dict[str, Any
             f"{path} cannot be read ({str(error).rstrip('.')}): it is not what a recipe writes."
         ) from error
     if options is not None and saved["recipe"] != options.name:
-        raise ValueError(f"the run in {Path(path).parent} is one of {saved['recipe']}, and not of {options.name}.")
+        raise ValueError(f"the run in {Path(path).parent} is of {saved['recipe']}, not of {options.name}.")
     return saved
 
 
 def warn_of_decoder(saved: dict[str, Any], folder: str | Path) -> None:
-    """Warns if the images of a run were decoded otherwise than they are now."""
+    """Warns if the images of a run were decoded in another way than now."""
     if (then := saved["versions"].get("decoder", "1")) != str(DECODER):
         log(
             logging.WARNING,
-            f"The run in {folder} had its images decoded by version {then}, and this is version {DECODER}: some images"
-            " have other pixels now; docs/recipes.md says which.",
+            f"The run in {folder} decoded images by version {then}, and this is version {DECODER}: some images have"
+            " other pixels now; docs/recipes.md says which.",
         )
 
 

@@ -1,4 +1,4 @@
-"""What a run is asked for: by the command line, else a file of options, else the run that is resumed, or a default."""
+"""The options of a run: from the command line, a file of options, the run to resume, or the defaults, in that order."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ KEPT = ("keep", "warn", "free")  # the kinds of options that a run keeps
 
 
 def settle(options: Options, args: Args) -> None:
-    """Fills in what was not asked for: from the run that is resumed, else from the recipe's defaults or its sample's.
+    """Fills in the options that were not given: from the run to resume, else the recipe's or its sample's defaults.
 
     Raises:
-        ValueError: If a value is out of range, or a resumed run cannot have it.
+        ValueError: If a value is out of range, or cannot change on resume.
         OSError: If a file of options cannot be read.
     """
     for key, value in read_config(options, args.config).items() if args.config is not None else ():
@@ -50,7 +50,8 @@ def settle(options: Options, args: Args) -> None:
         args.resume, args.overwrite = None, True  # it was stopped before its first snapshot
         log(logging.WARNING, f"There is no snapshot in {saved['out']} yet: the run begins anew.")
     for key in options.of_kind("keep"):
-        if key in asked and key in saved and asked[key] != saved[key]:
+        unlike = key in asked and key in saved and asked[key] != saved[key]
+        if unlike and not (asked[key] is False and saved[key] is None):  # a flag that was not given
             raise ValueError(
                 f"--{key.replace('_', '-')} cannot change on --resume: the run has {saved[key]}, not {asked[key]};"
                 " leave it out, or start a new run."
@@ -60,7 +61,7 @@ def settle(options: Options, args: Args) -> None:
         chosen["sample"] = asked.get("sample")
     elif options.sample_by_default and "data" not in chosen and not asked.get("download"):
         chosen["sample"] = asked.get("sample") or not Path(options.defaults["data"]).exists()
-    # What the args.json of a resumed run lacks came after that: its default changes nothing, the sample's might.
+    # An option missing in an old args.json is newer than the run: its default changes nothing, the sample's might.
     vars(args).update(options.usual(chosen.get("sample") and not saved) | chosen)
     _use_this_machine(options, args)
     if args.print_config:
@@ -71,7 +72,7 @@ def settle(options: Options, args: Args) -> None:
 
 
 def of_run(options: Options, saved: dict[str, Any], device: str | None, workers: int | None) -> Args:
-    """Returns the arguments of a run, to use its network here: the machine's are those of now."""
+    """Returns the arguments of a run, to use its network on this machine."""
     args = options.parse_args([])
     kept = {key: saved[key] for key in options.of_kind(*KEPT) if key in saved}
     vars(args).update(options.defaults | kept | {"sample": None, "device": device, "workers": workers})
@@ -80,7 +81,7 @@ def of_run(options: Options, saved: dict[str, Any], device: str | None, workers:
 
 
 def _use_this_machine(options: Options, args: Args) -> None:
-    """Fills in what depends on the machine, and refuses what is out of range, before anything is written."""
+    """Fills in the options that depend on the machine, and refuses values out of range."""
     if args.workers is None:
         args.workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 8)
     if args.device is None:
@@ -101,7 +102,7 @@ def _use_this_machine(options: Options, args: Args) -> None:
 
 
 def _of_resumed(options: Options, args: Args) -> dict[str, Any]:
-    """Returns the arguments of the run that is to be resumed, but for those that belong to the machine."""
+    """Returns the arguments of the run to resume, without those of its machine."""
     if args.resume is None:
         return {}
     folder = run_folder.resumed(args)
@@ -121,7 +122,7 @@ def read_config(options: Options, path: str) -> dict[str, Any]:
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is no such file, or has what is no option, or a value that is none of it.
+        ValueError: If it is not such a file, or an option in it is unknown or has a wrong value.
     """
     if path.endswith(".json"):
         found = run_folder.read_args(path, options)["args"]
@@ -132,6 +133,6 @@ def read_config(options: Options, path: str) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read: it is not TOML ({error}).") from error
     found = {key.replace("-", "_"): value for key, value in parsed.items()}
     if other := [key for key in found if key not in options.of_kind(*KEPT, "machine")]:
-        raise ValueError(f"{path}: {other[0]} is no option that a file may set; --print-config prints those.")
+        raise ValueError(f"{path}: {other[0]} is not an option that a file may set; --print-config prints those.")
     options.check_saved(found, f"{path}: ")
     return found

@@ -1,4 +1,4 @@
-"""The test at the end of a recipe: a network that is loaded anew from the weights just written."""
+"""The test at the end of a recipe: it loads a new network from the weights that were written."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test(
 ) -> dict[str, float]:
     """Loads a file of weights into a network, evaluates it, and writes and returns what ``test.json`` holds.
 
-    ``classifier`` is what puts the network together with loss and accuracy.
+    ``classifier`` adds loss and accuracy to the network.
     """
     as_asked(args, network, normalize)
     network.load_state_dict(saving.load_weights(weights))

@@ -1,4 +1,4 @@
-"""The command lines of the tools: none needs torch, so that ``kusari predict --help`` answers at once."""
+"""The command lines of the tools, without torch: ``kusari predict --help`` answers at once."""
 
 from __future__ import annotations
 
@@ -6,23 +6,37 @@ import argparse
 import ast
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from recipes.parts.parser import Parser, as_typed
 
-RECIPES = Path(__file__).parent.parent  # the folder of recipes and tools
-FEW = 5  # classes: all of them fit a line of the terminal
-TOP = 3  # of more
-MOST_DRAWN = 64  # images: more would be too small to see, and have to be kept
+RECIPES = Path(__file__).resolve().parent.parent  # the folder of recipes and tools
+FEW = 5  # classes: so many fit a line of the terminal; of more, predict.py prints TOP
+TOP = 3
+MOST_DRAWN = 64  # images: more would be too small to see
 WATCH = 10.0  # seconds between two looks at a log
 X_KEYS = ("epoch", "iteration", "elapsed_time")
 # The columns of runs.py, and which values of each come first when runs are sorted by it.
 RUN_COLUMNS = {"run": "a to z", "recipe": "a to z", "model": "a to z", "done": "most", "best": "highest"}
 RUN_COLUMNS |= {"loss": "lowest", "test": "highest", "time": "shortest"}
 
+SHARED: dict[str, dict[str, Any]] = {
+    "--data": {"metavar": "DIR", "help": "folder of the data set (the run's)"},
+    "--recipe": {"metavar": "FILE", "help": "the file of the run's recipe, if it is not one of ours"},
+    "--device": {"help": "such as cpu or cuda:1 (CUDA where there is one)"},
+    "--batch-size": {"type": int, "metavar": "N", "help": "images in a batch (the run's)"},
+    "--workers": {"type": int, "metavar": "N", "help": "processes that load images (one for each CPU)"},
+}
+
 
 def docstring(path: Path) -> str:
-    """Returns the docstring of a file of Python, which is not run for it."""
+    """Returns the docstring of a Python file without running it."""
     return ast.get_docstring(ast.parse(path.read_bytes())) or ""
+
+
+def recipe_names() -> list[str]:
+    """Returns the names of our recipes, the files that have ``OPTIONS``; none is imported, for that takes seconds."""
+    return sorted(path.stem for path in RECIPES.glob("*.py") if b"\nOPTIONS = " in path.read_bytes())
 
 
 def make_parser(name: str) -> Parser:
@@ -36,11 +50,7 @@ def evaluate_run(parser: argparse.ArgumentParser) -> None:
     """Adds the options of evaluate_run.py."""
     parser.add_argument("run", metavar="RUN", help="the folder of a run, which has args.json and weights")
     parser.add_argument("--split", default="test", help="test, train, or valid if the recipe has it (test)")
-    _data(parser)
-    _recipe(parser)
-    _device(parser)
-    _batch_size(parser)
-    _workers(parser)
+    _shared(parser, "--data", "--recipe", "--device", "--batch-size", "--workers")
 
 
 def predict(parser: argparse.ArgumentParser) -> None:
@@ -48,16 +58,14 @@ def predict(parser: argparse.ArgumentParser) -> None:
     weights = "a file of weights in the folder of a run, or that folder: then the last ones"
     parser.add_argument("weights", metavar="WEIGHTS", help=weights)
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders of them")
-    parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="of what is told (text)")
+    parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="of the output (text)")
     top = f"classes in a line of text (all, if there are no more than {FEW}; else {TOP})"
     parser.add_argument("--top", type=int, metavar="N", help=top)
-    parser.add_argument("-o", metavar="FILE", help="where it is written (the standard output)")
+    parser.add_argument("-o", metavar="FILE", help="the file to write (the standard output)")
     grid = f"draw the first {MOST_DRAWN} images into a PNG, SVG or PDF, with the prediction and, if the folder or the"
     grid += " file is named after it (pug/, pug_final/ or pug_12.jpg), the truth"
     parser.add_argument("--grid", metavar="FILE", help=grid)
-    _recipe(parser)
-    _device(parser)
-    _batch_size(parser)
+    _shared(parser, "--recipe", "--device", "--batch-size")
 
 
 def report(parser: argparse.ArgumentParser) -> None:
@@ -66,10 +74,7 @@ def report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", metavar="FILE", help="the page to write (report.html in the first RUN)")
     often = f"make the page anew while the run goes on, every so many seconds ({WATCH:g})"
     parser.add_argument("--watch", nargs="?", const=WATCH, metavar="SECONDS", help=often)
-    _data(parser)
-    _recipe(parser)
-    _device(parser)
-    _workers(parser)
+    _shared(parser, "--data", "--recipe", "--device", "--workers")
 
 
 def plot_log(parser: argparse.ArgumentParser) -> None:
@@ -97,24 +102,9 @@ def summary(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--depth", type=_positive, default=2, metavar="N", help="levels of modules within modules (2)")
 
 
-def _data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="DIR", help="folder of the data set (the run's)")
-
-
-def _recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--recipe", metavar="FILE", help="the file of the run's recipe, if it is none of the package")
-
-
-def _device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", help="such as cpu or cuda:1 (CUDA where there is one)")
-
-
-def _batch_size(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images in a batch (the run's)")
-
-
-def _workers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that load images (one for each CPU)")
+def _shared(parser: argparse.ArgumentParser, *names: str) -> None:
+    for name in names:
+        parser.add_argument(name, **SHARED[name])
 
 
 def _shape(text: str) -> tuple[int, ...]:

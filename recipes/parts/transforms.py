@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +89,6 @@ class ScaleAndCrop:
         self.turned = turned
         if interpolation != "bilinear":  # else it is left out of the key, as caches from before bicubic have it
             self.interpolation = interpolation
-
-    @classmethod
-    def of_pretrained(cls, config: Mapping[str, Any], size: int | None = None, reduced: bool = False) -> ScaleAndCrop:
-        """Returns the geometry that a model of timm is tested with, from its ``pretrained_cfg``.
-
-        Its ``crop_pct`` and ``interpolation`` hold for any ``size`` of the crop; without one its ``input_size`` does.
-        The middle is taken whatever its ``crop_mode``: few models are tested on squashed or bordered images.
-        """
-        crop = size or config["input_size"][-1]
-        return cls(max(crop, int(crop / config["crop_pct"])), crop, reduced, interpolation=config["interpolation"])
 
     def __repr__(self) -> str:
         """Names all that decides the pixels, and so makes a key for a cache."""

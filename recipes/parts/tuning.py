@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -64,19 +65,24 @@ def freeze(network: nn.Module, what: str) -> Callable[[], None]:
     return undo
 
 
-def parameter_groups(network: nn.Module, lr: float, trunk_lr_scale: float = 1.0) -> list[dict[str, Any]]:
+def parameter_groups(
+    network: nn.Module, lr: float, trunk_lr_scale: float = 1.0, weight_decay: float = 0.0
+) -> list[dict[str, Any]]:
     """Returns an optimizer's groups of what requires gradients: the head at ``lr``, the rest at ``lr * scale``.
 
-    The head comes first, because the log shows the first group's learning rate; with a scale of 1 all is one group.
+    Not decayed are biases, the scales of norms, and what a model of timm names by ``no_weight_decay()``, such as
+    embeddings of the position. The head comes first, because the log shows the first group's learning rate.
     """
-    trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    if trunk_lr_scale == 1:
-        return [{"params": list(trained.values()), "lr": lr}]
-    heads = _heads(network)
-    head = [p for name, p in trained.items() if name.startswith(heads)]
-    trunk = [p for name, p in trained.items() if not name.startswith(heads)]
-    groups = [{"params": head, "lr": lr}, {"params": trunk, "lr": lr * trunk_lr_scale}]
-    return [group for group in groups if group["params"]]
+    heads, spared = _heads(network), set(getattr(network, "no_weight_decay", set)())
+    groups = defaultdict(list)
+    for name, p in network.named_parameters():
+        if p.requires_grad:
+            in_trunk = trunk_lr_scale != 1 and not name.startswith(heads)
+            groups[in_trunk, weight_decay > 0 and (p.ndim < 2 or name in spared)].append(p)
+    return [
+        {"params": params, "lr": lr * (trunk_lr_scale if trunk else 1), "weight_decay": 0.0 if plain else weight_decay}
+        for (trunk, plain), params in sorted(groups.items(), key=lambda group: group[0])
+    ]
 
 
 def _heads(network: nn.Module) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Writes a drawn data set to a folder once, by all cores, whole or not at all."""
+"""Writes a drawn data set to a folder once, on all cores, whole or not at all."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ CHUNK = 20  # pictures that a process takes at once: what Ctrl-C waits for
 
 
 def write_once(root: str | Path, name: str, version: str, fill: Callable[[Path], None]) -> Path:
-    """Has a folder filled unless it is there in this version; returns it.
+    """Fills a folder, unless it is there in this version; returns it.
 
-    It is filled under another name and renamed at the end, so what was interrupted is drawn anew.
+    It is filled under another name and renamed at the end, so an interrupted drawing starts again.
 
     Raises:
-        FileExistsError: If the folder holds anything else than a drawn set of that name.
+        FileExistsError: If the folder exists and is not a drawn set of that name.
     """
     root = Path(root)
     stamp, mark = root / "drawn.txt", f"{name} {version}"

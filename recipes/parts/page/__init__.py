@@ -1,6 +1,6 @@
-"""The page about runs: its templates, which lie beside this file, and what numbers, curves and images are in them.
+"""The page about runs: renders the templates beside this file with numbers, curves and images.
 
-Whatever a template shows is escaped, also where it forgets to; a name that it was not given is an error.
+All values are escaped, also where a template forgets to; an undefined name is an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LARGE = 224  # pixels that are stored at most
 TITLES = {"lr": "Learning rate"}
 NOTHING = "\N{EN DASH}"  # where a table has no value
 
-# What curves.py draws in these colours is drawn in the page's own, which differ in light and dark.
+# The colours of curves.py become the page's own, which differ in light and dark mode.
 COLOURS = {colour.lower(): f"var(--line-{i})" for i, colour in enumerate(curves.COLOURS)}
 COLOURS |= {"#000000": "currentColor", "#e6e6e6": "var(--rule)"}
 MARKS = {"X": "✖ ", curves.INFINITE: "∞ "}
@@ -37,7 +37,7 @@ _numbers = itertools.count()  # of charts
 
 
 def render(name: str, **data: Any) -> str:
-    """Returns a template with its data filled in; no character is left that a terminal would obey."""
+    """Returns a template filled with data, without characters that a terminal would obey."""
     return printable(ENVIRONMENT.get_template(name).render(data), "\n")
 
 
@@ -45,7 +45,7 @@ def render(name: str, **data: Any) -> str:
 
 
 def text_of(value: Any) -> str:
-    """Returns a value as it is read in a table."""
+    """Returns a value as text for a table."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return NOTHING
     if isinstance(value, float):
@@ -54,7 +54,7 @@ def text_of(value: Any) -> str:
 
 
 def escaped(value: Any) -> Markup:
-    """Returns a value as HTML, in an attribute too; what is HTML already stays."""
+    """Returns a value as HTML, for attributes too; HTML stays as it is."""
     return value if isinstance(value, Markup) else Markup(html.escape(text_of(value)))
 
 
@@ -69,12 +69,12 @@ def places(value: float | None) -> str | None:
 
 
 def percent(value: float | None) -> str:
-    """Returns a share of 1 as it is read."""
+    """Returns a share of 1 as a percentage."""
     return NOTHING if value is None else f"{100 * value:.1f} %"
 
 
 def duration(seconds: float | None) -> str:
-    """Returns seconds as it is read."""
+    """Returns seconds in words."""
     if seconds is None:
         return NOTHING
     if seconds < 60:
@@ -84,7 +84,7 @@ def duration(seconds: float | None) -> str:
 
 
 def kinds(rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Returns the class of each column of a table: the first is its head, and one of numbers is set as such."""
+    """Returns the CSS class of each column of a table: ``number`` if all are numbers, but for the first."""
     columns = list(zip(*rows, strict=True))
     are_numbers = [all(isinstance(value, (int, float, type(None))) for value in column) for column in columns]
     return ["number" if is_number and i else "wrap" for i, is_number in enumerate(are_numbers)]
@@ -137,7 +137,7 @@ def charts(runs: Mapping[str, Mapping[str, curves.Curve]], x_label: str) -> list
 
 
 def _drawn(lines: Sequence[curves.Line], x_label: str) -> dict[str, Any]:
-    """Returns the curves of one quantity as SVG, its view box, and what the legend says beside their names."""
+    """Returns the curves of one quantity as SVG, its view box, and the notes of the legend."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -154,7 +154,7 @@ def _drawn(lines: Sequence[curves.Line], x_label: str) -> dict[str, Any]:
 
 
 def plain_svg(text: str) -> tuple[str, Markup]:
-    """Returns view box and content of matplotlib's SVG, in the page's colours and without what is of no use there."""
+    """Returns view box and content of matplotlib's SVG, in the page's colours and without styles and unused ids."""
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
     view_box, svg = re.findall(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>(.*)</svg>', text, re.DOTALL)[0]
     svg = svg.replace("xlink:href", "href")

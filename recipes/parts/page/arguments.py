@@ -1,4 +1,4 @@
-"""What the args.json of runs tell: what somebody asked for, and in what runs differ."""
+"""The tables of the args.json of runs: changed arguments, and differences between runs."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.parts import trained
+from recipes.parts import tool_options, trained
 from recipes.parts.page import text_of
 
 
 def usual_args(saved: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the defaults of a run's recipe, its sample's where that was drawn; None if it is not known here."""
-    if saved.get("recipe") not in trained.recipe_names() or "sha256" in saved:
+    """Returns the defaults of a run's recipe, or of its drawn sample; None if the recipe is not one of ours."""
+    if saved.get("recipe") not in tool_options.recipe_names() or "sha256" in saved:
         return None
     found: dict[str, Any] = trained.find_recipe(saved["recipe"]).OPTIONS.usual(saved["args"].get("sample"))
     return found
 
 
 def arguments(saved: dict[str, Any]) -> dict[str, Any]:
-    """Returns the arguments: first those that are not the recipe's own, with what that has; if it is known."""
+    """Returns the arguments: those that differ from the recipe's defaults first, with these, if they are known."""
     given, usual = saved.get("args", {}), usual_args(saved)
     if usual is None:
         return {"rows": [(option(key), value) for key, value in given.items()], "changed": None}
@@ -36,11 +36,11 @@ def option(key: str) -> str:
 
 
 def is_changed(key: str, value: Any, usual: Any) -> bool:
-    """Returns whether somebody asked for a value; what belongs to the machine is nobody's wish."""
+    """Returns whether a value differs from the default; options of the machine never count."""
     if key in ("device", "workers", "out"):
         return False
     if key == "data" and usual is not None:  # a run keeps the whole path, from wherever it was started
-        return usual is None or Path(value) != Path(usual).absolute()
+        return Path(value) != Path(usual).absolute()
     return (value or None) != (usual or None) if usual is None or isinstance(usual, bool) else value != usual
 
 

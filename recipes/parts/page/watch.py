@@ -1,4 +1,4 @@
-"""Makes a page anew while runs go on."""
+"""Updates a page while its runs go on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def log_in(folder: Path) -> Path | None:
 
 
 def goes_on(folder: Path) -> bool:
-    """Tells whether a run holds a folder. Its lock is read and never taken, which could keep a run out."""
+    """Returns whether a run holds a folder. It reads the lock and never takes it, which could keep a run out."""
     try:
         told = re.match(r"process (\d{1,9}) on (.*)\n", read_bytes(folder / LOCK).decode(errors="replace"))
         if told and told[2] == socket.gethostname():
@@ -34,12 +34,12 @@ def goes_on(folder: Path) -> bool:
 
 
 def watch(folders: Sequence[Path], out: Path, seconds: float, make: Callable[[], str]) -> None:
-    """Makes the page anew whenever a log has changed, until all runs have begun and none goes on.
+    """Makes the page again whenever a log has changed, until all runs have ended.
 
-    What is wrong with a log is said, and waited for.
+    It reports a log that cannot be read, and waits for it.
 
     Raises:
-        OSError: If a folder is not there, or the page cannot be written.
+        OSError: If a folder is missing, or the page cannot be written.
     """
     seen: list[tuple[int, int] | None] = []
     said = told = ""
@@ -65,7 +65,7 @@ def watch(folders: Sequence[Path], out: Path, seconds: float, make: Callable[[],
 
 
 def end_reloading(out: Path) -> None:
-    """Lets a page that was watched stay as it is."""
+    """Removes what reloads a watched page."""
     page = read_bytes(out) if out.is_file() else b""
     still = re.sub(rb'<meta http-equiv="refresh"[^>]*>\n|<p class="warn watched">.*?</p>\n', b"", page)
     if still != page:
