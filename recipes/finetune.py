@@ -1,4 +1,4 @@
-"""Trains a network on your own photographs: any model of timm or torchvision, by default from trained weights on.
+"""Trains a network on your own photographs: any model of timm or torchvision, best from trained weights on.
 
     python recipes/finetune.py DIR --model resnet50 --pretrained
 

@@ -4,8 +4,9 @@
     python recipes/predict.py result/model_epoch-4 photos --format csv -o predictions.csv --grid predictions.png
 
 Classes, network and what is done to an image are those of the run. A folder stands for all images in it and in its
-folders, sorted (.jpg, .png and whatever Pillow reads; no names that begin with a dot). A broken image is reported on
-the standard error and left out; the others are predicted, and the exit code is 1.
+folders, sorted (.jpg, .png and whatever Pillow reads; nothing whose name begins with a dot); other files in it are told
+on the standard error. An image that is broken is told there and left out; the others are predicted, and the exit code
+is 1.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,7 +25,8 @@ import torch
 
 from recipes.evaluate_run import THRESHOLD, chosen, open_run, refuse_nan
 from recipes.parts import tool_options
-from recipes.parts.image_files import BadImageError, images_in, read_named
+from recipes.parts.image_files import BadImageError, files_in, read_named, unfit
+from recipes.parts.own_images import left_out
 from recipes.parts.parser import csv_line, say, stop
 from recipes.parts.pictures import draw_images, some, title_of, write_figure
 from recipes.parts.tool_options import FEW, MOST_DRAWN, TOP
@@ -49,9 +52,17 @@ def find_images(names: Iterable[str]) -> list[str]:
     paths = []
     for name in names:
         if os.path.isdir(name):
-            found = images_in(name)
+            files = files_in(name)
+            left = defaultdict(list)  # out, by the reason
+            for path in files:
+                if why := unfit(path):
+                    left[why].append(os.path.relpath(path, name))
+            found, told = [path for path in files if not unfit(path)], left_out(left)
             if not found:
-                raise FileNotFoundError(f"{name} holds no image (.jpg, .png and the like); name another folder.")
+                what = "; ".join([f"{name} holds no image (.jpg, .png and the like)", *told])
+                raise FileNotFoundError(f"{what}; name another folder.")
+            for line in told:
+                say(f"{name}: {line}.", sys.stderr)
             paths += found
         elif os.path.exists(name):
             paths.append(name)

@@ -36,7 +36,9 @@ def draw(splits: dict[str, Any], classes: list[str], seed: int) -> Any:
         for panel, index in zip(row, rng.choice(len(data), COUNT, replace=len(data) < COUNT), strict=True):
             pixels, label = data[int(index)]
             panel.imshow(pixels.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=255)
-            panel.set_title(printable(f"{int(label)}:{classes[int(label)]}"), fontsize=11, parse_math=False)
+            several = label.nonzero().flatten().tolist() if getattr(label, "ndim", 0) else [int(label)]
+            title = "\n".join(printable(f"{number}:{classes[number]}") for number in several) or "no label"
+            panel.set_title(title, fontsize=11 if len(several) < 2 else 7, parse_math=False)
             panel.set(xticks=[], yticks=[])
         row[0].set_ylabel(f"{name} ({len(data):,})", fontsize=11)
     return figure

@@ -351,3 +351,11 @@ def test_images_are_drawn_as_they_are_with_their_titles(channels, n):
             assert drawn.get_clim() == (0, 255), "a dark image stays dark"
         box = panel.title.get_window_extent()
         assert box.x0 >= 0 and box.x1 <= figure.get_size_inches()[0] * figure.dpi
+
+
+def test_characters_without_a_font_are_told_in_one_line(tmp_path, capsys, recwarn):
+    figure = pictures.draw_confusion(np.eye(2, dtype=int), ["\U00012000\U00012001", "\U00012002"])
+    pictures.write_figure(tmp_path / "c.png", figure)
+    told = capsys.readouterr().err
+    assert told.startswith("c.png has boxes for characters that no font here has: install one, such as ")
+    assert told.count("\n") == 1 and not recwarn.list

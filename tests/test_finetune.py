@@ -13,7 +13,7 @@ import torchvision
 from helpers import bits
 from PIL import Image
 
-from recipes import finetune, predict
+from recipes import finetune, predict, show_samples
 from recipes.parts import trained
 from trainer import saving
 
@@ -166,6 +166,15 @@ def test_a_dry_run_goes_through_everything_and_keeps_nothing(photographs, tmp_pa
     assert out.splitlines()[-1].startswith("The dry run went through: training, validation, snapshot, weights, test")
     assert [path.name for path in tmp_path.iterdir()] == ["temporary"]
     assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_samples_of_several_labels_are_drawn_and_of_none(photographs, tmp_path):
+    shutil.copytree(photographs, tmp_path / "data")
+    lines = ["file,tags", *(f"{name}/{i}.png,{name * (i > 4)} dark" for name in COLOURS for i in range(10))]
+    (tmp_path / "data/tags.csv").write_text("\n".join(lines).replace(", dark", ","))
+    options = [str(tmp_path / "data"), "--multi-label", *SMALL, "-o", str(tmp_path / "samples.png")]
+    show_samples.main(["finetune", *options])
+    assert (tmp_path / "samples.png").read_bytes()[:4] == b"\x89PNG"
 
 
 @pytest.mark.full

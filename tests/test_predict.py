@@ -173,7 +173,7 @@ def test_a_grid_of_several_labels_names_them_all(tmp_path, monkeypatch, capsys):
 # -- which images
 
 
-def test_a_folder_stands_for_its_images_and_those_of_its_folders_sorted(tmp_path):
+def test_a_folder_stands_for_its_images_and_those_of_its_folders_sorted(tmp_path, capsys):
     for name in (
         "b/2.JPG",
         "b/1.png",
@@ -184,11 +184,15 @@ def test_a_folder_stands_for_its_images_and_those_of_its_folders_sorted(tmp_path
         ".hidden.jpg",
         ".thumbs/1.jpg",
         "c/d/e.jpeg",
+        "raw.nef",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     expected = [str(tmp_path / name) for name in ("a.webp", "b/1.png", "b/2.JPG", "c/d/e.jpeg", "d.jp2")]
     assert predict.find_images([str(tmp_path)]) == expected
+    told = capsys.readouterr().err
+    assert f"{tmp_path}: 2 files left out: e.pdf, notes.txt, not images." in told
+    assert f"{tmp_path}: 1 file left out: raw.nef, RAW, to be converted to JPEG or TIFF." in told
     first = str(tmp_path / "notes.txt")
     assert predict.find_images([first, str(tmp_path / "b")]) == [first, *expected[1:3]], "a file is taken at its word"
 

@@ -77,7 +77,7 @@ def find(
         looks = image_headers.look_at(root, rows, skip_bad, left)
         rows, more = _split(root, [row for row in rows if row.name in looks], multi_label, seed)
     except ValueError as error:
-        raise ValueError("; ".join([str(error).rstrip("."), *_left_out(left)]) + ".") from None
+        raise ValueError("; ".join([str(error).rstrip("."), *left_out(left)]) + ".") from None
     classes = _in_order({label for row in rows for label in row.labels})
     alike = [name for name, count in Counter(map(str.casefold, classes)).items() if count > 1]
     if alike:
@@ -90,7 +90,7 @@ def find(
         numbers = torch.tensor([number[label] for label in row.labels], dtype=torch.int64)
         labels[row.split].append(torch.zeros(len(classes)).index_fill(0, numbers, 1) if multi_label else int(numbers))
     head = [f"{root}: {len(rows):,} images of {len(classes):,} classes", *told, *more]
-    rest = [image_headers.sizes(list(looks.values())), *image_headers.copies(root, rows, looks), *_left_out(left)]
+    rest = [image_headers.sizes(list(looks.values())), *image_headers.copies(root, rows, looks), *left_out(left)]
     told = [*(f"{line}." for line in head), *_table(rows, classes), *(f"{line}." for line in rest)]
     return Found(files, labels, classes, told)
 
@@ -333,7 +333,8 @@ def _table(rows: list[Row], classes: list[str]) -> list[str]:
     return lines
 
 
-def _left_out(left: dict[str, list[str]]) -> list[str]:
+def left_out(left: dict[str, list[str]]) -> list[str]:
+    """Returns lines that name the files left out for each reason."""
     lines = []
     for why, names in left.items():
         if len(names) == 1:

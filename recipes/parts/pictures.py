@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recipes.parts.parser import say
 from trainer import saving
 from trainer.checks import printable
 
@@ -105,5 +108,13 @@ def draw_images(images: Sequence[torch.Tensor], titles: Sequence[str]) -> Any:
 
 
 def write_figure(path: Path, figure: Any, dpi: int = 120) -> None:
-    """Writes a picture, whole or not at all, in the format of its suffix."""
-    saving.write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or None, dpi=dpi))
+    """Writes a picture, whole or not at all; its suffix says of which format."""
+    with warnings.catch_warnings(record=True) as caught:  # matplotlib warns of each character, in two lines
+        warnings.simplefilter("always")
+        saving.write(path, lambda file: figure.savefig(file, format=path.suffix[1:] or None, dpi=dpi))
+    told = [str(warning.message) for warning in caught]
+    if any(line.startswith("Glyph ") for line in told):
+        needed = f"install one, such as {CJK_FONTS[0]}."
+        say(f"{path.name} has boxes for characters that no font here has: {needed}", sys.stderr)
+    for line in dict.fromkeys(line for line in told if not line.startswith("Glyph ")):
+        say(f"{path.name}: {line}", sys.stderr)
