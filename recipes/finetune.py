@@ -126,8 +126,13 @@ def make_model(args: Args, n_classes: int, fresh: bool) -> tuple[nn.Module, Norm
     """Returns the network and the normalisation that goes with it; ``fresh``: without any trained weights."""
     taken = networks.input_of(args.model, args.image_size)
     network = networks.create(args.model, n_classes, bool(args.pretrained and not fresh), taken.size)
+    heads, new = networks.head_names(network), list[str]()
     if args.weights and not fresh:
-        networks.load_weights(network, args.weights, networks.head_names(network))
+        new = networks.load_weights(network, args.weights, heads)
+    elif args.pretrained and not fresh and n_classes != getattr(network, "pretrained_cfg", {}).get("num_classes"):
+        new = [name for name, _ in network.named_parameters() if name.startswith(tuple(f"{head}." for head in heads))]
+    for name in new:  # at random it would spoil the trunk before it has learnt: benchmarks/README.md, Fine-tuning
+        nn.init.zeros_(network.get_parameter(name))
     return network, Normalize.of_unit(taken.mean, taken.std)
 
 

@@ -240,3 +240,16 @@ def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(
     error = capsys.readouterr().err
     assert re.fullmatch(rf"\S+: error: .*{told}.*\n", error)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_new_head_begins_at_zero_and_one_that_fits_as_it_is(finished, tmp_path):
+    out, _ = finished
+    weights = next(out.glob("best_epoch-*"))
+    options = ["--model", "test_resnet", "--image-size", "32", "--weights", str(weights)]
+    args = finetune.OPTIONS.parse([str(tmp_path), *options])
+    state = torch.load(weights, weights_only=True)
+    own, _ = finetune.make_model(args, len(state["fc.bias"]), fresh=False)
+    assert torch.equal(own.fc.weight, state["fc.weight"])
+    other, _ = finetune.make_model(args, len(state["fc.bias"]) + 1, fresh=False)
+    assert not other.fc.weight.any() and not other.fc.bias.any()
+    assert all(torch.equal(value, state[key]) for key, value in other.state_dict().items() if not key.startswith("fc."))

@@ -259,8 +259,11 @@ def head_names(network: nn.Module) -> list[str]:
     return [[name for name, module in network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))][-1]]
 
 
-def load_weights(network: nn.Module, path: str | Path, head: Sequence[str] = ()) -> None:
+def load_weights(network: nn.Module, path: str | Path, head: Sequence[str] = ()) -> list[str]:
     """Loads a file of weights; layers of ``head`` that are of another size are left as they are, and that is said.
+
+    Returns:
+        The names of what was left.
 
     Raises:
         ValueError: If it is no such file, or does not fit the network; what differs is named.
@@ -285,6 +288,7 @@ def load_weights(network: nn.Module, path: str | Path, head: Sequence[str] = ())
         raise ValueError(f"{path} does not fit the model ({told}); choose the model it was saved from.")
     with fitting(str(path)):
         network.load_state_dict(weights)
+    return replaced
 
 
 def _is_other(given: torch.Tensor, own: torch.Tensor) -> bool:
