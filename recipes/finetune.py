@@ -131,8 +131,8 @@ def make_model(args: Args, n_classes: int, fresh: bool) -> tuple[nn.Module, Norm
         new = networks.load_weights(network, args.weights, heads)
     elif args.pretrained and not fresh and n_classes != getattr(network, "pretrained_cfg", {}).get("num_classes"):
         new = [name for name, _ in network.named_parameters() if name.startswith(tuple(f"{head}." for head in heads))]
-    for name in new:  # at random it would spoil the trunk before it has learnt: benchmarks/README.md, Fine-tuning
-        nn.init.zeros_(network.get_parameter(name))
+    for name in new:  # large, it would spoil the trunk before it has learnt: benchmarks/README.md, Fine-tuning
+        network.get_parameter(name).data.mul_(0.01)  # not 0: before a ReLU, as in SqueezeNet, that would never learn
     return network, Normalize.of_unit(taken.mean, taken.std)
 
 

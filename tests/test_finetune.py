@@ -242,7 +242,7 @@ def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_new_head_begins_at_zero_and_one_that_fits_as_it_is(finished, tmp_path):
+def test_a_new_head_begins_near_zero_and_one_that_fits_as_it_is(finished, tmp_path):
     out, _ = finished
     weights = next(out.glob("best_epoch-*"))
     options = ["--model", "test_resnet", "--image-size", "32", "--weights", str(weights)]
@@ -251,5 +251,5 @@ def test_a_new_head_begins_at_zero_and_one_that_fits_as_it_is(finished, tmp_path
     own, _ = finetune.make_model(args, len(state["fc.bias"]), fresh=False)
     assert torch.equal(own.fc.weight, state["fc.weight"])
     other, _ = finetune.make_model(args, len(state["fc.bias"]) + 1, fresh=False)
-    assert not other.fc.weight.any() and not other.fc.bias.any()
+    assert 0 < other.fc.weight.abs().max() < 0.01
     assert all(torch.equal(value, state[key]) for key, value in other.state_dict().items() if not key.startswith("fc."))
