@@ -100,9 +100,8 @@ def train(parser: Parser, name: str, argv: list[str]) -> None:
     if not path.is_file() or (path.parent == RECIPES and path.stem not in recipe_names()):
         what = "file" if name.endswith(".py") else "recipe"
         parser.error(f"there is no {what} {name!r}{near(path.stem, recipe_names())} ({parser.prog} train lists them)")
-    if path.parent == RECIPES and {"-h", "--help"}.intersection(argv) and (options := options_of(path)):
-        options.print_help()
-        return
+    if path.parent == RECIPES and (options := options_of(path)):
+        options.parse_args(argv)  # --help and mistakes are answered before torch comes
     from recipes.parts.trained import find_recipe  # imports torch
 
     try:

@@ -75,6 +75,8 @@ def test_help_comes_without_torch(arguments):
         ("train resnet_product", "kusari: error: there is no recipe 'resnet_product': did you mean resnet_products? "
          "(kusari train lists them)"),
         ("train pet.py", "kusari: error: there is no file 'pet.py': did you mean pets? (kusari train lists them)"),
+        ("finetune x --modl x", "kusari finetune: error: unrecognized arguments: --modl x (did you mean --model?)"),
+        ("train pets --epochs x", "kusari train pets: error: argument --epochs: invalid int value: 'x'"),
         ("train --epochs 3", "kusari: error: the recipe comes first: kusari train NAME --epochs ..."),
     ],
 )  # fmt: skip

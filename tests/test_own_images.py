@@ -284,7 +284,7 @@ def test_too_few_images_or_classes_are_refused_by_name(tmp_path):
     refused(tmp_path / "absent", "absent is no folder")
     refused(tmp_path, "no class folders, and no CSV; of images it has 0")
     put(tmp_path, *many("cat", 5))
-    refused(tmp_path, f"{tmp_path}: two classes or more are needed, and there is cat")
+    refused(tmp_path, f"{tmp_path}: two classes or more are needed, and there is only 'cat'; put images into")
     put(tmp_path, "dog/1.png")
     write(tmp_path / "dog/2.dng", "x")
     why = "a class needs 3 images or more, to train, validate and test on; too few: dog (1)"
@@ -437,6 +437,15 @@ def test_a_submission_of_kaggle_s_is_no_table_of_labels(tmp_path):
     assert by_name(find(tmp_path)) == {f"t{name}": label for name, label in LINES}
 
 
+@pytest.mark.parametrize("wrong", ["tarin", ""])
+def test_a_slip_in_the_column_of_the_splits_is_refused(tmp_path, wrong):
+    put(tmp_path, *(f"images/{name}" for name, _ in LINES))
+    words = [wrong, *("train", "val", "test") * len(LINES)]
+    lines = "".join(f"{name},{label},{word}\n" for (name, label), word in zip(LINES, words, strict=False))
+    write(tmp_path / "labels.csv", f"image,label,set\n{lines}")
+    refused(tmp_path, f"labels.csv, line 2: {wrong!r} in 'set' is not train, valid or test.")
+
+
 def test_splits_may_be_the_folders_of_the_paths_or_several_tables_or_a_flag(tmp_path):
     expected = {split: [f"{split}/{name}" for name, _ in LINES[place::3]] for place, split in enumerate(SPLITS)}
     put(tmp_path, *(f"{SPLITS[n % 3]}/{name}" for n, (name, _) in enumerate(LINES)))
@@ -572,7 +581,7 @@ def test_a_label_of_too_few_images_for_each_split_is_warned_of(tmp_path):
         ("file,label,split\n00.png,a,test\n01.png,b,test\n", "there are images to test on, and none to train on"),
         (
             "file,label\n" + "".join(f"{n:02}.png,cat\n" for n in range(9)),
-            "two classes or more are needed, and there is cat",
+            "two classes or more are needed, and there is only 'cat'",
         ),
         ("file,label\n" + "".join(f"{n:02}.png,{n}\n" for n in range(9)), "too few: 0 (1), 1 (1)"),
     ],

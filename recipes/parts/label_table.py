@@ -91,7 +91,12 @@ def read_rows(
     told = [f"{Path(table).name}: files by the column {header[file]!r}"]
     splits = [split] * len(lines)
     for index, cells in columns.items():
-        if (read := _splits(header[index], cells)) and all(read):
+        read = _splits(header[index], cells)
+        known = [word for word in read if word]
+        if len(set(known)) > 1 and len(read) // 2 < len(known) < len(read):  # a slip must not give up the whole column
+            number, wrong = next((line[0], line[1][index]) for line, word in zip(lines, read, strict=True) if not word)
+            raise ValueError(f"{table}, line {number}: {wrong!r} in {header[index]!r} is not train, valid or test.")
+        if read and all(read):
             splits = read
             del columns[index]
             told.append(f"splits by {header[index]!r}")

@@ -260,7 +260,8 @@ def _split(root: str, rows: list[Row], multi_label: bool, seed: int) -> tuple[li
     held = {split: {label for row in rows if row.split == split for label in row.labels} for split in ("", *given)}
     every = set().union(*held.values())
     if len(every) < 2:
-        raise ValueError(f"{root}: two classes or more are needed, and there is {few(every) or 'none'}")
+        got = f"only {few(every)!r}" if every else "none"
+        raise ValueError(f"{root}: two classes or more are needed, and there is {got}; put images into {root}/<class>/")
     if given and "train" not in given:
         raise ValueError(f"{root}: there are images to {few(_DOES[split] for split in given)}, and none to train on")
     for split in given - {"train"}:
